@@ -1,9 +1,9 @@
-//! How near kernels that only move memory come to a plain copy, on the GPU at hand:
+//! Compares the bandwidth of memory-bound kernels with that of a plain copy, on this machine's GPU:
 //! `cargo run --release --features cuda --example bandwidth`.
 //!
-//! For each kernel, in bf16: milliseconds of one launch, the bytes that it must read and write at least, per
-//! second, and what share of a copy's bytes per second that is. What stays in the caches between two launches may
-//! exceed a copy. Takes a few seconds.
+//! For each kernel, in bf16: milliseconds per launch, the bandwidth for the bytes that it must at least read and write,
+//! and its share of a copy's bandwidth. It may exceed that of a copy if data stay in the caches between two launches.
+//! Takes a few seconds.
 
 #[cfg(not(feature = "cuda"))]
 fn main() {
@@ -26,12 +26,12 @@ mod measure {
     use simclr_cuda::{ConvolutionMode, Device, DeviceBuffer, Result};
     use simclr_kernels::{Conv2dGeometry, PoolGeometry};
 
-    /// Launches between two waits, and how often that is repeated; the fastest counts.
+    /// Launches between two waits, and repetitions, of which the fastest counts.
     const LAUNCHES: usize = 10;
     const REPEATS: usize = 2;
 
-    /// Views, pixels of a side, and channels of what BatchNorm sees in ResNet-18 at 32 with 4,096 views, and in
-    /// ResNet-50 at 224 with 512.
+    /// Views, side in pixels, and channels of BatchNorm's inputs in ResNet-18 on 4,096 views of 32 x 32, and in
+    /// ResNet-50 on 512 views of 224 x 224.
     const SHAPES: [(&str, usize, usize, usize); 10] = [
         ("ResNet-18", 4096, 32, 64),
         ("ResNet-18", 4096, 16, 128),
@@ -115,7 +115,7 @@ mod measure {
             Ok(())
         }
 
-        /// Values in [0, 1] of which half are above 1/2: zeros would let the GPU run faster than data do.
+        /// Values in [0, 1], half of them above 1/2. Not zeros: a GPU processes them faster than real data.
         fn noise(&self, len: usize) -> Result<DeviceBuffer<bf16>> {
             let mut state = len as u32;
             let mut next = || {
@@ -168,7 +168,7 @@ mod measure {
                 })?;
             }
             drop(residual);
-            // Names, gates and the bytes that are read to know them.
+            // Names, gates, and the bytes that are read for each gate.
             let gates = [
                 ("open", Gate::Open, 0),
                 ("affine", Gate::Affine, 0),
@@ -177,8 +177,8 @@ mod measure {
             ];
             for (name, gate, told) in gates {
                 for keep in [false, true] {
-                    // Where the gate is open nothing is kept: dy is as it was. Affine gates are those of no
-                    // residual, which keeps nothing.
+                    // With an open gate, g is dy, and nothing is kept. Affine gates occur only without a residual,
+                    // which keeps nothing either.
                     if keep && told == 0 {
                         continue;
                     }

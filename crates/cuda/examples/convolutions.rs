@@ -1,12 +1,12 @@
-//! How fast cuDNN's convolutions of two encoders are, each pass by itself: the engine that is chosen, and the
-//! algorithm of the older interface.
+//! Measures cuDNN's convolutions of two encoders, each pass by itself: the engine that is chosen, and the algorithm of
+//! the older interface.
 //!
 //!     cargo run --release -p simclr-cuda --features cuda --example convolutions -- \
 //!         [--f32|--tf32|--f16] [--any] [--add] [--all] [WORD ...]
 //!
-//! The forward pass is measured without and with the sums that a BatchNorm needs. Only lines whose text holds every
-//! WORD are measured, such as `resnet18 input`. `--any` also allows what gives other bits each time, `--add` adds
-//! the gradient of an input to what is there, `--all` tells every way that was timed.
+//! The forward pass is measured without and with the sums that a BatchNorm needs. Only lines that contain every WORD
+//! are measured, such as `resnet18 input`. `--any` also allows algorithms that are not deterministic, `--add` adds the
+//! gradient of an input to old values, `--all` lists every way that was timed.
 
 #[cfg(feature = "cuda")]
 fn main() -> Result<(), simclr_cuda::CudaError> {
@@ -26,8 +26,8 @@ mod gpu {
     };
     use simclr_kernels::{Conv2dGeometry, Write};
 
-    /// Side of the input, its channels, those of the output, side of the kernel, stride, and how often the encoder
-    /// has it.
+    /// Side of the input, channels in and out, side of the kernel, stride, and the number of such layers in the
+    /// encoder.
     type Layer = (usize, usize, usize, usize, usize, usize);
 
     const RESNET18_AT_32: &[Layer] = &[
@@ -42,7 +42,7 @@ mod gpu {
         (8, 256, 512, 3, 2, 1),
         (8, 256, 512, 1, 2, 1),
         (4, 512, 512, 3, 1, 3),
-        // What the stem would take if images had more channels.
+        // The stem if images had more channels, for comparison.
         (32, 4, 64, 3, 1, 0),
         (32, 8, 64, 3, 1, 0),
     ];
@@ -113,7 +113,7 @@ mod gpu {
                     ("input", ConvolutionPass::BackwardInput),
                     ("weight", ConvolutionPass::BackwardWeight),
                 ] {
-                    // Nobody asks for the gradient of an image.
+                    // The gradient of an image is never needed.
                     if channels <= 8 && pass == ConvolutionPass::BackwardInput {
                         continue;
                     }
@@ -162,7 +162,7 @@ mod gpu {
             chosen.what,
             timed.len() - usize::from(older.is_some())
         );
-        // The forward pass counts once: with its sums, but for the older interface.
+        // The forward pass counts once: with its sums, except for the older interface.
         if !line.contains(" forward ") {
             total[0] += chosen.seconds * 1e3 * often as f64;
         }

@@ -1,11 +1,11 @@
-//! How fast cuBLASLt computes the 1 x 1 convolutions of ResNet-50 as products of matrices, beside the engines of
-//! cuDNN: bf16, all three passes.
+//! Measures the 1 x 1 convolutions of ResNet-50 as matrix products by cuBLASLt, and by the engines of cuDNN: bf16, all
+//! three passes.
 //!
-//! `cargo run --release -p simclr-cuda --features cuda --example products [-- [--all] [VIEWS]]`, 512 views at 224 x
-//! 224 unless said otherwise. A figure of cuBLASLt is the mean of a run of calls, after one that chooses the
-//! algorithm; choices are not remembered. A gradient of weights is in f32. `times` is how often the network has the
-//! layer; the last line sums over all of them. cuDNN's engines take long to build: those that are not measured
-//! after 15 s are left out, unless `--all` is given.
+//! `cargo run --release -p simclr-cuda --features cuda --example products [-- [--all] [VIEWS]]`, by default with 512
+//! views of 224 x 224. A time of cuBLASLt is the mean of a run of calls, after one that chooses the algorithm; choices
+//! are not remembered. Weight gradients are in f32. `times` is the number of such layers in the network; the last line
+//! sums over all of them. cuDNN's engines take long to build: those that are not measured after 15 s are left out,
+//! unless `--all` is given.
 
 #[cfg(feature = "cuda")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -28,7 +28,7 @@ mod measured {
     };
     use simclr_kernels::{Conv2dGeometry, Write};
 
-    /// Side of the images, channels in and out, and how many layers are so.
+    /// Side of the images, channels in and out, and the number of such layers.
     const LAYERS: [(usize, usize, usize, usize); 12] = [
         (56, 64, 64, 1),
         (56, 64, 256, 4),
@@ -66,18 +66,18 @@ mod measured {
         }
     }
 
-    /// Values of either sign: zeros would let the GPU run faster than data do.
+    /// Values of either sign. Not zeros: a GPU multiplies them faster than real data.
     fn noise(len: usize) -> Vec<bf16> {
         let mut state = 1_u32;
         let next = |_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            // A sign and 7 bits behind the exponent of 1/4.
+            // A random sign and 7 bits of fraction, with the exponent of 1/4.
             bf16::from_bits(((state >> 16) as u16 & 0x807f) | 0x3e80)
         };
         (0..len).map(next).collect()
     }
 
-    /// Seconds of each pass as a product.
+    /// Seconds of each pass as a matrix product.
     fn products(device: &Device, g: &Conv2dGeometry, values: &[bf16]) -> Result<[f64; 3]> {
         let (from, to) = (g.in_channels, g.out_channels);
         let some = |len: usize| device.buffer_of(&values[..len]);
@@ -99,7 +99,7 @@ mod measured {
         Ok([forward, input, weight])
     }
 
-    /// Seconds of one call, after one that is not counted.
+    /// Seconds per call, after one warm-up call.
     fn seconds(device: &Device, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
         call()?;
         device.synchronize()?;

@@ -1,10 +1,10 @@
-//! Whether cuDNN's sums of channels, made as a convolution is, are the same bits each time: the layers of ResNet-18
-//! at 32 x 32, in f16 and bf16.
+//! Tests whether the sums of channels that cuDNN fuses into convolutions have the same bits every time: the layers of
+//! ResNet-18 at 32 x 32, in f16 and bf16.
 //!
-//! `cargo run --release -p simclr-cuda --features cuda --example repeats [-- VIEWS]`, 512 views unless said
-//! otherwise. A line says what was the fastest when it was timed by itself (`in two`: sums apart, which repeat) and in
-//! how many of a hundred calls the sums differ from the first's. Calls choose for themselves: where two ways take as
-//! long, they may choose the other.
+//! `cargo run --release -p simclr-cuda --features cuda --example repeats [-- VIEWS]`, by default with 512 views. A line
+//! gives the route that was the fastest when timed by itself (`in two`: separate sums, which repeat), and in how many
+//! of a hundred calls the sums differ from those of the first. Calls make their own choice: if two routes take equally
+//! long, it may be the other one.
 
 #[cfg(feature = "cuda")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -37,7 +37,7 @@ mod measured {
     const CALLS: usize = 100;
     const MODE: ConvolutionMode = ConvolutionMode { tf32: false, deterministic: false };
 
-    /// Values of either sign, which add up differently in another order.
+    /// Values of either sign, whose sums depend on the order of addition.
     fn noise<E>(len: usize, narrowed: impl Fn(f32) -> E) -> Vec<E> {
         let mut state = 1_u32;
         let next = |_| {

@@ -32,7 +32,7 @@ struct Case<E> {
     on_dy: DeviceBuffer<E>,
 }
 
-/// What the three passes give; the input's gradient is added to `old`.
+/// The results of the three passes; the input's gradient may be added to old values.
 #[derive(PartialEq)]
 struct Results {
     y: Vec<f32>,
@@ -114,7 +114,7 @@ fn convolutions<E: Stored>() {
         let mode = ConvolutionMode { tf32: false, deterministic };
         let case = Case::<E>::new(&device, g);
         let old = narrowed::<E>(&noise(g.input_len(), 4));
-        // Added the first time, when nothing is chosen yet.
+        // Added the first time, when no route is chosen yet.
         for old in [Some(&old[..]), None] {
             let (got, want) = (case.run(&device, mode, old), case.wanted(old));
             assert_close(&format!("y of {g:?}"), &got.y, &want.y, tolerance::<E>());
@@ -140,7 +140,7 @@ fn channel_sums<E: Stored>() {
     let Some((device, _alone)) = device() else { return };
     for g in [geometry(4, 8, 32, 64, 3, 1), geometry(3, 5, 16, 24, 1, 2), geometry(2, 9, 3, 5, 7, 2)] {
         let case = Case::<E>::new(&device, g);
-        // The second time the way is known.
+        // The second time, the route is known.
         for _ in 0..2 {
             let mut y = device.buffer::<E>(g.output_len()).unwrap();
             let mut sums = device.buffer_of(&vec![f64::NAN; 2 * g.out_channels]).unwrap();
@@ -154,7 +154,7 @@ fn channel_sums<E: Stored>() {
                 want[g.out_channels + i % g.out_channels] += value * value;
             }
             let got: Vec<f32> = device.values(sums.read()).unwrap().into_iter().map(|v| v as f32).collect();
-            // Sums may be of what was not rounded yet.
+            // Sums may be of y before it was rounded.
             for (got, want) in got.chunks_exact(g.out_channels).zip(want.chunks_exact(g.out_channels)) {
                 assert_close(&format!("sums of {g:?}"), got, want, tolerance::<E>());
             }
@@ -198,7 +198,7 @@ fn engines<E: Stored>(device: &Device) {
                     .time_convolution::<E>(&g, EXACT, pass, write)
                     .unwrap_or_else(|error| panic!("{pass:?} of {:?}: {error}", E::TYPE));
                 assert!(timed.iter().all(|way| way.seconds > 0.0), "{timed:?}");
-                // A sum or a gradient in f32 may be done in two.
+                // A sum or a gradient in f32 may take two stages.
                 let graph = timed.iter().any(|way| way.what.starts_with("engine ") || way.what == "in two");
                 assert!(graph, "{pass:?} of {:?}: {timed:?}", E::TYPE);
             }
@@ -221,7 +221,7 @@ fn what_was_chosen_is_remembered_and_what_is_damaged_chosen_again() {
         let device = Device::open_with(0, &libraries, Some(folder.path())).unwrap();
         Case::<f32>::new(&device, g).run(&device, EXACT, Some(&old))
     };
-    // Files are written anew, never changed: one that is the same was not written.
+    // Files are replaced, never modified: one with the same time of modification was not written.
     let files = || -> Vec<(PathBuf, std::time::SystemTime, Vec<u8>)> {
         let entries = fs::read_dir(folder.path().join("convolutions")).unwrap();
         let mut files: Vec<_> = entries
@@ -235,7 +235,7 @@ fn what_was_chosen_is_remembered_and_what_is_damaged_chosen_again() {
     };
     let first = run();
     let whole = files();
-    // Forward, dx added, dw; and dx written over, where the sum was timed in two.
+    // Forward, dx added, dw; and dx overwritten, if the addition was timed in two stages.
     assert!(whole.len() >= 3, "{whole:?}");
     assert!(run() == first, "the same bits");
     assert_eq!(files(), whole);
@@ -250,12 +250,12 @@ fn what_was_chosen_is_remembered_and_what_is_damaged_chosen_again() {
 fn single_pixels_are_tried_as_products() {
     let Some((device, _alone)) = device() else { return };
     let (g, on_stand_in) = (geometry(2, 4, 16, 24, 1, 1), device.name().contains("stand-in"));
-    // Sums are made in two, of which the first may be a product.
+    // Passes with sums take two stages, of which the first may be a product.
     for pass in PASSES.into_iter().filter(|pass| *pass != ConvolutionPass::ForwardWithSums) {
         for mode in [EXACT, ConvolutionMode { tf32: true, deterministic: false }] {
             let timed = device.time_convolution::<bf16>(&g, mode, pass, Write::Over).unwrap();
             assert!(timed.iter().any(|way| way.what == "product"), "{pass:?}: {timed:?}");
-            // There convolutions are slow; in two is a product that is rounded afterwards.
+            // There convolutions are slow, and "in two" is a product that is rounded, then widened.
             let is_product = ["product", "in two"].contains(&timed[0].what.as_str());
             assert!(!on_stand_in || is_product, "{pass:?}: {timed:?}");
             let strided = Conv2dGeometry { stride: 2, ..g };
@@ -285,7 +285,7 @@ fn single_pixels_are_tried_as_products() {
     }
 }
 
-/// A file of the cache: what it is, FNV-1a of 128 bits over the length of the text and the text, and the text.
+/// A file of the cache: its magic, 128-bit FNV-1a over the text's length and the text, and the text.
 fn remembered(text: &[u8]) -> Vec<u8> {
     let mut sum = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
     for byte in (text.len() as u64).to_le_bytes().iter().chain(text) {
@@ -321,7 +321,7 @@ fn strided<E: Stored>() {
         };
         for old in [Some(&old[..]), None] {
             run(old);
-            // Whatever was the fastest.
+            // Replace the routes that were the fastest.
             for path in files() {
                 fs::write(path, remembered(b"strided")).unwrap();
             }
@@ -342,7 +342,7 @@ fn strided<E: Stored>() {
 fn all_passes_can_be_captured() {
     let Some((device, _alone)) = device() else { return };
     captured(&device, geometry(2, 7, 16, 16, 3, 2));
-    // Perhaps products.
+    // These may be products.
     captured(&device, geometry(2, 4, 16, 24, 1, 1));
     captured(&device, geometry(2, 5, 16, 24, 1, 2));
     // In three pieces.
@@ -367,7 +367,7 @@ fn captured(device: &Device, g: Conv2dGeometry) {
             device.conv2d_backward_weight(&g, EXACT, x, dy, dw.write())
         })
         .unwrap();
-    // Whatever the first run left.
+    // Erase the results of the first run.
     device.copy_to(&old, dx.write()).unwrap();
     device.clear(dw.write()).unwrap();
     device.clear(y.write()).unwrap();

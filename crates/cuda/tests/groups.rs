@@ -1,4 +1,4 @@
-//! Exchange between GPUs, or between what stands in for them.
+//! Exchange between GPUs, or between stand-ins for them.
 
 #![cfg(feature = "cuda")]
 
@@ -15,7 +15,7 @@ fn gpus() -> Option<[Device; 2]> {
     Some([0, 1].map(|ordinal| Device::open_with(ordinal, &libraries, None).unwrap()))
 }
 
-/// Runs `work` on both GPUs at once, each with its rank and its place in a group.
+/// Runs `work` on both GPUs concurrently, each with its rank and its communicator.
 fn on_both<R: Send>(gpus: &[Device; 2], work: impl Fn(usize, &Device, Communicator) -> R + Sync) -> Vec<R> {
     let group = gpus[0].new_group().unwrap();
     assert_ne!(group, [0; GROUP_ID]);
@@ -48,7 +48,7 @@ fn sums_and_gathers_are_of_all_also_in_a_captured_step() {
                 })
             })
             .unwrap();
-        // Run once before it was captured, and twice again.
+        // The step ran once before it was captured, and now runs twice more.
         graph.replay().unwrap();
         graph.replay().unwrap();
         let wrong = communicator.exchange(|exchange| exchange.all_gather(all.read(), single.write()));

@@ -1,4 +1,4 @@
-//! Convolutions that normalise as they read, on a GPU where there is one, and on the stand-in elsewhere: against a
+//! Convolutions with a fused normalisation, on a GPU where there is one, and on the stand-in elsewhere, compared with a
 //! BatchNorm, a ReLU and a convolution one after the other.
 
 #![cfg(feature = "cuda")]
@@ -30,7 +30,8 @@ impl<E: Stored> Case<E> {
         let channels = g.in_channels;
         let x = narrowed::<E>(&noise(g.input_len(), 1));
         let w = widened(&narrowed::<E>(&noise(g.weight_len(), 2)));
-        // Scales of either sign, shifts that leave something of what is padded; mean and deviation are not read.
+        // Scales of either sign, and shifts that would turn padding into positive values; mean and deviation are not
+        // read.
         let scale: Vec<f32> = noise(channels, 5).iter().map(|v| 4.0 * v).collect();
         let shift: Vec<f32> = noise(channels, 6).iter().map(|v| v + 0.25).collect();
         let unread = vec![f32::NAN; 2 * channels];
@@ -70,7 +71,7 @@ fn both_passes_are_those_of_the_definition() {
         let (mut want, mut want_dw) = (vec![0.0; g.output_len()], vec![0.0; g.weight_len()]);
         portable::conv2d_forward(&threads, &g, &case.activation, &case.w, &mut want);
         portable::conv2d_backward_weight(&threads, &g, &case.activation, &widened(&dy), &mut want_dw);
-        // The second time the way is known.
+        // The second time, the route is known.
         for _ in 0..2 {
             let mut y = device.buffer::<f16>(g.output_len()).unwrap();
             let mut sums = device.buffer_of(&vec![f64::NAN; 2 * g.out_channels]).unwrap();
@@ -121,7 +122,7 @@ fn nothing_but_f16_that_need_not_repeat_in_one_piece_is_normalised() {
     assert!(!of_pieces.unwrap());
     assert_eq!(device.searched().count, searches, "nothing was searched for");
 
-    // Nor is it computed then.
+    // Nor can it be computed then.
     let mut dw = device.buffer::<f32>(g.weight_len()).unwrap();
     let dy = device.buffer_of(&narrowed::<f16>(&noise(g.output_len(), 3))).unwrap();
     let (x, coefficients) = (case.on_x.read(), case.coefficients.read());
@@ -142,7 +143,7 @@ fn whether_it_pays_is_timed_once_and_remembered() {
     let libraries = simclr_stand_in::libraries().unwrap_or_else(simclr_cuda::Libraries::find);
     let folder = tempfile::tempdir().unwrap();
     let open = || Device::open_with(0, &libraries, Some(folder.path())).unwrap();
-    // The stand-in is slow with six images unless it normalises as it reads, and fast with products.
+    // On the stand-in, six images are slow except with the fused engine, and products are fast.
     let (windows, pixels) = (geometry(6, 5, 16, 16, 3, 1), geometry(6, 5, 16, 16, 1, 1));
     let device = open();
     let [first, of_pixels] =
@@ -172,7 +173,7 @@ fn whether_it_pays_is_timed_once_and_remembered() {
 #[test]
 fn where_there_is_no_engine_it_does_not_pay() {
     let Some((device, _alone)) = device() else { return };
-    // The stand-in has none for such a window.
+    // The stand-in has no fused engine for such a window.
     let g = geometry(2, 7, 16, 16, 5, 1);
     let case = Case::<f16>::new(&device, g);
     let pays = case.pays(&device, FREE).unwrap();
@@ -180,7 +181,7 @@ fn where_there_is_no_engine_it_does_not_pay() {
     let searches = device.searched().count;
     assert_eq!(case.pays(&device, FREE).unwrap(), pays);
     assert_eq!(device.searched().count, searches);
-    // The device works as before.
+    // The device still works.
     let mut y = device.buffer::<f16>(g.output_len()).unwrap();
     let w = device.buffer_of(&narrowed::<f16>(&case.w)).unwrap();
     device.conv2d_forward(&g, FREE, case.on_x.read(), w.read(), y.write()).unwrap();

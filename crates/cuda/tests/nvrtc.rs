@@ -1,4 +1,4 @@
-//! Every kernel, compiled by NVRTC for the GPUs of two generations. Needs no GPU and no driver.
+//! Compiles every kernel with NVRTC for two generations of GPUs. Needs no GPU and no driver.
 
 #![cfg(feature = "cuda")]
 
@@ -7,7 +7,8 @@ use std::io::Write;
 
 use simclr_cuda::{Compiler, Libraries, Program};
 
-/// The compiler, or a word that the test was skipped: written past what the test harness keeps to itself.
+/// The compiler. Without one, reports on stderr directly that the test is skipped, since the test harness captures
+/// other output.
 fn compiler() -> Option<Compiler> {
     match Compiler::new(&Libraries::find()) {
         Ok(compiler) => Some(compiler),

@@ -31,7 +31,7 @@ fn buffers_keep_their_values_and_their_memory_serves_again() {
         device.copy(buffer.read(), copy.write()).unwrap();
         copy
     });
-    // What comes later does not reach back into the copy.
+    // Later changes of the source do not affect the copy.
     device.clear(buffer.write()).unwrap();
     assert_eq!(device.values(copy.unwrap().read()).unwrap(), values);
     drop((buffer, zeros));
@@ -61,7 +61,7 @@ fn too_much_is_refused_and_leaves_the_device_sound() {
     let error = device.buffer::<u8>(1 << 50).unwrap_err();
     assert!(matches!(error, CudaError::OutOfMemory { .. }), "{error}");
     assert!(error.to_string().starts_with("the GPU has no 1125899.91 GB left: tensors take "), "{error}");
-    // 8 bytes modulo 2^64.
+    // The size in bytes is 8 modulo 2^64.
     assert!(matches!(device.buffer::<f64>(usize::MAX / 8 + 2), Err(CudaError::OutOfMemory { .. })));
     assert_eq!(device.memory().live, live);
     device.trim().unwrap();
@@ -111,7 +111,7 @@ fn a_captured_step_does_what_the_step_did() {
     let filter = device.buffer_of(&noise(g.weight_len(), 3)).unwrap();
     let image = device.buffer_of(&noise(g.input_len(), 4)).unwrap();
     let half = device.buffer_of(&[0.5f32]).unwrap();
-    // x = relu(x w) / 2 + channel sums of a convolution, over and over.
+    // x = relu(x w) / 2, and the channel sums of a convolution, over and over.
     let step = |x: &mut simclr_cuda::DeviceBuffer<f32>, total: &mut simclr_cuda::DeviceBuffer<f64>| {
         let mut y = device.buffer::<f32>(rows * width)?;
         let (a, b) = (Matrix::new(x.read(), width)?, Matrix::new(weight.read(), width)?);
@@ -136,7 +136,7 @@ fn a_captured_step_does_what_the_step_did() {
     let graph = device.capture(|| step(&mut x, &mut total)).unwrap();
     assert!(graph.held() > 0);
     for _ in 0..3 {
-        // Others use memory meanwhile, and must not get the graph's.
+        // Other buffers, which are made meanwhile, must not get the graph's memory.
         let noise = device.buffer_of(&vec![f32::NAN; 10_000]).unwrap();
         graph.replay().unwrap();
         drop(noise);
@@ -158,7 +158,7 @@ fn a_step_whose_buffers_are_gone_writes_into_nobody_elses() {
     let later = device.capture(|| elementwise::fill(&device, y.write(), 0.5)).unwrap();
     graph.replay().unwrap();
     assert!(device.values(y.read()).unwrap().iter().all(|v| *v == 0.5));
-    // What was gone before the later step is none of its buffers.
+    // A buffer that was dropped before the later step was captured is not held by that.
     drop(graph);
     let z = device.buffer::<f32>(5000).unwrap();
     assert_eq!(z.read().address(), place);
@@ -168,8 +168,8 @@ fn a_step_whose_buffers_are_gone_writes_into_nobody_elses() {
     assert_eq!(device.memory().held, 0);
 }
 
-/// Another device of the process, on another thread, takes memory and gives it back, copies and waits while a step
-/// is being captured.
+/// While a step is being captured, another device of the process, on another thread, allocates and frees memory, copies
+/// and waits.
 #[test]
 fn another_device_does_not_break_into_a_capture() {
     let Some((device, _alone)) = device() else { return };
@@ -187,7 +187,7 @@ fn another_device_does_not_break_into_a_capture() {
                     channel.send()?;
                     let arrived = other.values(channel.arrived()?)?;
                     channel.done()?;
-                    // Larger than what its pool and its pinned memory hold.
+                    // Larger than its pool and its pinned memory.
                     let large = other.buffer_of(&vec![1u8; (64 << 20) + 1])?;
                     drop(large);
                     other.trim()?;
@@ -196,7 +196,7 @@ fn another_device_does_not_break_into_a_capture() {
                     captured.replay()?;
                     other.synchronize()?;
                     assert_eq!(other.values(small.read())?, values);
-                    // One with a handle of cuBLASLt goes meanwhile.
+                    // A device with a handle of cuBLASLt is dropped meanwhile.
                     let third = another_device().expect("there was one a moment ago");
                     let mut product = third.buffer::<f32>(1)?;
                     let two = third.buffer_of(&[2.0f32])?;
@@ -265,7 +265,7 @@ fn kernels_run_through_the_driver() {
     }
 
     nt_xent_of(&device, 140, 130);
-    // Several tiles one after the other, which the stand-in takes long for.
+    // Several tiles one after the other, for which the stand-in takes long.
     if !device.name().contains("stand-in") {
         nt_xent_of(&device, 3002, 128);
     }

@@ -1,5 +1,5 @@
-//! Batches in pieces and choices on samples, with limits that small batches pass: on a GPU where there is one, and
-//! on the stand-in elsewhere.
+//! Batches in pieces and choices on samples, with limits so low that small batches exceed them: on a GPU where there is
+//! one, and on the stand-in elsewhere.
 
 #![cfg(feature = "cuda")]
 
@@ -13,7 +13,7 @@ use simclr_kernels::{Conv2dGeometry, Write};
 
 const EXACT: ConvolutionMode = ConvolutionMode { tf32: false, deterministic: true };
 
-/// What a device computes with given limits: y with its sums, dx added to what is there, dw.
+/// The results of a device with given limits: y, y again with its sums, dx added to old values, dw.
 fn computed<E: Stored>(device: &Device, g: &Conv2dGeometry, limits: ConvolutionLimits) -> Vec<Vec<f32>> {
     device.set_convolution_limits(limits).unwrap();
     let noise = |len: usize, seed: u32| {
@@ -41,13 +41,12 @@ fn computed<E: Stored>(device: &Device, g: &Conv2dGeometry, limits: ConvolutionL
     vec![wide(&y), wide(&again), sums, wide(&dx), device.values(dw.read()).unwrap()]
 }
 
-/// In 16 bits whole numbers are exact whatever computes them; in f32 an engine may multiply what it has transformed
-/// (Winograd's way), which rounds.
+/// In 16 bits, whole numbers are exact with any algorithm; in f32 an engine may use Winograd's transforms, which round.
 fn assert_same<E: Stored>(got: &[Vec<f32>], want: &[Vec<f32>], what: &str) {
     let off = if E::TYPE == ElementType::F32 { 1e-5 } else { 0.0 };
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
         assert_eq!(got.len(), want.len());
-        // Not what is no number, either.
+        // NaN is not near anything.
         let near = |got: f32, want: f32| got == want || (got - want).abs() <= off * (1.0 + want.abs());
         let far = got.iter().zip(want).find(|(got, want)| !near(**got, **want));
         assert!(far.is_none(), "result {i} of {what} in {:?}: {far:?}", E::TYPE);
@@ -73,7 +72,7 @@ fn pieces_and_samples<E: Stored>() {
         assert_same::<E>(&computed::<E>(&device, &g, in_pieces), &whole, &format!("pieces of {g:?}"));
         let sampled =
             ConvolutionLimits { sample_bytes: 1, sample_operations: 1, ..ConvolutionLimits::default() };
-        // The whole is remembered by now: another batch is not.
+        // By now the whole batch has remembered routes; another batch size does not.
         let g = Conv2dGeometry { batch: g.batch + 1, ..g };
         let whole = computed::<E>(&device, &g, sampled);
         let searches = device.searched().count;

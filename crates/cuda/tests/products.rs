@@ -1,4 +1,4 @@
-//! Products of matrices: on a GPU where there is one, and on the stand-in elsewhere.
+//! Matrix products: on a GPU where there is one, and on the stand-in elsewhere.
 
 #![cfg(feature = "cuda")]
 
@@ -12,7 +12,7 @@ use simclr_cuda::{CudaError, Device, DeviceBuffer, Epilogue, Libraries, Matrix, 
 use simclr_kernels::conv2d::portable;
 use simclr_kernels::{Threads, Write};
 
-/// What follows a product in these tests.
+/// The epilogues of products in these tests.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum After {
     Nothing,
@@ -23,7 +23,7 @@ enum After {
 /// Sizes m, n and k, and whether a and b are transposes.
 type Shape = ([usize; 3], [bool; 2]);
 
-/// a b + old, where `old` is not empty, and what follows; in 64 bits.
+/// a b + old, if `old` is not empty, then the epilogue; in f64.
 fn naive(
     ([m, n, k], turned): Shape,
     a: &[f32],
@@ -85,7 +85,7 @@ fn products_are_those_of_the_definition() {
     all_of::<f32, f32>(&device);
     all_of::<bf16, bf16>(&device);
     all_of::<f16, f16>(&device);
-    // Sums in f32 that nobody has rounded.
+    // Sums in f32 that are not rounded to the operands' type.
     all_of::<bf16, f32>(&device);
     all_of::<f16, f32>(&device);
 }
@@ -131,7 +131,8 @@ fn a_convolution_of_single_pixels_is_a_product() {
     product(of_dy.t(), of_x, &want);
 }
 
-/// The shape of a gradient of weights: a small product of long rows, which is where parts are summed apart.
+/// The shape of a weight gradient: a small product with a long inner dimension, which algorithms split into partial
+/// sums.
 #[test]
 fn a_product_has_the_same_bits_each_time() {
     let Some((device, _alone)) = device() else { return };
@@ -210,7 +211,7 @@ fn chosen_algorithms_are_remembered_and_damaged_ones_chosen_again() {
         let device = Device::open_with(0, &libraries, Some(folder.path())).unwrap();
         let (a, mut out) = (device.buffer_of(&a).unwrap(), device.buffer_of(&old).unwrap());
         let a = matrix(&a, 24, 32, false);
-        // The second time the device knows it.
+        // The second time, the device knows the algorithm.
         for _ in 0..2 {
             device.copy_to(&old, out.write()).unwrap();
             device.product(a, a.t(), Epilogue::None, ProductMode::Exact, out.write(), write).unwrap();
@@ -221,7 +222,7 @@ fn chosen_algorithms_are_remembered_and_damaged_ones_chosen_again() {
     let whole = files(&folder.path().join("products"));
     assert_eq!(whole.len(), 1);
     if stand_in {
-        // Neither the first, which is slow, nor the one with other bits each time, nor the one that does not work.
+        // Not the first, which is slow, nor that with other bits each time, nor that which does not work.
         assert_eq!(whole[0].1.last_chunk::<64>().unwrap()[..8], 44_u64.to_le_bytes());
     }
     assert_eq!(run(Write::Over), first);
@@ -231,7 +232,7 @@ fn chosen_algorithms_are_remembered_and_damaged_ones_chosen_again() {
     let again = files(&folder.path().join("products"));
     assert_eq!(again[0].0, whole[0].0);
     assert_ne!(again[0].1, b"damaged");
-    // Added to what is there: another algorithm, whose search leaves that alone.
+    // Adding to old values is another choice, whose search does not change these.
     let added = run(Write::Add);
     assert_eq!(files(&folder.path().join("products")).len(), 2);
     let want: Vec<f32> = first.iter().zip(&old).map(|(new, old)| new + old).collect();

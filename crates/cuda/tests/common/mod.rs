@@ -1,4 +1,4 @@
-//! What tests on a device share.
+//! Helpers for tests on a device.
 
 mod values;
 
@@ -11,7 +11,7 @@ use simclr_kernels::Conv2dGeometry;
 
 pub use values::*;
 
-/// The device that all tests share, one at a time: what memory is in use is looked at.
+/// The device that all tests share, one test at a time, since some check how much memory is in use.
 pub fn device() -> Option<(Device, MutexGuard<'static, ()>)> {
     static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
     static ALONE: Mutex<()> = Mutex::new(());
@@ -20,12 +20,12 @@ pub fn device() -> Option<(Device, MutexGuard<'static, ()>)> {
     device.clone().map(|device| (device, alone))
 }
 
-/// A device of its own: a GPU, or what stands in for one; none where that cannot be had either.
+/// A new device: a GPU, or a stand-in for one; None where neither is available.
 pub fn another_device() -> Option<Device> {
     open(None)
 }
 
-/// The same, which remembers what it chooses in a given folder; without one, where a GPU's user has it.
+/// As [`another_device`], with a given cache folder; without one, a GPU uses the user's.
 pub fn open(cache: Option<&Path>) -> Option<Device> {
     let opened = match cache {
         Some(_) => Device::open_with(0, &Libraries::find(), cache),
@@ -35,13 +35,13 @@ pub fn open(cache: Option<&Path>) -> Option<Device> {
         Ok(device) => return Some(device),
         Err(error) => error,
     };
-    // Past what the test harness keeps to itself.
+    // Directly, since the test harness captures other output.
     let _ = writeln!(std::io::stderr(), "SKIPPED on a GPU: {missing}");
     let libraries = simclr_stand_in::libraries()?;
     Some(Device::open_with(0, &libraries, cache).expect("the stand-in is a whole device"))
 }
 
-/// An image wider than high, padded so that a stride of 1 keeps its size.
+/// Images wider than high, padded so that a stride of 1 keeps their size.
 pub fn geometry(
     batch: usize,
     side: usize,

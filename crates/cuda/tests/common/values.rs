@@ -1,10 +1,10 @@
-//! Values of every type of element, and how close results must be.
+//! Values of every element type, and how close results must be.
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 use half::{bf16, f16};
 use simclr_cuda::{Element, ElementType};
 
-/// A type of element with its conversions, as its crate has them.
+/// An element type with the conversions of its own crate.
 pub trait Stored: Element + bytemuck::Pod + PartialEq + std::fmt::Debug {
     fn narrow(x: f32) -> Self;
     fn widen(self) -> f32;
@@ -45,7 +45,7 @@ pub fn widened<E: Stored>(values: &[E]) -> Vec<f32> {
     values.iter().map(|v| v.widen()).collect()
 }
 
-/// The largest relative RMS that a result stored as E may be off by.
+/// The largest relative RMS error of a result stored as E.
 pub fn tolerance<E: Element>() -> f64 {
     match E::TYPE {
         ElementType::F32 => 1e-5,
@@ -64,7 +64,7 @@ pub fn noise(len: usize, seed: u32) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
-/// That `got` is `want` within a relative RMS of `tolerance`; NaN never is.
+/// Asserts that `got` equals `want` within a relative RMS error of `tolerance`; NaN never does.
 pub fn assert_close<A: Copy + Into<f64>>(what: &str, got: &[A], want: &[A], tolerance: f64) {
     assert_eq!(got.len(), want.len(), "{what}");
     let (mut error, mut size) = (0.0, 0.0);

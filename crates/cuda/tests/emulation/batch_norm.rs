@@ -5,7 +5,7 @@ use simclr_kernels::batch_norm as cpu;
 use crate::support::*;
 use simclr_stand_in::{Values, compiler, in_every_order};
 
-/// Rows and channels: one of each, channels that are no whole packs, many columns, many pieces.
+/// Rows and channels: one of each, channels that do not make whole packs, many columns, many pieces.
 const SHAPES: [(usize, usize); 10] =
     [(1, 1), (7, 3), (1000, 5), (700, 16), (130, 64), (33, 300), (9, 2048), (4100, 24), (2, 520), (9000, 8)];
 
@@ -40,7 +40,7 @@ fn a_step_of_batch_norm_is_that_of_the_portable_forms() {
     for_each_type!(step);
 }
 
-/// Forward and backward with every kind of gate, residual and not, on values that are the CPU's.
+/// Forward and backward with every kind of gate, with and without a residual, compared with the CPU.
 fn step<E: Stored>() {
     let portable = portable();
     for (rows, channels) in SHAPES {
@@ -76,7 +76,7 @@ fn step<E: Stored>() {
                 assert!(dy.get() == before, "without `keep` dy stays: {what}");
                 let mut dx = Values::of(&x.get());
                 batch_norm::backward_input(gpu, dy.read(), gate, dx.write(), coefficients, abc).unwrap();
-                // Where g is kept, the next pass needs no gate.
+                // With `keep`, the next pass needs no gate.
                 let mut again = Values::<f64>::fresh(2 * channels);
                 sums_of(&mut dy, true, &mut again);
                 assert!(again.get() == sums.get(), "{what}");
@@ -89,7 +89,7 @@ fn step<E: Stored>() {
             let residual = with_residual.then_some(&wide_residual[..]);
             cpu::batch_norm_forward(&portable, &wide_x, &scale, &shift, residual, relu, &mut y);
             assert_close(&format!("y {what}"), &widened(&got.0), &y, tolerance::<E>());
-            // The gate is that of the kernel's own output, which may be rounded to other signs.
+            // The gate is the kernel's own output, which rounding may give other signs than the CPU's.
             let own = widened(&got.0);
             let gate = if relu { cpu::Gate::Output(&own[..]) } else { cpu::Gate::Open };
             let mut sums = vec![0.0; 2 * channels];
@@ -109,8 +109,8 @@ fn masks_tell_what_outputs_tell() {
     for_each_type!(masks);
 }
 
-/// y with a mask and without, and backward by the mask and by y: the same bits. Some values of y are rounded to 0,
-/// some are NaN, some -0.
+/// y with and without a mask, and backward with the mask and with y, must have the same bits. Some values of y round to
+/// 0, some are NaN, some -0.
 fn masks<E: Stored>() {
     for (rows, channels) in SHAPES {
         let len = rows * channels;
@@ -119,7 +119,7 @@ fn masks<E: Stored>() {
             let at = (i * 1237 + i) % len;
             (x[at], residual[at]) = (tiny, 0.0);
         }
-        // The least of each type: half of it is rounded to 0, three quarters are not.
+        // The least positive value of each type: half of it rounds to 0, three quarters of it do not.
         let least = match E::TYPE {
             ElementType::F32 => f32::from_bits(1),
             ElementType::Bf16 => 2f32.powi(-133),
@@ -130,7 +130,7 @@ fn masks<E: Stored>() {
         }
         let [x, residual, dy] = [&x, &residual, &dy].map(|values| narrowed::<E>(values));
         let mut coefficients = [4, 5, 6, 7].map(|seed| noise(channels, seed)).concat();
-        // Of every second channel y is x, or a part of it, + residual.
+        // In every second channel, y is x, or a fraction of it, plus the residual.
         for c in (0..channels).step_by(2) {
             (coefficients[c], coefficients[channels + c]) = ([1.0, 0.5, 0.75][c / 2 % 3], -0.0);
         }
@@ -175,13 +175,13 @@ fn masks<E: Stored>() {
     }
 }
 
-/// The values' bits, once they are widened: NaN is as good as any.
+/// The bits of the widened values, so that NaN can be compared as well.
 fn bits<E: Stored>(values: &[E]) -> Vec<u32> {
     widened(values).into_iter().map(f32::to_bits).collect()
 }
 
-/// What follows from backward's sums of many pieces, at once and one after the other: the same bits. What is not asked
-/// for is left out.
+/// The results of backward's sums of many pieces have the same bits whether they are computed fused or in separate
+/// passes. Outputs that are not requested are left out.
 #[test]
 fn what_follows_from_backward_sums_is_the_same_at_once() {
     if compiler().is_none() {
@@ -256,7 +256,7 @@ fn coefficients_are_those_of_the_engine() {
                 (Values::<f32>::fresh(3 * channels), Values::<f32>::fresh(3 * channels));
             batch_norm::backward_coefficients(gpu, s, Some(count), out.read(), abc.write()).unwrap();
             batch_norm::backward_coefficients(gpu, s, None, out.read(), constant.write()).unwrap();
-            // The same at once, from sums in one piece.
+            // The same, fused, from sums in one piece.
             for (count, apart) in [(Some(count), &abc), (None, &constant)] {
                 let (mut total, mut once) =
                     (Values::<f64>::fresh(2 * channels), Values::<f32>::fresh(3 * channels));
@@ -312,7 +312,7 @@ fn lengths_that_do_not_fit_are_refused() {
         let result = batch_norm::forward(gpu, x.read(), coefficients.read(), None, false, y.write(), None);
         let message = result.unwrap_err().to_string();
         assert_eq!(message, "batch_norm_forward: y has 11 values, 12 are needed");
-        // Rows of 3 are read one by one: a byte a value.
+        // Rows of 3 are read value by value: the mask has a byte per value.
         let (mut y, mut mask) = (Values::<f32>::fresh(12), Values::<u8>::fresh(3));
         let (x, coefficients, to) = (x.read(), coefficients.read(), Some(mask.write()));
         let result = batch_norm::forward(gpu, x, coefficients, None, true, y.write(), to);

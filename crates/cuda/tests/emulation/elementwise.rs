@@ -62,7 +62,7 @@ fn every_rounding_is_that_of_the_types_own_crate() {
     for_each_type!(roundings);
 }
 
-/// Values of every size, halfway cases and those on the brink of infinity among them.
+/// Values of every magnitude, including halfway cases and those just below infinity.
 fn roundings<E: Stored>() {
     let mut values: Vec<f32> = (0..60_000u32).map(|i| f32::from_bits(i.wrapping_mul(0x9e37_79b1))).collect();
     values.extend([

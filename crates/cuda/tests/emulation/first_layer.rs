@@ -6,7 +6,7 @@ use simclr_kernels::{Conv2dGeometry, conv2d as cpu};
 use crate::support::*;
 use simclr_stand_in::{Values, compiler, in_every_order};
 
-/// Batch, height, width, channels out: images smaller than a strip, and several strips of which the last are cut.
+/// Batch, height, width, channels out: images smaller than a strip, and several strips, the last of them cut.
 const SHAPES: [[usize; 4]; 8] = [
     [1, 1, 1, 16],
     [3, 7, 5, 64],
@@ -32,7 +32,7 @@ fn geometry([batch, in_height, in_width, out_channels]: [usize; 4]) -> Conv2dGeo
     }
 }
 
-/// What a first layer leaves, of given x, w, gamma, beta and dy.
+/// The results of a first layer for given x, w, gamma, beta and dy.
 struct Layer {
     /// [sum of y, sum of y^2].
     sums: Vec<f64>,
@@ -43,7 +43,7 @@ struct Layer {
     dw: Vec<f32>,
 }
 
-/// What all forms begin with.
+/// The inputs of a first layer.
 struct Operands<E> {
     x: Vec<E>,
     w: Vec<f32>,
@@ -60,7 +60,7 @@ fn count(g: &Conv2dGeometry) -> f64 {
 
 impl<E: Stored> Operands<E> {
     fn of(g: &Conv2dGeometry) -> Operands<E> {
-        // A negative scale now and then.
+        // Some scales are negative.
         let gamma = noise(g.out_channels, 4).iter().map(|v| v + 0.4).collect();
         Operands {
             // Pixels lie in [0, 1].
@@ -72,7 +72,7 @@ impl<E: Stored> Operands<E> {
         }
     }
 
-    /// As kernels compute it; statistics are those of the batch, or not where `frozen`.
+    /// The results of the kernels; statistics are those of the batch unless `frozen`.
     fn computed(&self, gpu: &dyn simclr_cuda::Launcher, g: &Conv2dGeometry, frozen: bool) -> Layer {
         let k = g.out_channels;
         let (x, w, dy) = (Values::of(&self.x), Values::of(&self.w), Values::of(&self.dy));
@@ -110,7 +110,7 @@ impl<E: Stored> Operands<E> {
         }
     }
 
-    /// The same one after the other, in f64 between convolutions.
+    /// The results of separate operators, in f64 between convolutions.
     fn composed(&self, g: &Conv2dGeometry, frozen: bool) -> Layer {
         let (portable, k, count) = (portable(), g.out_channels, count(g));
         let (x, w, dy) = (widened(&self.x), widened(&narrowed::<E>(&self.w)), widened(&self.dy));
@@ -178,8 +178,8 @@ fn compared<E: Stored>(g: &Conv2dGeometry) {
             assert_close(&what("sums"), &sums[half.clone()], &want.sums[half], 1e-5);
         }
         assert_close(&what("output"), &output, &want.output, tolerance::<E>());
-        // All but few are the exact ones, rounded: terms are added in another order. A single pixel is its own mean:
-        // what is left of it is noise.
+        // Almost all equal the exact outputs, rounded; a few differ since terms are added in another order. A single
+        // pixel is its own mean, so that only noise remains.
         let same = widened(&narrowed::<E>(&want.output)).iter().zip(&output).filter(|(a, b)| a == b).count();
         assert!(
             count(g) < 2.0 || same * 100 >= output.len() * 99,
@@ -203,12 +203,12 @@ fn what_is_beyond_an_image_does_not_matter() {
     if compiler().is_none() {
         return;
     }
-    // A NaN reaches the 3 x 3 outputs around it, and no other.
+    // A NaN reaches the 3 x 3 outputs around it and no others.
     let g = geometry([2, 5, 6, 16]);
     let mut x = noise(g.input_len(), 1);
     x[((5 + 2) * 6 + 3) * 3 + 1] = f32::NAN;
     let (x, w) = (narrowed::<bf16>(&x), noise(g.weight_len(), 2));
-    // y itself, as far as it is positive, and as far as it is negative.
+    // The positive part of y, and the negative part.
     let outputs = [1.0, -1.0].map(|scale| {
         let coefficients: Vec<f32> = (0..64).map(|i| if i < 16 { scale } else { 0.0 }).collect();
         in_every_order(|gpu| {

@@ -1,8 +1,8 @@
-//! Tensors of more than 2^32 values, as a ResNet-50 has them for 8,192 views of 224 x 224 pixels: passes over rows
-//! and values.
+//! Row and elementwise passes on tensors of more than 2^32 values, as in a ResNet-50 with 8,192 views of 224 x 224
+//! pixels.
 //!
-//! Memory is sparse, and only the blocks at the corners of each grid are run. What they cover is filled here and
-//! there, above all from 2^31 and 2^32 on.
+//! Memory is sparse, and only the blocks at the corners of each grid run. Some of the parts that these cover are
+//! filled, above all from 2^31 and 2^32 on.
 
 use half::bf16;
 use simclr_cuda::Element;
@@ -15,8 +15,8 @@ use crate::support::*;
 type E = bf16;
 const ROWS: usize = 8192 * 112 * 112;
 
-/// Parts that the first and the last of `blocks` blocks cover in their rounds over `len` values, `each` at once: of
-/// the first rounds, of those at 2^31 and at 2^32, and of the last.
+/// Parts that the first and the last of `blocks` blocks cover in their rounds over `len` values, `each` values per
+/// round: those of the first round, of the rounds at 2^31 and at 2^32, and of the last.
 fn parts(len: usize, blocks: usize, each: usize) -> Vec<(usize, usize)> {
     let round = blocks * each;
     let after =
@@ -48,8 +48,8 @@ fn batch_norm_counts_beyond_32_bits() {
     if compiler().is_none() {
         return;
     }
-    // Whole packs in rounds of 8192 blocks, and single values in rounds of a multiple of the channels; the pieces
-    // of the sums.
+    // Channels, blocks and pieces of the sums: whole packs in rounds of 8192 blocks, and single values in rounds of a
+    // multiple of the channels.
     batch_norm_of(64, 8192, 3168);
     batch_norm_of(63, 8253, 1584);
 }
@@ -85,7 +85,7 @@ fn batch_norm_of(channels: usize, blocks: usize, pieces: usize) {
     batch_norm::backward_sums(gpu, dy.write(), gate, x.read(), coefficients.read(), true, of_g.write())
         .unwrap();
 
-    // The first piece and the last one are summed.
+    // Only the first and the last piece are summed.
     let rows_per_piece = ROWS.div_ceil(pieces);
     let (first, last) = (rows_per_piece * channels, (ROWS - 1) / rows_per_piece * rows_per_piece * channels);
     let (mut want_x, mut want_g) = (vec![0f64; 2 * channels], vec![0f64; 2 * channels]);
@@ -130,7 +130,7 @@ fn batch_norm_of(channels: usize, blocks: usize, pieces: usize) {
     }
 }
 
-/// A pair of which the second adds nothing is the first alone, with the same blocks and pieces.
+/// A pair whose second BatchNorm adds nothing must equal the first alone, with the same blocks and pieces.
 #[test]
 fn pairs_of_batch_norms_count_beyond_32_bits() {
     if compiler().is_none() {
@@ -196,7 +196,7 @@ fn passes_over_values_count_beyond_32_bits() {
         return;
     }
     let gpu = &Emulator::of_corners();
-    // A few that are no whole packs.
+    // A few values at the end do not make a whole pack.
     let len = ROWS * 64 + 5;
     let parts = parts(len - 5, 8192, 256 * E::TYPE.width());
     let (mut a, b) = (noisy(len, &parts, 1), noisy(len, &parts, 2));
@@ -223,7 +223,7 @@ fn rows_and_lists_count_beyond_32_bits() {
         return;
     }
     let gpu = &Emulator::of_corners();
-    // Threads in all, 32 a row, are 2^32 and more.
+    // With 32 threads per row, there are more than 2^32 threads.
     let (rows, width) = ((1 << 27) + 24, 40);
     let last = (rows - 8) * width;
     let values = noise(8 * width, 1);
@@ -249,7 +249,7 @@ fn rows_and_lists_count_beyond_32_bits() {
         assert!((f64::from(loss) - (mass.ln() - f64::from(row[3]))).abs() < 1e-5, "{loss}");
     }
 
-    // One list, of a tensor of 5.4e9 values, of which the last block has all that are not 0.
+    // A list with one tensor of 5.4e9 values, where only the last block has values other than 0.
     let mut list = optimizer::TensorList::new();
     list.push_gradient(x.read()).unwrap();
     let mut sum = Sparse::<f64>::zeros(1);

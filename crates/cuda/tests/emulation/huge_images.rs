@@ -1,7 +1,7 @@
-//! Images whose values are more than 2^32 in all: pooling, selective kernels and a network's first convolution. See
-//! `huge.rs`.
+//! Batches of images with more than 2^32 values in all: pooling, selective kernels and a network's first convolution.
+//! See `huge.rs`.
 //!
-//! What the kernels say of the first image and the last is what they say of these alone.
+//! For the first and the last image, the kernels' results must equal those for these images alone.
 
 use half::bf16;
 use simclr_cuda::ops::stem::{self, Packing};
@@ -35,7 +35,7 @@ fn geometry(
     }
 }
 
-/// Sparse images of `len` values each, of which some are given.
+/// A sparse batch of images of `len` values each, some of which are given and the others 0.
 fn images<T: Copy>(batch: usize, len: usize, given: &[(usize, &[T])]) -> Sparse<T> {
     let mut out = Sparse::zeros(batch * len);
     for (number, values) in given {
@@ -51,8 +51,8 @@ fn max_pooling_counts_beyond_32_bits() {
     }
     let gpu = &Emulator::of_corners();
     const CHANNELS: usize = 64;
-    // What a block covers: so many values of the output, and their blocks of 2 x 2 pixels of the input, in rows of
-    // `WIDE`.
+    // The part that a block covers: `BLOCK` values of the output, and their blocks of 2 x 2 pixels of the input, in
+    // rows of `WIDE` values.
     const BLOCK: usize = 256 * 8;
     const WIDE: usize = BLOCK * 2;
     let one = PoolGeometry {
@@ -69,7 +69,7 @@ fn max_pooling_counts_beyond_32_bits() {
     assert!(many.input_len() > 1 << 32);
     let pairs = [(0, 1), (many.batch - 1, 2)].map(|(number, seed)| {
         let x: Vec<E> = narrowed(&noise(inputs, seed));
-        // Winners are known where a block was run.
+        // Winners are known only where a block was run.
         let mut dy: Vec<E> = narrowed(&noise(outputs, seed + 2));
         dy[BLOCK..outputs - BLOCK].fill(E::narrow(0.0));
         (number, x, dy)
@@ -95,7 +95,7 @@ fn max_pooling_counts_beyond_32_bits() {
             );
         }
         let row = 112 * CHANNELS;
-        // The first block has the beginnings of the first two rows, the last one the ends of the last two.
+        // The first block covers the beginnings of the first two rows, the last one the ends of the last two.
         for first in [0, row, inputs - row - WIDE, inputs - WIDE] {
             let got = dx.part(number * inputs + first, WIDE);
             assert!(
@@ -140,7 +140,7 @@ fn selective_kernels_count_beyond_32_bits() {
         return;
     }
     let gpu = &Emulator::of_corners();
-    // The last image is in the last row of blocks, whose number is the most that there can be.
+    // The last image is in the last row of blocks; the grid has the greatest possible number of rows.
     let (batch, pixels, channels) = (2 * 65_535, 49, 512);
     let (len, mixed) = (2 * pixels * channels, pixels * channels);
     assert!(batch * len > 1 << 32);
@@ -180,8 +180,8 @@ fn packing_counts_beyond_32_bits() {
         return;
     }
     let gpu = &Emulator::of_corners();
-    // The first row of blocks has the first image and the last, since there are more images than rows.
-    // Without padding, whose zeros are all that the corners would have.
+    // The first row of blocks has the first image and the last, since there are more images than rows. Without padding:
+    // the corners would have nothing but its zeros.
     let one = geometry(1, 224, [3, 64], 7, 2, 0);
     let many = Conv2dGeometry { batch: 65_536, ..one };
     let (packing, packing_of_one) = (Packing::<E>::of(&many).unwrap(), Packing::<E>::of(&one).unwrap());
@@ -192,7 +192,7 @@ fn packing_counts_beyond_32_bits() {
     let (mut out, mut alone) = (Sparse::<E>::zeros(65_536 * packed), Sparse::<E>::zeros(packed));
     stem::pack_images(gpu, &packing, all.read(), out.write()).unwrap();
     stem::pack_images(gpu, &packing_of_one, images(1, x.len(), &[(0, &x)]).read(), alone.write()).unwrap();
-    // What the first block and the last one cover.
+    // The parts that the first and the last block cover.
     let block = 256 * 8;
     let last = (packed - 1) / block * block;
     for (first, len) in [(0, block), (last, packed - last)] {
@@ -210,7 +210,7 @@ fn the_first_convolution_counts_beyond_32_bits() {
         return;
     }
     let gpu = &Emulator::of_corners();
-    // Four strips an image; there are 16 for each block of the forward pass, and 32 for each of the backward one.
+    // Four strips per image; 16 for each block of the forward pass, and 32 for each block of the backward pass.
     let one = geometry(1, 32, [3, 64], 3, 1, 1);
     let many = Conv2dGeometry { batch: 65_544, ..one };
     let (inputs, outputs) = (one.input_len(), one.output_len());
@@ -220,21 +220,21 @@ fn the_first_convolution_counts_beyond_32_bits() {
     let all = images(many.batch, inputs, &[(0, &x[..]), (many.batch - 1, &x)]);
     let alone = images(1, inputs, &[(0, &x[..])]);
     let [mut y, mut own_y] = [many, one].map(|g| Sparse::<E>::zeros(g.output_len()));
-    // y and as much of it below 0, behind the ReLU: y + 10 is positive.
+    // The shift of 10 makes all of y positive, so that the ReLU drops nothing.
     let coefficients: Vec<f32> = [1.0, 10.0, 10.0, 1.0].into_iter().flat_map(|v| [v; 64]).collect();
     let coefficients = images(1, coefficients.len(), &[(0, &coefficients[..])]);
     let coefficients = coefficients.read();
     first_layer::forward(gpu, &many, all.read(), w.read(), coefficients, y.write()).unwrap();
     first_layer::forward(gpu, &one, alone.read(), w.read(), coefficients, own_y.write()).unwrap();
-    // The first strip is the first block's, the last one the last block's: 32 columns of 8 rows, of which these are
-    // the first and the last.
+    // The first block has the first strip, the last block the last one: 32 columns of 8 rows. These are the first row
+    // of the first strip, and the last row of the last one.
     let strip = 32 * 64;
     for (number, first) in [(0, 0), (many.batch - 1, outputs - strip)] {
         let got = y.part(number * outputs + first, strip);
         assert!(got == own_y.part(first, strip) && got.iter().all(|v| v.widen() != 0.0), "image {number}");
     }
 
-    // Gradients of these strips alone.
+    // Gradients for these rows only.
     let noisy: Vec<E> = narrowed(&noise(strip, 3));
     let mut dy = Sparse::<E>::zeros(many.output_len());
     let mut own_dy = Sparse::<E>::zeros(one.output_len());

@@ -1,7 +1,7 @@
-//! Every kernel, run on the CPU in place of a GPU, against the portable forms that specify it.
+//! Runs every kernel on the CPU in place of a GPU, and compares it with the portable form that specifies it.
 //!
-//! What a GPU's compiler gets is translated by the system's C++ compiler: see `simclr-stand-in`. Without one these
-//! tests say that they were skipped.
+//! The source for the GPU's compiler is compiled by the system's C++ compiler: see `simclr-stand-in`. Without one,
+//! these tests report that they are skipped.
 
 mod batch_norm;
 mod elementwise;

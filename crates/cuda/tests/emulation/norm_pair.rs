@@ -5,7 +5,7 @@ use simclr_kernels::batch_norm as cpu;
 use crate::support::*;
 use simclr_stand_in::{Values, in_every_order};
 
-/// Rows and channels: one of each, channels that are no whole packs, many columns, many pieces.
+/// Rows and channels: one of each, channels that do not make whole packs, many columns, many pieces.
 const SHAPES: [(usize, usize); 8] =
     [(1, 1), (7, 3), (700, 16), (130, 64), (33, 300), (9, 2048), (4100, 24), (9000, 8)];
 

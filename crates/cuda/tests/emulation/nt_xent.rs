@@ -5,7 +5,7 @@ use simclr_kernels::nt_xent::{self as cpu, Anchor};
 use crate::support::*;
 use simclr_stand_in::{Values, compiler, in_every_order};
 
-/// Unit vectors, or values of about so many in either direction.
+/// Unit vectors, or vectors with values between about -`size` and `size`.
 fn views(count: usize, dim: usize, size: Option<f32>) -> Vec<f32> {
     let mut z = noise(count * dim, (count + dim) as u32);
     for row in z.chunks_exact_mut(dim) {
@@ -20,7 +20,7 @@ fn length(row: &[f32]) -> f32 {
 }
 
 /// Anchors, views before and after them, dimensions, temperature, size: one tile and several, tails of each kind, one
-/// worker of several, similarities far beyond what the exponential of a float can hold, large values and small ones.
+/// worker of several, similarities whose exponentials overflow a float, large values and small ones.
 const SHAPES: [(usize, usize, usize, usize, f32, Option<f32>); 12] = [
     (2, 0, 0, 1, 0.5, None),
     (6, 0, 0, 2, 0.1, None),
@@ -47,7 +47,7 @@ fn anchors_and_gradient_are_those_of_the_portable_form() {
         let shape = ContrastiveShape { anchors, views: count, offset: before, dim, temperature };
         let mut want = vec![Anchor::default(); anchors];
         cpu::nt_xent_forward(&portable(), &shape, &all, &mut want);
-        // What other workers have found, near enough.
+        // A plausible value for the anchors of other workers.
         let mut lse = vec![want[0].lse(); count];
         let (factor, dy) = (0.25, 2.0);
         let got = in_every_order(|gpu| {
@@ -62,18 +62,18 @@ fn anchors_and_gradient_are_those_of_the_portable_form() {
                 (Values::of(&lse), Values::of(&[dy]), Values::<f32>::fresh(anchors * dim));
             let found = (out.read(), lse.read());
             nt_xent::backward(gpu, &shape, all.read(), found, factor, dy.read(), dz.write()).unwrap();
-            // One anchor has no negative: its hardest is minus infinity.
+            // A single pair has no negatives: the hardest is minus infinity.
             (out.get(), sums.get(), own.get(), dz.get())
         });
         let what = format!("{shape:?}");
         let near = |got: f32, want: f32| got == want || (got - want).abs() <= 2e-5 * (1.0 + want.abs());
         for (got, want) in got.0.chunks_exact(4).zip(&want) {
             let fits = near(got[0], want.loss) && near(got[1], want.positive) && near(got[3], want.hardest);
-            // Similarities are rounded differently, and entropy follows them.
+            // Similarities are rounded differently, which affects the entropy.
             let entropy = (got[2] - want.entropy).abs() <= 1e-4 + 2e-6 * want.lse().abs();
             assert!(fits && entropy, "{what}: {got:?} {want:?}");
         }
-        // s(i,j) and s(j,i) are the same bits.
+        // s(i,j) and s(j,i) have the same bits.
         let positive = |i: usize| got.0[4 * (i % anchors) + 1];
         assert!((0..anchors).all(|i| positive(i) == positive(i + anchors / 2)), "{what}");
         let sum = |of: fn(&Anchor) -> f64| want.iter().map(of).sum::<f64>();
@@ -86,10 +86,10 @@ fn anchors_and_gradient_are_those_of_the_portable_form() {
         let mut dz = vec![0.0; anchors * dim];
         cpu::nt_xent_backward(&portable(), &shape, &all, &want, &lse, factor * dy, &mut dz);
         let scale = dz.iter().fold(0f32, |most, v| most.max(v.abs()));
-        // A NaN is the worst.
+        // NaN counts as the worst.
         let off = got.3.iter().zip(&dz).map(|(a, b)| (a - b).abs());
         let worst = off.fold(0f32, |worst, v| if v > worst || v.is_nan() { v } else { worst });
-        // The difference of two exponentials may be small beside either.
+        // The difference of two exponentials may be small compared with either of them.
         let longest = all.chunks_exact(dim).map(length).fold(0f32, f32::max);
         assert!(
             worst <= 2e-5 * scale.max(0.5 / temperature * factor * longest),
@@ -98,7 +98,7 @@ fn anchors_and_gradient_are_those_of_the_portable_form() {
     }
 }
 
-/// So many views that a split has several tiles, the last of them not whole.
+/// Enough views for splits of several tiles, the last of which is partial.
 #[test]
 fn many_views_are_cut_into_splits_that_join_again() {
     if compiler().is_none() {
@@ -110,7 +110,7 @@ fn many_views_are_cut_into_splits_that_join_again() {
     let shape = ContrastiveShape { anchors, views: count, offset, dim, temperature: 0.1 };
     let mut want = vec![Anchor::default(); anchors];
     cpu::nt_xent_forward(&portable(), &shape, &all, &mut want);
-    // What other workers have found, near enough.
+    // A plausible value for the anchors of other workers.
     let lse = vec![want[0].lse(); count];
     let mut gradient = vec![0.0; anchors * dim];
     cpu::nt_xent_backward(&portable(), &shape, &all, &want, &lse, 1.0, &mut gradient);
@@ -147,7 +147,7 @@ fn probabilities_are_at_most_1_however_large_similarities_are() {
             nt_xent::backward(gpu, &shape, z.read(), found, 1.0, dy.read(), dz.write()).unwrap();
             dz.get()
         });
-        // Each view weighs at most 1 in the gradient of another, and 1 in its own.
+        // Each view's weight is at most 1 in the gradient of another view, and 1 in its own.
         let most = (anchors + 1) as f32 * largest / temperature;
         assert!(dz.iter().all(|v| v.abs() <= most), "{size}, tau {temperature}");
     }
@@ -176,8 +176,8 @@ fn reaches_the_loss(what: f32) -> bool {
     })
 }
 
-/// Pairs close to an axis each, in either direction: views of one image are similar, all others at right angles or
-/// opposite.
+/// Pairs that are each close to an axis, in either direction: views of one image are similar, all others are orthogonal
+/// or opposite.
 fn separated(images: usize, dim: usize) -> Vec<f32> {
     let mut z = views(2 * images, dim, None);
     for (view, z) in z.chunks_exact_mut(dim).enumerate() {
@@ -190,7 +190,7 @@ fn separated(images: usize, dim: usize) -> Vec<f32> {
     z
 }
 
-/// What is small has its digits too, as the portable form has them.
+/// Small losses are as precise as in the portable form.
 #[test]
 fn small_losses_are_as_exact_as_large_ones() {
     if compiler().is_none() {

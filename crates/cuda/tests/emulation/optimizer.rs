@@ -4,7 +4,7 @@ use simclr_kernels::optimizer::{self as cpu, AdamWStep, MomentumStep};
 use crate::support::*;
 use simclr_stand_in::{Emulator, Values, compiler, in_every_order};
 
-/// Lengths around a chunk and more tensors than one launch takes.
+/// Lengths around that of a chunk, and more tensors than one launch takes.
 fn lengths() -> Vec<usize> {
     let mut lengths = vec![1, 8192, 8193, 32_768, 70_000, 0];
     lengths.extend((0..70).map(|i| 3 + 11 * i));
@@ -27,10 +27,10 @@ impl Problem {
                 .collect::<Vec<_>>()
         };
         let mut state = of(2000, times);
-        // Second moments are squares.
+        // Second moments are positive.
         state.iter_mut().flatten().for_each(|v| *v = v.abs() + 0.01);
         let mut gradients = of(1000, 1);
-        // Trust is 1 where a norm is 0.
+        // The trust ratio is 1 where a norm is 0.
         gradients[7].fill(0.0);
         let mut weights = of(0, 1);
         weights[7].fill(0.0);

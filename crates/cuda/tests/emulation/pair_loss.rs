@@ -15,8 +15,7 @@ const LOSSES: [PairLoss; 4] = [
 ];
 
 /// Anchors, views before and after them, dimensions, temperature, largest value: one tile and several, tails of
-/// each kind, one worker of several, enough views for several splits, similarities far beyond what the exponential
-/// of a float can hold.
+/// each kind, one worker of several, enough views for several splits, similarities whose exponentials overflow a float.
 const SHAPES: [(usize, usize, usize, usize, f32, i32); 5] = [
     (4, 0, 0, 1, 1.0, 2),
     (6, 0, 0, 7, 0.5, 1),
@@ -25,13 +24,13 @@ const SHAPES: [(usize, usize, usize, usize, f32, i32); 5] = [
     (10, 6, 4, 129, 0.25, 3),
 ];
 
-/// Whole numbers, whose products are exact whatever the order of sums: what is mined is the same everywhere, and
-/// equals are equal.
+/// Whole numbers, whose products are exact in any order of addition: all forms mine the same negatives, and ties are
+/// exact.
 fn whole(len: usize, most: i32, seed: u32) -> Vec<f32> {
     noise(len, seed).iter().map(|v| (v * (2 * most + 1) as f32).round()).collect()
 }
 
-/// What forward and backward leave on a launcher.
+/// The results of forward and backward.
 type Found = (Vec<f32>, Vec<f32>, Vec<f64>, Vec<f32>);
 
 fn run(
@@ -72,7 +71,7 @@ fn losses_pairs_and_gradient_are_those_of_the_portable_form() {
         nt_xent_forward(&portable(), &shape, &all, &mut found);
         let (mut pairs, mut losses) = (vec![Pair::default(); anchors], vec![0.0; anchors]);
         cpu::pair_loss_forward(&portable(), &shape, loss, &all, &found, &mut pairs, &mut losses);
-        // What other workers may have found.
+        // Plausible values for the pairs of other workers.
         let mut known: Vec<Pair> = (0..count).map(|k| pairs[k % anchors]).collect();
         for (k, pair) in known.iter_mut().enumerate() {
             pair.negative = ((7 * k) % count) as f32;
@@ -101,7 +100,7 @@ fn losses_pairs_and_gradient_are_those_of_the_portable_form() {
     }
 }
 
-/// The four values of each.
+/// The four values of each pair.
 fn values_of(pairs: &[Pair]) -> Vec<f32> {
     pairs.iter().flat_map(|pair| [pair.positive, pair.pull, pair.negative, pair.push]).collect()
 }
@@ -123,7 +122,7 @@ fn a_nan_reaches_the_loss() {
     }
 }
 
-/// Places that are none are not followed.
+/// Indices of negatives that are out of range are not used as they are.
 #[test]
 fn lengths_and_places_are_checked() {
     if compiler().is_none() {

@@ -26,7 +26,7 @@ fn max_pool<E: Stored>() {
         (1, 7, 6, 16, 5, 2, [2, 2]),
     ] {
         let g = PoolGeometry { batch, in_height, in_width, channels, side, stride, padding };
-        // Few different values, so that windows have several greatest ones; one NaN.
+        // Few different values, so that windows have several equal maxima; one NaN.
         let mut coarse: Vec<f32> = noise(g.input_len(), 7).iter().map(|v| (v * 6.0).round() / 2.0).collect();
         if coarse.len() > 40 {
             coarse[33] = f32::NAN;
@@ -39,7 +39,7 @@ fn max_pool<E: Stored>() {
             let (mut y, mut dx) = (Values::<E>::fresh(outputs), Values::<E>::fresh(g.input_len()));
             pooling::max_pool_forward(gpu, &g, x.read(), y.write()).unwrap();
             pooling::max_pool_backward(gpu, &g, x.read(), y.read(), dy.read(), dx.write()).unwrap();
-            // Bits, since a NaN is not equal to itself.
+            // Bits, since NaN is not equal to itself.
             (
                 widened(&y.get()).iter().map(|v| v.to_bits() & 0x7fc0_0000).collect::<Vec<_>>(),
                 y.get().len(),

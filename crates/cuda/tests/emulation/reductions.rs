@@ -54,7 +54,7 @@ fn what_is_not_finite_is_noticed_and_the_scale_follows() {
     if compiler().is_none() {
         return;
     }
-    // Steps of a loss and a gradient's squares, over 4 views.
+    // Steps are a loss and the squares of its gradient, over 4 views.
     let judged_at = |scale: Option<f32>, steps: &[(f64, f64)]| {
         let start = [0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.5, 0.25, 1.0, 0.0f64];
         let got: Vec<f64> = in_every_order(|gpu| {
@@ -65,7 +65,7 @@ fn what_is_not_finite_is_noticed_and_the_scale_follows() {
                 let (sums, squares) = (Values::of(&[4.0 * loss, 2.0, 8.0]), Values::of(&[squares]));
                 reductions::judge(gpu, sums.read(), squares.read(), 4, scale(), verdict.write()).unwrap();
             }
-            // A NaN is not equal to itself: bits are.
+            // Bits, since NaN is not equal to itself.
             verdict.get().into_iter().map(f64::to_bits).collect::<Vec<_>>()
         })
         .into_iter()
@@ -82,14 +82,14 @@ fn what_is_not_finite_is_noticed_and_the_scale_follows() {
     };
     let judged = |steps: &[(f64, f64)]| judged_at(None, steps);
     assert_eq!(judged(&[(3.0, 16.0), (1.0, 9.0)]), [1.0, 0.5, 2.0, 3.0, 1.0, 2.0, 4.5, 1.25, 1.0, 0.0]);
-    // The first that is not sound stays, and is not counted.
+    // The first unsound step stays in the verdict, and is not counted.
     for bad in [(1.0, f64::INFINITY), (f64::NEG_INFINITY, 1.0)] {
         let want = [bad.0, 0.5, 2.0, f64::sqrt(bad.1), 0.0, 1.0, 3.5, 0.75, 0.0, 0.0];
         assert_eq!(judged(&[(3.0, 16.0), bad, (2.0, 4.0)]), want);
     }
     assert_eq!(judged(&[(1.0, f64::NAN), (2.0, 4.0)])[SOUND..=STEPS], [0.0, 0.0]);
-    // Gradients are told without their scale. What overflows by it is skipped, but a loss that is not finite is
-    // not, nor what overflows without.
+    // |g| is reported without the loss scale. A step whose gradient overflows with a scale is skipped, but not one with
+    // a non-finite loss, nor one whose gradient overflows without a scale.
     let infinite = (2.0, f64::INFINITY);
     let skipped = [2.0, 0.5, 2.0, 2.0, 1.0, 2.0, 5.5, 1.25, 0.0, 1.0];
     assert_eq!(judged_at(Some(4.0), &[(3.0, 64.0), infinite]), skipped);

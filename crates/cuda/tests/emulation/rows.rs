@@ -12,7 +12,7 @@ fn l2_normalisation_is_the_portable_form() {
     for (rows, width) in [(1, 1), (9, 3), (20, 128), (3, 2048), (17, 33)] {
         let (mut x, dy) = (noise(rows * width, 1), noise(rows * width, 2));
         if rows > 1 {
-            // A row of zeros has no direction, and no NaN either.
+            // A row of zeros has no direction, but must not give NaN.
             x[..width].fill(0.0);
         }
         let got = in_every_order(|gpu| {
@@ -26,7 +26,7 @@ fn l2_normalisation_is_the_portable_form() {
         cpu_l2::l2_normalize_forward(&portable(), &x, width, &mut y);
         cpu_l2::l2_normalize_backward(&portable(), &x, &dy, width, &mut dx);
         assert_close("y", &got.0, &y, 1e-5);
-        // The gradient of the row of zeros is 1e12 times dy: it would hide all others.
+        // The gradient of the row of zeros is 1e12 times dy, which would dominate all others.
         let skip = if rows > 1 { width } else { 0 };
         let size = dy.iter().map(|v| f64::from(v * v)).sum::<f64>().sqrt();
         let error: f64 =

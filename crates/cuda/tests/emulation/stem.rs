@@ -60,7 +60,7 @@ fn packed<E: Stored>() {
         cpu::conv2d_forward(&portable, &g, &x, &w, &mut want, None);
         cpu::conv2d_forward(&portable, &packed, &packed_x, &packed_w, &mut got, None);
         assert_close(&format!("{g:?}"), &got, &want, 1e-5);
-        // The gradient is gathered from where the weights went.
+        // The gradient is gathered from the places to which the weights were packed.
         let dy = noise(g.output_len(), 4);
         let (mut want, mut got) = (vec![0f32; g.weight_len()], vec![0f32; packed.weight_len()]);
         cpu::conv2d_backward_weight(&portable, &g, &x, &dy, &mut want);

@@ -5,7 +5,7 @@ use crate::support::*;
 use simclr_stand_in::{Values, compiler, in_every_order};
 
 /// Batch, height, width, channels, stride: pixels of whole packs and of single values, sizes that the stride does
-/// and does not divide, and a stride beyond the image.
+/// and does not divide, and a stride larger than the image.
 const SHAPES: [[usize; 5]; 7] = [
     [3, 8, 6, 16, 2],
     [2, 7, 9, 24, 2],
@@ -30,7 +30,7 @@ fn geometry([batch, in_height, in_width, in_channels, stride]: [usize; 5]) -> Co
     }
 }
 
-/// For every value of the pixels that are met, where it lies in x.
+/// The index in x of every value of the gathered pixels.
 fn met(g: &Conv2dGeometry) -> Vec<usize> {
     let mut places = Vec::new();
     for image in 0..g.batch {

@@ -1,4 +1,4 @@
-//! What the tests of kernels share.
+//! Helpers for the tests of kernels.
 
 use simclr_kernels::{Cpu, Isa};
 
@@ -9,7 +9,7 @@ pub fn portable() -> Cpu {
     Cpu::new(1, Isa::PORTABLE).unwrap()
 }
 
-/// Calls `$test::<E>()` for every type of element, unless there is no compiler.
+/// Calls `$test::<E>()` for every element type, unless there is no compiler.
 macro_rules! for_each_type {
     ($test:ident) => {
         if simclr_stand_in::compiler().is_some() {

@@ -8,7 +8,7 @@ use simclr_stand_in::{Values, compiler, in_every_order};
 
 struct Images {
     bytes: Vec<u8>,
-    /// Where each begins, its width and height.
+    /// The first byte, the width and the height of each image.
     places: Vec<(usize, u32, u32)>,
 }
 
@@ -18,7 +18,7 @@ impl Images {
         for (i, &(width, height)) in sizes.iter().enumerate() {
             images.places.push((images.bytes.len(), width, height));
             let len = 3 * (width * height) as usize;
-            // Smooth, with noise on it, and with stretches of black and white.
+            // Smooth, with added noise and saturated areas of black and white.
             let bytes = noise(len, i as u32 + 1).into_iter().enumerate().map(|(at, v)| {
                 let (x, y) = ((at / 3) as u32 % width, (at / 3) as u32 / width);
                 let wave = ((x as f32 * 0.21).sin() + (y as f32 * 0.13 + at as f32 % 3.0).cos()) * 90.0;
@@ -35,7 +35,8 @@ impl Images {
     }
 }
 
-/// Makes all views both ways; returns how many bytes differ, the greatest difference, and how many there are.
+/// Makes all views with the kernels and on the CPU; returns the number of bytes that differ, the greatest difference,
+/// and the number of all bytes.
 fn compare(images: &Images, recipes: &[(usize, Recipe)], side: u32) -> (usize, u8, usize) {
     let family = ViewFamily::first_branch(&ViewConfig::default(), side).unwrap();
     let mut scratch = Scratch::with_isa(Isa::PORTABLE);
@@ -60,7 +61,7 @@ fn views_are_those_of_the_cpu_but_for_rounding() {
     if compiler().is_none() {
         return;
     }
-    // Small images enlarged, large ones shrunk, a single pixel, a line.
+    // Small images are enlarged, large ones shrunk; one is a single pixel, one nearly a line.
     let images = Images::new(&[(32, 32), (50, 37), (200, 150), (1, 1), (90, 2), (3, 64)]);
     for (side, config) in [
         (32, ViewConfig { color_strength: 0.5, ..ViewConfig::default() }),
@@ -131,7 +132,7 @@ fn contrasts_and_what_follows_a_blur() {
     for side in [45, 66] {
         let (different, most, all) = compare(&images, &recipes, side);
         assert!(different * 1000 <= all, "side {side}: {different} of {all}");
-        // Where a threshold lies between two roundings, the whole range does too.
+        // If solarising's threshold lies between two roundings of a value, the results may differ by the whole range.
         assert!(most <= 1 || different <= 3, "side {side}: {most}");
     }
 }
