@@ -128,7 +128,7 @@ pub(crate) fn image_grid(kernel: &'static str, batch: usize, shares: usize) -> R
 pub(crate) fn fits_image(kernel: &'static str, count: usize) -> Result<u32> {
     // A whole number of blocks, so that even the last thread's number is below 2^31, as `Divisor` requires.
     const MOST: usize = 1 << 31;
-    let what = || format!("{count} is more than it can count, which is {MOST}");
+    let what = || format!("{count} is more than the kernel can count in an image ({MOST})");
     expect(kernel, count <= MOST, what)?;
     Ok(count as u32)
 }
@@ -139,7 +139,7 @@ pub(crate) fn fits(kernel: &'static str, count: usize) -> Result<u32> {
     if count < 1 << 30 {
         return Ok(count as u32);
     }
-    Err(CudaError::Lengths { kernel, what: format!("{count} is more than it can count") })
+    Err(CudaError::Lengths { kernel, what: format!("{count} is more than the kernel can count") })
 }
 
 /// Returns a `Lengths` error unless `holds`.

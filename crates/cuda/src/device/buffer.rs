@@ -68,7 +68,7 @@ impl DeviceBuffer<u8> {
     fn len_of<T>(&self) -> Result<usize> {
         let size = size_of::<T>().max(1);
         let whole = self.len.is_multiple_of(size);
-        expect("a buffer", whole, || format!("{} bytes are no values of {size}", self.len))?;
+        expect("a buffer", whole, || format!("{} bytes are not whole values of {size}", self.len))?;
         Ok(self.len / size)
     }
 }

@@ -77,8 +77,7 @@ impl Api {
         // SAFETY: checked not to be null; NCCL's texts end in a zero.
         let text = (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy());
         let text = text.unwrap_or_default();
-        let reason =
-            format!("NCCL: {text} ({status}); NCCL_DEBUG=WARN in the environment makes it tell more");
+        let reason = format!("NCCL: {text} ({status}); set NCCL_DEBUG=WARN in the environment for details");
         Err(CudaError::Call { what, reason })
     }
 }
@@ -165,7 +164,7 @@ impl Device {
     /// # Errors
     /// [`CudaError::Call`].
     pub fn uuid(&self) -> Result<[u8; 16]> {
-        let uuid = self.shared.context.uuid().map_err(failed("asking a GPU who it is"))?;
+        let uuid = self.shared.context.uuid().map_err(failed("asking a GPU for its UUID"))?;
         Ok(uuid.bytes.map(|byte| byte as u8))
     }
 }

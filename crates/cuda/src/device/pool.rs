@@ -81,7 +81,7 @@ impl Pool {
         context.bind_to_thread().map_err(&asking)?;
         let managed = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_VIRTUAL_ADDRESS_MANAGEMENT_SUPPORTED;
         if context.attribute(managed).map_err(&asking)? == 0 {
-            let reason = "the driver has no management of virtual addresses".to_owned();
+            let reason = "the driver does not support virtual memory management".to_owned();
             return Err(CudaError::Call { what: "reserving addresses", reason });
         }
         let total = context.total_mem().map_err(&asking)?;

@@ -124,7 +124,7 @@ impl ViewMaker {
     pub fn send<'r>(&mut self, views: impl Iterator<Item = (Source, &'r Recipe)>) -> Result<()> {
         let way = &mut self.ways[self.next];
         let Some(channel) = &mut way.channel else {
-            return expect(NAME, false, || "sent before there was room".to_owned());
+            return expect(NAME, false, || "views were sent before `room` was called".to_owned());
         };
         way.views.clear();
         for (source, recipe) in views {
@@ -141,7 +141,9 @@ impl ViewMaker {
             way.views.push(view.moved(base));
         }
         let bytes: &[u8] = bytemuck::cast_slice(&way.views);
-        expect(NAME, bytes.len() <= way.start, || format!("{} views, more than room", way.views.len()))?;
+        expect(NAME, bytes.len() <= way.start, || {
+            format!("{} views, more than there is room for", way.views.len())
+        })?;
         channel.bytes()?[..bytes.len()].copy_from_slice(bytes);
         channel.send_first(way.start + way.pixels)?;
         self.under_way.push_back(self.next);

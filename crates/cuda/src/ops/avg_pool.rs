@@ -23,7 +23,7 @@ struct Windows {
 
 impl Windows {
     fn new(kernel: &'static str, g: &AvgPoolGeometry, write: Write) -> Result<Windows> {
-        expect(kernel, g.is_valid(), || format!("windows must be 1 or 2 apart, of images: {g:?}"))?;
+        expect(kernel, g.is_valid(), || format!("an image and a stride of 1 or 2 are needed: {g:?}"))?;
         fits_image(kernel, g.height.saturating_mul(g.width).saturating_mul(g.channels))?;
         let count = |value| fits(kernel, value);
         Ok(Windows {

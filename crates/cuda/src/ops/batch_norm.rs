@@ -107,7 +107,7 @@ pub fn coefficients(
     expect_len(NAME, "sums", sums.len(), 2 * channels)?;
     expect_len(NAME, "coefficients", coefficients.len(), 4 * channels)?;
     expect_len(NAME, "beta", beta.map_or(channels, |beta| beta.len()), channels)?;
-    expect(NAME, count >= 1.0, || format!("{count} values a channel"))?;
+    expect(NAME, count >= 1.0, || format!("{count} values per channel, at least 1 is needed"))?;
     let (mut keep, mut running, mut moved) = (0.0, [0; 2], [0; 2]);
     if let Some(averages) = &averages {
         for i in 0..2 {
@@ -287,7 +287,7 @@ pub fn backward_totals(
     let (width, products) = (partials.len() / pieces.max(1), norm * channels);
     expect_len(NAME, "partials", partials.len(), pieces * width)?;
     expect(NAME, (channels..width).contains(&products) && products + channels <= width, || {
-        format!("pieces of {width} values hold no products of {channels} channels from {products} on")
+        format!("pieces of {width} values have no products of {channels} channels at {products}")
     })?;
     for gradient in gradients.iter().flatten() {
         expect_len(NAME, "a gradient", gradient.len(), channels)?;

@@ -9,7 +9,7 @@ const WARP: usize = 32;
 
 fn rows_of(kernel: &'static str, len: usize, width: usize) -> Result<usize> {
     expect(kernel, width > 0 && len.is_multiple_of(width), || {
-        format!("{len} values are no rows of {width}")
+        format!("{len} values are not whole rows of {width}")
     })?;
     Ok(len / width)
 }

@@ -102,7 +102,7 @@ pub fn backward_input<E: Element>(
     const NAME: &str = "norm_pair_backward_input";
     let (len, channels) = (dy.len(), abc[0].len() / 3);
     expect(NAME, channels > 0 && len.is_multiple_of(channels), || {
-        format!("{len} values are no rows of {channels}")
+        format!("{len} values are not whole rows of {channels}")
     })?;
     for (x, abc) in x.iter().zip(abc) {
         expect_len(NAME, "x", x.len(), len)?;

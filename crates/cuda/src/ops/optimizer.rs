@@ -83,7 +83,7 @@ impl<'a> TensorList<'a> {
         let held = state.as_ref().map_or(0, |state| state.len());
         let times = held / len;
         expect(NAME, held == times * len && self.state.is_none_or(|other| other == times), || {
-            format!("{held} values of state for {len}, {:?} of the others", self.state)
+            format!("{held} values of state for {len} weights, {:?} per weight in other tensors", self.state)
         })?;
         self.state = Some(times);
         let state = state.map_or(0, |state| state.address());
@@ -117,13 +117,13 @@ impl<'a> TensorList<'a> {
     }
 
     fn expect_weights(&self, kernel: &'static str) -> Result<()> {
-        expect(kernel, !self.read_only, || "a list of gradients alone".to_owned())
+        expect(kernel, !self.read_only, || "the list has gradients without weights".to_owned())
     }
 
     fn expect_state(&self, kernel: &'static str, times: usize) -> Result<()> {
         self.expect_weights(kernel)?;
         let held = self.state.unwrap_or(times);
-        expect(kernel, held >= times, || format!("{held} values of state for each, {times} are needed"))
+        expect(kernel, held >= times, || format!("{held} values of state per weight, {times} are needed"))
     }
 }
 
@@ -167,7 +167,7 @@ pub fn momentum_update(
 ) -> Result<()> {
     const NAME: &str = "momentum_update";
     tensors.expect_state(NAME, 1)?;
-    expect(NAME, !hyper.is_empty(), || "no rate".to_owned())?;
+    expect(NAME, !hyper.is_empty(), || "there is no learning rate".to_owned())?;
     guard.check(NAME)?;
     let Momentum { momentum, decay, nesterov, trust_coefficient } = settings;
     let (unscale, nesterov) = (guard.unscale.address(), u32::from(nesterov));

@@ -118,7 +118,7 @@ pub fn max_pool_backward<E: Element>(
     expect_len(NAME, "y", y.len(), outputs)?;
     expect_len(NAME, "dy", dy.len(), outputs)?;
     let taps = g.side.saturating_mul(g.side);
-    expect(NAME, taps < 255, || format!("windows of {taps} pixels, at most 254 can be told apart"))?;
+    expect(NAME, taps < 255, || format!("windows of {taps} pixels, at most 254 are possible"))?;
     let winners = Scratch::<u8>::new(gpu, outputs)?;
     let operands = [x.address(), y.address(), winners.address()];
     // SAFETY: lengths are checked above; there is a winner for each output.

@@ -26,7 +26,7 @@ impl Streams {
     fn new<E: Element>(kernel: &'static str, len: usize, pixels: usize, channels: usize) -> Result<Streams> {
         let image = pixels.saturating_mul(channels).saturating_mul(2);
         expect(kernel, image > 0 && len.is_multiple_of(image), || {
-            format!("{len} values are no images of {pixels} pixels of two times {channels} channels")
+            format!("{len} values are not whole images of {pixels} pixels with 2 x {channels} channels")
         })?;
         fits_image(kernel, image)?;
         let (batch, slices) = (len / image, pixels.div_ceil(PIXELS));

@@ -36,7 +36,7 @@ pub fn together(g: &Conv2dGeometry) -> Conv2dGeometry {
 
 fn sizes<E: Element>(kernel: &'static str, g: &Conv2dGeometry) -> Result<(Sizes, usize)> {
     let of_pixels = serves(g) && g.is_valid();
-    expect(kernel, of_pixels, || format!("a convolution of single pixels with a stride is needed: {g:?}"))?;
+    expect(kernel, of_pixels, || format!("a strided 1 x 1 convolution is needed: {g:?}"))?;
     let count = |value| fits(kernel, value);
     let packs = E::TYPE.packs(g.in_channels);
     let sizes = Sizes {

@@ -45,7 +45,7 @@ pub fn channel_sums<E: Element>(
 ) -> Result<()> {
     const NAME: &str = "channel_sums";
     expect(NAME, channels > 0 && x.len().is_multiple_of(channels), || {
-        format!("{} values are no rows of {channels}", x.len())
+        format!("{} values are not whole rows of {channels}", x.len())
     })?;
     expect_len(NAME, "sums", sums.len(), 2 * channels)?;
     let rows = x.len() / channels;

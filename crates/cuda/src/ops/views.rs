@@ -204,7 +204,9 @@ pub(crate) unsafe fn make_uploaded(
     out: SliceMut<u8>,
 ) -> Result<()> {
     const NAME: &str = "views";
-    expect(NAME, (1..=MOST_SIDE).contains(&side), || format!("a side of {side} pixels"))?;
+    expect(NAME, (1..=MOST_SIDE).contains(&side), || {
+        format!("a side of {side} pixels, not 1 to {MOST_SIDE}")
+    })?;
     let len = 3 * side * side;
     expect_len(NAME, "out", out.len(), views.len() * len)?;
     let most = views.iter().map(|view| view.taps(side)).max().unwrap_or(1);

@@ -326,6 +326,6 @@ fn lengths_that_do_not_fit_are_refused() {
         assert_eq!(message, "batch_norm_backward_sums: the mask has 3 values, 12 are needed");
         let mut sums = Values::<f64>::fresh(10);
         let result = sums::channel_sums(gpu, x, 5, sums.write());
-        assert_eq!(result.unwrap_err().to_string(), "channel_sums: 12 values are no rows of 5");
+        assert_eq!(result.unwrap_err().to_string(), "channel_sums: 12 values are not whole rows of 5");
     });
 }

@@ -397,7 +397,7 @@ impl Convolutions {
                     // exclusively.
                     unsafe { second(device, key, aside.address(), operands.result(key.pass)) }
                 }
-                None => Err(CudaError::Call { what: NAME, reason: format!("{key:?} is not done in two") }),
+                None => Err(CudaError::Call { what: NAME, reason: format!("{key:?} has no second stage") }),
             },
         }
     }

@@ -70,7 +70,7 @@ impl Device {
             let serves = convolutions.may_normalise(key);
             expect(NAME, serves, || {
                 format!(
-                    "f16 that need not repeat, in channels by {GROUP} and one piece, is normalised: {key:?}"
+                    "f16 in one piece, channels by {GROUP} and results that need not repeat are needed: {key:?}"
                 )
             })?;
             convolutions.compute(self, key, operands)

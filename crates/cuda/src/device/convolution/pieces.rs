@@ -141,7 +141,9 @@ impl Convolutions {
         images: usize,
         operands: Operands,
     ) -> Result<()> {
-        expect(NAME, key.output == ElementType::F32, || format!("{key:?} has no sum of pieces in f32"))?;
+        expect(NAME, key.output == ElementType::F32, || {
+            format!("only gradients in f32 are summed over pieces: {key:?}")
+        })?;
         // SAFETY: the caller's promise, and this is the result's type.
         let mut dw = unsafe { SliceMut::from_raw(operands.w, key.len()) };
         let part = Scratch::<f32>::new(device, key.len())?;

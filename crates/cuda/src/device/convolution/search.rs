@@ -186,7 +186,7 @@ impl Convolutions {
         let memos: Vec<Memo> = timed.iter().take(FINALISTS).map(|(_, route)| route.memo()).collect();
         self.remember(key, &memos);
         let fastest = timed.into_iter().next();
-        fastest.map(|(_, route)| (route, memos)).ok_or_else(|| none(key, "it proposes nothing"))
+        fastest.map(|(_, route)| (route, memos)).ok_or_else(|| none(key, "it proposes none"))
     }
 
     /// Memory for results during the search if the key adds: the values to be added to must survive the search.
@@ -279,7 +279,7 @@ impl Convolutions {
             }
         }
         if timed.is_empty() {
-            return Err(refused.unwrap_or_else(|| none(key, "it proposes nothing that may serve")));
+            return Err(refused.unwrap_or_else(|| none(key, "it proposes no engine that is acceptable")));
         }
         timed.sort_by(|a, b| a.0.total_cmp(&b.0));
         Ok(timed)

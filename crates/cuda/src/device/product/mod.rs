@@ -48,7 +48,7 @@ impl<'a, E> Matrix<'a, E> {
     /// `Lengths` where the values do not make whole rows.
     pub fn new(values: Slice<'a, E>, columns: usize) -> Result<Matrix<'a, E>> {
         let whole = columns > 0 && !values.is_empty() && values.len().is_multiple_of(columns);
-        expect(NAME, whole, || format!("{} values are no rows of {columns}", values.len()))?;
+        expect(NAME, whole, || format!("{} values are not whole rows of {columns}", values.len()))?;
         Ok(Matrix { values, rows: values.len() / columns, columns, transposed: false })
     }
 
