@@ -4,8 +4,8 @@
 ///
 /// `NCCL_GRAPH_REGISTER=0`: NCCL must not map the buffers of a captured step into other GPUs. It takes them for
 /// whole allocations, but ours are pieces of a range that grows as it is mapped, and such replays hang.
-/// `NCCL_RUNTIME_CONNECT=0`: GPUs connect when a group is joined, where waiting for the others is bounded, not in
-/// the first exchange. `NCCL_NVLS_ENABLE=0`: NVSwitch must not compute sums, since its order of addition varies.
+/// `NCCL_RUNTIME_CONNECT=0`: GPUs connect when a group is joined, where callers watch for workers that are gone, not
+/// in the first exchange. `NCCL_NVLS_ENABLE=0`: NVSwitch must not compute sums, since its order of addition varies.
 pub const NCCL_SETTINGS: [(&str, &str); 3] =
     [("NCCL_GRAPH_REGISTER", "0"), ("NCCL_RUNTIME_CONNECT", "0"), ("NCCL_NVLS_ENABLE", "0")];
 

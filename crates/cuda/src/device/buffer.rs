@@ -83,7 +83,7 @@ impl Device {
     /// A buffer of `len` arbitrary values.
     ///
     /// # Errors
-    /// `OutOfMemory` where the GPU has not enough memory.
+    /// `OutOfMemory` where the GPU is out of memory.
     pub fn buffer<T: Pod>(&self, len: usize) -> Result<DeviceBuffer<T>> {
         self.bind()?;
         // A saturated size fails: no GPU has that much memory.

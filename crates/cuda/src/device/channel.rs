@@ -23,7 +23,7 @@ impl Channel {
     /// A channel for batches of up to `len` bytes.
     ///
     /// # Errors
-    /// `OutOfMemory` where the GPU has not enough memory, `Call` where the driver fails.
+    /// `OutOfMemory` where the GPU is out of memory, `Call` where the driver fails.
     pub fn new(device: &Device, len: usize) -> Result<Channel> {
         device.refuse_in_capture("a channel")?;
         let context = &device.shared.context;

@@ -28,7 +28,7 @@ impl Device {
     /// matrices of that side take. A side of 8192 fills any GPU and takes a tenth of a second.
     ///
     /// # Errors
-    /// `OutOfMemory` where the GPU has not enough memory, `Call` where the driver fails.
+    /// `OutOfMemory` where the GPU is out of memory, `Call` where the driver fails.
     pub fn peak(&self, side: usize) -> Result<Peak> {
         let f32 = self.product_rate(side / 2, |value| value)?;
         let bf16 = self.product_rate(side, bf16::from_f32)?;

@@ -132,7 +132,7 @@ impl Pool {
             reason,
         };
         let Some(place) = state.arena.take(bytes) else {
-            return Err(out_of(&state, "the GPU has not enough memory".to_owned()));
+            return Err(out_of(&state, "the GPU does not have enough memory".to_owned()));
         };
         let end = place.offset + bytes.max(1);
         if end > state.held

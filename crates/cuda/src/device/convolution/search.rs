@@ -21,7 +21,8 @@ use crate::{CudaError, ElementType, Memory, Result, Slice, SliceMut};
 const WORKSPACE: usize = 1 << 30;
 /// Workspaces for trying the algorithms of the older interface: the first that can be allocated is used.
 const WORKSPACES: [usize; 3] = [WORKSPACE, 256 << 20, 32 << 20];
-/// The most engines that are timed: from the first list of proposals, and from the first two together.
+/// The most engines that are timed: from the first list of proposals, and from the first two together, so that the
+/// second list can add some.
 const OF_FIRST: usize = 8;
 const OF_BOTH: usize = 12;
 /// After this time no further engine is tried, once `SOME` engines are timed.
