@@ -52,7 +52,7 @@ pub struct ViewMaker {
     under_way: VecDeque<usize>,
     next: usize,
     kept: Vec<Stretch>,
-    /// Bytes that may still be taken to keep images.
+    /// Bytes that may still be allocated to keep images.
     left: usize,
 }
 

@@ -32,7 +32,7 @@ template <class A, class B, class C, class F> DEVICE void map(const A *a, const 
     for (i64 i = packs * WIDTH + thread; i < count; i += stride) to[i] = Narrow<C>::of(f(widen(a[i]), widen(b[i])));
 }
 
-// y = max(x, 0); a NaN stays one.
+// y = max(x, 0); NaN propagates.
 KERNEL(256, relu_forward)(const T *x, T *y, i64 count) {
     map(x, x, y, count, [](float x, float) { return at_least(0.0f, x); });
 }

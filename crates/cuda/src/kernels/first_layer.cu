@@ -34,7 +34,7 @@ struct Strip {
     }
 };
 
-// A thread's share of a patch, on its way from x to shared memory. The patch begins a row above and a column left
+// A thread's share of a patch, in registers between x and shared memory. The patch begins a row above and a column left
 // of its strip.
 struct Share {
     T values[FETCHES];

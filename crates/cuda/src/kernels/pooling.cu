@@ -53,7 +53,7 @@ template <int N, u32 SIDE> DEVICE void max_forward(const T *x, T *y, const Windo
     }
 }
 
-// Padding never wins; a NaN does.
+// The maximum of each window. Padding never wins; NaN does.
 KERNEL(256, max_pool_forward)(const T *x, T *y, Window window, Divisor packs, Divisor width) {
     if (window.channels % WIDTH != 0) {
         max_forward<1, 0>(x, y, window, packs, width);

@@ -28,8 +28,9 @@ struct Views {
 
 // All views, in whole tiles: their halves paired along dimensions, the same paired along views or null, and the factors
 // that undo the scaling of rows. Slabs are stored tile by tile, each as 4 steps of 16 dimensions (views). In a step,
-// each of the 64 views (dimensions) has 4 words for each of 4 lanes t: the upper halves of 2 t and 2 t + 1, those of 2
-// t + 8 and 2 t + 9, and the same of the lower halves. So the words that `multiply_add` takes from a lane are adjacent.
+// each of the 64 views (dimensions) has 4 words for each of 4 lanes t: the upper halves of 2 t and 2 t + 1, those of
+// 2 t + 8 and 2 t + 9, and the same of the lower halves. So the words that `multiply_add` takes from a lane are
+// adjacent.
 struct Halves {
     u32 *along, *across;
     float *scales;

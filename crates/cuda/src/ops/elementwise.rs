@@ -24,7 +24,7 @@ unsafe fn run<E: Element>(
     unsafe { gpu.launch(&launch) }
 }
 
-/// y = max(x, 0); a NaN stays one.
+/// y = max(x, 0); NaN propagates.
 pub fn relu_forward<E: Element>(gpu: &dyn Launcher, x: Slice<E>, y: SliceMut<E>) -> Result<()> {
     expect_len("relu_forward", "y", y.len(), x.len())?;
     let arguments = arguments![x.address(), y.address(), x.len() as i64];

@@ -82,7 +82,7 @@ pub(super) unsafe fn run<E: Element>(
     unsafe { gpu.launch(&launch) }
 }
 
-/// Max pooling: y (N, P, Q, C). Padding never wins; a NaN does.
+/// Max pooling: y (N, P, Q, C). Padding never wins; NaN does.
 pub fn max_pool_forward<E: Element>(
     gpu: &dyn Launcher,
     g: &PoolGeometry,

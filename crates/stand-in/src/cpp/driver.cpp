@@ -157,7 +157,7 @@ API Result cuDeviceTotalMem_v2(size_t *bytes, int) {
     return SUCCESS;
 }
 API Result cuDeviceGetAttribute(int *value, int attribute, int) {
-    // Compute capability 9.0, management of virtual addresses, memory pools.
+    // Compute capability 9.0, virtual memory management, memory pools.
     *value = attribute == 75 ? 9 : attribute == 76 ? 0 : attribute == 102 || attribute == 115 ? 1 : 0;
     return SUCCESS;
 }

@@ -252,7 +252,7 @@ pub(super) fn again(
     Some(Algorithm { number, math, workspace })
 }
 
-/// The fastest algorithm for a key, by cuDNN's own timing on the operands, of which the result is overwritten.
+/// The fastest algorithm for a key, by cuDNN's own timing on the operands, which overwrites the result.
 ///
 /// # Safety
 /// The handle must be alive, operands must match the key, and `room` must be memory of `size` bytes.
@@ -272,7 +272,7 @@ pub(super) unsafe fn fastest(
             && timed.memory <= size
             && (timed.determinism == 1 || !key.mode.deterministic)
             && timed.algorithm < algorithms(key.pass)
-            // Exact f32 stays exact.
+            // Without tf32, f32 must be exact.
             && (key.element != ElementType::F32 || key.mode.tf32 || timed.math == FMA)
     };
     let fastest = timed[..count.min(MOST)].iter().filter(usable).min_by(|a, b| a.time.total_cmp(&b.time));

@@ -74,7 +74,7 @@ struct Key {
     output: ElementType,
     mode: ConvolutionMode,
     pass: ConvolutionPass,
-    /// Whether the result is added to the values at its place.
+    /// Whether the result is added to the old values.
     adds: bool,
     /// Whether x is read through a BatchNorm's scale and shift and a ReLU.
     normalised: bool,
@@ -140,7 +140,8 @@ struct Operands {
     x: u64,
     w: u64,
     y: u64,
-    /// For [`ConvolutionPass::ForwardWithSums`] only: an f64 for each channel of y, then one for each one's squares.
+    /// For [`ConvolutionPass::ForwardWithSums`] only: an f64 sum of each channel of y, then one of each channel's
+    /// squares.
     sums: u64,
     /// For a fused normalisation only: the scales, then the shifts, a value of the key's type for each channel of x.
     norm: u64,

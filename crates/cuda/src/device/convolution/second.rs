@@ -26,7 +26,7 @@ unsafe fn second_of<E: Element>(device: &Device, key: &Key, from: u64, to: u64) 
     // SAFETY: the caller's promise.
     let from = unsafe { Slice::<E>::from_raw(from, len) };
     if key.adds {
-        // SAFETY: the caller's promise; what is added to has the type that is read.
+        // SAFETY: the caller's promise; the result of an addition has the operands' type.
         return elementwise::add_assign(device, unsafe { SliceMut::from_raw(to, len) }, from);
     }
     // SAFETY: the caller's promise; if nothing is added, the two stages are for a result in f32.

@@ -101,7 +101,7 @@ struct Key {
     mode: ProductMode,
     /// Rows and columns of the product, and the length of the sums.
     sizes: [usize; 3],
-    /// Whether a and b are transposes of what lies in memory.
+    /// Whether a and b are transposes of the matrices in memory.
     transposed: [bool; 2],
     epilogue: cublasLtEpilogue_t,
     /// Whether the product is added to the output's values.
@@ -143,7 +143,7 @@ pub(super) struct Products {
     plans: HashMap<Key, Plan>,
 }
 
-// SAFETY: the handle and the descriptions may be used by any thread, one at a time; they are behind a lock.
+// SAFETY: the handle and the descriptors may be used by any thread, one at a time; they are behind a lock.
 unsafe impl Send for Products {}
 
 impl Products {
