@@ -285,11 +285,11 @@ fn networks_that_are_none() {
     says(changed(&negative), &["layer2.0.bn1.running_var", "negative variances"]);
     says(
         changed(&|f| f.entry("conv1.weight").shape = vec![4, 27, 1, 1]),
-        &["no ResNet", "[4, 27, 1, 1]", "[channels, 3, 7, 7]"],
+        &["not a ResNet", "[4, 27, 1, 1]", "[channels, 3, 7, 7]"],
     );
     says(
         changed(&|f| f.entry("conv1.weight").name = "first".to_owned()),
-        &["no ResNet", "no tensor `conv1.weight`", "`bn1.bias`, `bn1.num_batches_tracked`"],
+        &["not a ResNet", "no tensor `conv1.weight`", "`bn1.bias`, `bn1.num_batches_tracked`"],
     );
     let more = |f: &mut File| {
         f.entry("layer1.1.conv1.weight").name = "layer1.2.conv1.weight".to_owned();
@@ -429,7 +429,7 @@ fn files_that_are_none() {
         Imported::read(&path, &PLAIN).unwrap_err().to_string()
     };
     for other in [&b""[..], b"short", b"\x89PNG\r\n\x1a\n{and more", &[255; 64]] {
-        says(refused(other), &["net.bin", "no weights", "begins as none of these"]);
+        says(refused(other), &["net.bin", "no weights", "begins like none of these"]);
     }
     let whole = fs::read(File::of(&TINY).write()).unwrap();
     for end in [whole.len() - 4, whole.len() / 2, 100] {
