@@ -268,7 +268,7 @@ fn tiffs_of_a_kind_that_is_not_read_are_named() {
     assert!(float.contains("floating-point values"), "{float}");
     let converted = refusal(&tiff::<YCbCr8>(&[12, 200, 255], &[]));
     for message in [float, converted] {
-        assert!(message.contains("8 or 16 bits a channel, grey or RGB, would be right"), "{message}");
+        assert!(message.contains("8 or 16 bits per channel, grey or RGB, are expected"), "{message}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// An image format, as told by its magic bytes.
+/// An image format, recognised by its magic bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// JPEG, baseline or progressive.
@@ -30,17 +30,18 @@ pub(crate) const MAGIC_BYTES: usize = 16;
 pub(crate) const READ: &str = "JPEG, PNG, WebP, TIFF, BMP, GIF or PNM";
 
 impl Format {
-    /// The format that `bytes`, the beginning of a file, announce.
+    /// The format of a file that begins with `bytes`.
     pub fn of(bytes: &[u8]) -> Option<Self> {
         match bytes {
             [0xff, 0xd8, 0xff, ..] => Some(Self::Jpeg),
             [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, ..] => Some(Self::Png),
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::WebP),
-            // The bytes after the file size are reserved and zero: two letters alone would take any text for a bitmap.
+            // The bytes after the file size are reserved and zero. Two letters alone would take many a text for a
+            // bitmap.
             [b'B', b'M', _, _, _, _, 0, 0, 0, 0, ..] => Some(Self::Bmp),
             [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Self::Gif),
             [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => Some(Self::Tiff),
-            // A number or a comment follows: "P5 is a label" is text.
+            // A number or a comment must follow: "P5 is a label" is text.
             [
                 b'P',
                 b'1'..=b'6',

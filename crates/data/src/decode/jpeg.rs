@@ -1,7 +1,7 @@
 //! JPEG: grey, YCbCr, RGB, CMYK and YCCK; baseline and progressive.
 //!
-//! Files of the common kind are decoded by `simclr-jpeg`, and no more of them than is needed. All others, and
-//! whatever is odd about a file, go to zune-jpeg, whose verdict counts, unless the coded data end early.
+//! Files of the common kind are decoded by `simclr-jpeg`, only as far as needed. All others, and files that are odd in
+//! any way, go to zune-jpeg, whose verdict counts, unless the coded data end early.
 
 use image::metadata::Orientation;
 use simclr_jpeg::{Error, Header, Rect, Scratch};
@@ -14,7 +14,7 @@ use super::jpeg_header::Frame;
 use super::orientation::{seen_size, stored_box};
 use super::{DecodeOptions, Region, Stored, Window, check_size, jpeg_header, resize};
 
-/// Decodes what `needed` says of the image into `pixels`; `spare` is for the rest of a damaged one.
+/// Decodes the part of the image that `needed` returns into `pixels`; `spare` holds a second decoding of a damaged one.
 pub(super) fn decode(
     bytes: &[u8],
     options: &DecodeOptions,
@@ -49,7 +49,7 @@ fn decode_common(
     let orientation = exif.and_then(Orientation::from_exif_chunk);
     let orientation = orientation.unwrap_or(Orientation::NoTransforms);
     let region = if options.shrink.is_some() || (grey && options.window != Window::Full) {
-        // Every pixel has a share in the result.
+        // The result depends on every pixel.
         [Rect::whole(width, height); 2]
     } else {
         let (seen_width, seen_height) = seen_size(orientation, width, height);
@@ -61,11 +61,11 @@ fn decode_common(
     let stored = Stored { width, height, orientation, bits: 8, grey };
     match header.decode(&region, scratch, pixels) {
         Ok(()) => Ok(stored),
-        // Others fill what is missing with grey, which must not be trained on.
+        // Other decoders fill the missing rows with grey, which must not be trained on.
         Err(Error::EndsEarly { rows }) => {
-            Err(format!("truncated JPEG: its coded data end early, row {rows} of {height} is not whole"))
+            Err(format!("truncated JPEG: its coded data end early, in row {rows} of {height}"))
         }
-        // What was decoded stays: its pixels do not depend on how much was needed.
+        // The decoded rows stay, as their pixels do not depend on how much was needed.
         Err(Error::Damaged { rows, .. }) => {
             decode_any(bytes, spare)?;
             let decoded = 3 * width as usize * rows as usize;
@@ -76,12 +76,12 @@ fn decode_common(
     }
 }
 
-/// Decodes a file of any kind, whole.
+/// Decodes the whole of a file of any kind.
 fn decode_any(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<Stored, String> {
     let frame = jpeg_header::frame(bytes);
     if let Some(kind) = frame.and_then(Frame::unread_kind) {
         return Err(format!(
-            "JPEG of a kind that is not read ({kind}); baseline or progressive with 8 bits a channel would be right"
+            "JPEG of a kind that is not read ({kind}); baseline or progressive, with 8 bits per channel, is expected"
         ));
     }
     // The side is bounded by the format itself (16 bits); the area is what costs memory and is checked below.
@@ -93,8 +93,8 @@ fn decode_any(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<Stored, String> {
     decoder.decode_headers().map_err(|e| format!("damaged JPEG: {e}"))?;
     let (width, height) = decoder.dimensions().ok_or("damaged JPEG: it declares no size")?;
     check_size(width as u64, height as u64)?;
-    // The decoder fills what a truncated file lacks with grey, and leniently so, which is what slightly odd files from
-    // cameras need. A grey half-image must not be trained on: a file that stops before its end marker is broken.
+    // The decoder is lenient, as slightly odd files from cameras need it to be, and fills what a truncated file lacks
+    // with grey. A half-grey image must not be trained on: a file that stops before its end marker is broken.
     if !reaches_end_marker(bytes) {
         return Err("truncated JPEG: it ends before its end-of-image marker".to_owned());
     }
@@ -110,7 +110,7 @@ fn decode_any(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<Stored, String> {
     })
 }
 
-/// Walks the markers of a JPEG and tells whether its end-of-image marker is there.
+/// Walks the markers of a JPEG, and returns whether its end-of-image marker is there.
 fn reaches_end_marker(bytes: &[u8]) -> bool {
     if bytes.ends_with(&[0xff, 0xd9]) {
         return true;

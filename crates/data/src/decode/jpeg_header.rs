@@ -5,27 +5,27 @@
 pub(super) struct Frame {
     /// Its marker, from 0xc0 to 0xcf: how the image is coded.
     marker: u8,
-    /// Bits of a value.
+    /// Bits per sample.
     bits: u8,
     /// 1 grey, 3 colour, 4 CMYK.
     pub components: u8,
 }
 
 impl Frame {
-    /// What it is that makes the image one of a kind that is not read, if it is.
+    /// Why images of this kind are not read, if they are not.
     pub fn unread_kind(self) -> Option<String> {
         match (self.marker, self.bits) {
             (0xc3, _) => Some("lossless".to_owned()),
             (0xc5..=0xc7, _) => Some("hierarchical".to_owned()),
             (0xc9..=0xcf, _) => Some("arithmetic coding".to_owned()),
-            // Others are no JPEGs.
+            // Other depths do not occur in JPEGs.
             (_, bits @ 9..=16) => Some(format!("{bits} bits a channel")),
             _ => None,
         }
     }
 }
 
-/// Finds the first frame header. `None` if there is none.
+/// Finds the first frame header; `None` if there is none.
 pub(super) fn frame(bytes: &[u8]) -> Option<Frame> {
     let mut at = 2;
     loop {

@@ -1,8 +1,8 @@
-//! Files of any supported format to 8-bit RGB.
+//! Decoding files of any supported format to 8-bit RGB.
 //!
-//! A format is recognised by its first bytes, never by the name of the file. The declared size is checked before
-//! memory is taken for the pixels. Grey becomes three equal channels, and the EXIF orientation is obeyed;
-//! [`DecodeOptions`] say how 16 bits become 8 and what transparency is laid over.
+//! A format is recognised by its first bytes, never by the name of the file. The declared size is checked before memory
+//! is allocated for the pixels. Grey becomes three equal channels, and the EXIF orientation is applied;
+//! [`DecodeOptions`] say how 16 bits become 8 and what background shows through transparency.
 
 mod format;
 mod gif;
@@ -31,14 +31,14 @@ use crate::positioned::read_exact_at;
 /// The most pixels an image may declare: 2^27, enough for the 108-megapixel cameras, and 400 MB decoded.
 pub const MAX_PIXELS: u64 = 1 << 27;
 
-/// The largest file that is read as an image, in bytes: 512 MiB.
+/// The largest file that is read as an image: 512 MiB.
 pub const MAX_FILE_BYTES: u64 = 512 << 20;
 
-/// Buffers that have grown beyond this, in bytes, are given back before the next image is decoded: one huge image
-/// shall not take the memory of all that follow. Photos of 20 megapixels stay below.
+/// Buffers larger than this, in bytes, are freed before the next image is decoded, so that one huge image does not
+/// occupy memory for the rest of the run. Photos of 20 megapixels stay below.
 const KEPT_BYTES: usize = 64 << 20;
 
-/// The buffers that decoding needs, kept between images by each thread that reads.
+/// The buffers that decoding needs, which each reading thread keeps between images.
 #[derive(Debug, Default)]
 pub struct DecodeScratch {
     pub(crate) file: Vec<u8>,
@@ -48,7 +48,7 @@ pub struct DecodeScratch {
     jpeg: simclr_jpeg::Scratch,
 }
 
-/// How an image was stored, before it was decoded.
+/// How an image is stored in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredAs {
     /// The format of its file.
@@ -57,21 +57,21 @@ pub struct StoredAs {
     pub width: u32,
     /// Height in pixels, as stored.
     pub height: u32,
-    /// Bits a channel, 8 or 16.
+    /// Bits per channel, 8 or 16.
     pub bits: u8,
-    /// Whether it has a single channel (and transparency).
+    /// Whether it has a single channel, apart from transparency.
     pub grey: bool,
 }
 
 impl DecodeScratch {
-    /// How the image was stored that was last read with this scratch space; `None` where it was no image file.
+    /// How the image last read with this scratch space is stored; `None` if it was no image file.
     pub fn stored(&self) -> Option<StoredAs> {
         self.stored
     }
 
     fn give_back(&mut self) {
         if self.file.capacity() > KEPT_BYTES {
-            // It has copies of the coded data.
+            // It holds copies of the coded data.
             self.jpeg = simclr_jpeg::Scratch::default();
         }
         for buffer in [&mut self.file, &mut self.pixels, &mut self.turned] {
@@ -100,7 +100,7 @@ pub fn decode_file<'a>(
     decode_from(|file| read_file(path, file), || shown(path), options, &Region::whole, scratch)
 }
 
-/// Decodes an image held in memory; `name` is how errors call it.
+/// Decodes an image held in memory; errors call it `name`.
 ///
 /// # Errors
 /// [`DataError::Image`] if the bytes are not an image that can be read.
@@ -113,12 +113,12 @@ pub fn decode_bytes<'a>(
     decode_part(name, bytes, options, &Region::whole, scratch)
 }
 
-/// As [`decode_bytes`], but only what `needed` says of the image, told its width and height after the EXIF
-/// orientation and the shrinking. Pixels outside of that are unspecified. Of formats that are only decoded whole it
-/// is not asked.
+/// Like [`decode_bytes`], but decodes only the part that `needed` returns for the width and height after the EXIF
+/// orientation and the shrinking. Pixels outside it are unspecified. For formats that are only decoded whole, `needed`
+/// is not called.
 ///
 /// # Errors
-/// As [`decode_bytes`]; damage outside of the part may go unnoticed.
+/// As [`decode_bytes`]; damage outside the part may go unnoticed.
 pub fn decode_part<'a>(
     name: &str,
     bytes: &[u8],
@@ -131,7 +131,7 @@ pub fn decode_part<'a>(
     finish(decoded, || inert(name), scratch)
 }
 
-/// Decodes what `read` leaves in the buffer that it is given; errors call the image by `name`, which is inert.
+/// Decodes the bytes that `read` puts into the buffer; errors call the image `name`, which must be inert.
 pub(crate) fn decode_from<'a>(
     read: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,
     name: impl Fn() -> String,
@@ -172,7 +172,7 @@ pub(crate) fn check_file_bytes(bytes: u64) -> Result<(), String> {
 pub(crate) fn read_file(path: &Path, out: &mut Vec<u8>) -> Result<(), String> {
     out.clear();
     let metadata = std::fs::metadata(path).map_err(|e| e.to_string())?;
-    // Opening a pipe would wait for whoever writes into it.
+    // Opening a pipe would wait for a writer.
     if !metadata.is_file() {
         return Err("not a regular file".to_owned());
     }
@@ -180,7 +180,7 @@ pub(crate) fn read_file(path: &Path, out: &mut Vec<u8>) -> Result<(), String> {
     check_file_bytes(bytes)?;
     out.try_reserve(bytes as usize + 1).map_err(|_| format!("no memory for its {bytes} bytes"))?;
     let file = File::open(path).map_err(|e| e.to_string())?;
-    // One byte more than allowed, so that a file that grew meanwhile is noticed.
+    // One byte more than allowed, to notice a file that has grown meanwhile.
     file.take(MAX_FILE_BYTES + 1).read_to_end(out).map_err(|e| e.to_string())?;
     if out.len() as u64 > MAX_FILE_BYTES {
         return Err(format!("the file is larger than the {MAX_FILE_BYTES} bytes that are read as one image"));
@@ -188,12 +188,12 @@ pub(crate) fn read_file(path: &Path, out: &mut Vec<u8>) -> Result<(), String> {
     Ok(())
 }
 
-/// Bytes of a sample of a file.
+/// The size of a sample of a file, in bytes.
 const SAMPLE: usize = 4096;
-/// Smaller files are read as quickly as a sample of them.
+/// Files of up to this many bytes are read as quickly as a sample of them.
 const SAMPLED: u64 = 32 * 1024;
 
-/// Reads some bytes from the middle of a file into `out`; none of a small one.
+/// Reads some bytes from the middle of a file into `out`; none if the file is small.
 pub(crate) fn read_sample(path: &Path, out: &mut Vec<u8>) -> Result<(), String> {
     out.clear();
     let metadata = std::fs::metadata(path).map_err(|e| e.to_string())?;
@@ -240,7 +240,7 @@ fn decode_into(
     Ok(size)
 }
 
-/// What a format's decoder leaves beside the pixels: the stored size, and how to turn the image.
+/// What a format's decoder returns beside the pixels: the stored size, and how to turn the image.
 struct Stored {
     width: u32,
     height: u32,
@@ -249,7 +249,7 @@ struct Stored {
     grey: bool,
 }
 
-/// Checks a declared size before memory is taken for it.
+/// Checks a declared size before memory is allocated for it.
 fn check_size(width: u64, height: u64) -> Result<(), String> {
     if width == 0 || height == 0 {
         return Err(format!("declares an empty image of {width} x {height} pixels"));

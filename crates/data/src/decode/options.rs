@@ -1,16 +1,16 @@
-//! What a file leaves open: how its values become 8 bits, and what lies behind transparency.
+//! What a file leaves open: how its values become 8 bits, and the background behind transparency.
 
 use serde::{Deserialize, Serialize};
 
-/// How images are decoded where a file alone does not say it.
+/// How to decode images, where the file itself does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeOptions {
-    /// The colour that transparent pixels are laid over, 8-bit RGB. White unless chosen.
+    /// The background that shows through transparent pixels, 8-bit RGB. White by default.
     pub background: [u8; 3],
     /// How stored values become 8 bits.
     pub window: Window,
-    /// Images whose shorter side has more pixels than this are shrunk to it (antialiased), their shape kept.
-    /// `None`: none are.
+    /// Images whose shorter side has more pixels than this are shrunk to it (antialiased), keeping their aspect ratio.
+    /// `None` shrinks none.
     pub shrink: Option<u32>,
 }
 
@@ -20,15 +20,15 @@ impl Default for DecodeOptions {
     }
 }
 
-/// The range of stored values that becomes 0 to 255; what lies outside is clamped.
+/// The range of stored values that is mapped to 0 to 255; values outside are clamped.
 ///
-/// It acts on images of 16 bits a channel and on grey images of 8 bits. Colour images of 8 bits are taken as they are.
+/// It acts on images of 16 bits per channel and on grey images of 8 bits. Colour images of 8 bits stay as they are.
 ///
 /// Written as `"full"`, `"image"` or `[low, high]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
 pub enum Window {
-    /// All that the depth can store: 0 to 65535, or 0 to 255.
+    /// The full range of the depth: 0 to 65535, or 0 to 255.
     #[default]
     Full,
     /// From the darkest to the brightest value of each image, over all its channels.
@@ -43,14 +43,14 @@ pub enum Window {
 }
 
 impl Window {
-    /// The bounds for an image that stores `values`, of which the largest that its depth allows is `full`.
+    /// The bounds for an image that stores `values`, where its depth allows values up to `full`.
     fn bounds(self, values: impl Iterator<Item = u16>, full: u16) -> (u16, u16) {
         match self {
             Self::Full => (0, full),
             Self::Values { low, high } => (low, high),
             Self::Image => {
                 let (low, high) = values.fold((u16::MAX, 0), |(low, high), v| (low.min(v), high.max(v)));
-                // An even image has no range: it stays as it is.
+                // A uniform image has no range: it stays as it is.
                 if low < high { (low, high) } else { (0, full) }
             }
         }

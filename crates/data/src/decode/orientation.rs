@@ -40,7 +40,8 @@ pub(super) fn apply(
     Ok((out_w as u32, out_h as u32))
 }
 
-/// What becomes `seen` in an image of `width` x `height` stored pixels that is turned as `orientation` asks.
+/// The stored box that becomes `seen` when an image of `width` x `height` stored pixels is turned as `orientation`
+/// asks.
 pub(super) fn stored_box(orientation: Orientation, seen: CropBox, width: u32, height: u32) -> CropBox {
     // How far a box is from the other end of a side.
     let from_end = |start: u32, length: u32, side: u32| side.saturating_sub(start).saturating_sub(length);
@@ -65,7 +66,7 @@ pub(super) fn stored_box(orientation: Orientation, seen: CropBox, width: u32, he
     }
 }
 
-/// The size at which an image of `width` x `height` stored pixels is seen.
+/// The (width, height) of an image of `width` x `height` stored pixels after it is turned.
 pub(super) fn seen_size(orientation: Orientation, width: u32, height: u32) -> (u32, u32) {
     if transposes(orientation) { (height, width) } else { (width, height) }
 }
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
     use image::{DynamicImage, RgbImage};
 
-    /// Turning an image in which only what is stored for a box is set sets that box.
+    /// Sets only the stored pixels of each box, and checks that turning the image sets exactly that box.
     fn every_box_is_found(orientation: Orientation, width: u32, height: u32) {
         let (w, h) = seen_size(orientation, width, height);
         let boxes = (0..w).flat_map(|left| (0..h).map(move |top| (left, top))).flat_map(|(left, top)| {

@@ -23,7 +23,7 @@ pub(super) fn decode(
             let of_tiff = Some(bytes).filter(|_| format == Format::Tiff).and_then(channels_of_tiff);
             unusual(format, &of_tiff.unwrap_or_else(|| unsupported(&error)))
         }
-        // What stands around it names the format once more.
+        // The outer message names the format once more.
         error => match error.source() {
             Some(cause) => format!("damaged {format}: {cause}"),
             None => format!("damaged {format}: {error}"),
@@ -41,7 +41,7 @@ pub(super) fn decode(
         },
     );
     let mut limits = Limits::no_limits();
-    // Eight bytes a pixel is RGBA of 16 bits, the widest there is; as much again for the decoders' own rows.
+    // Eight bytes per pixel for 16-bit RGBA, the widest pixels there are, and as much again for the decoders' own rows.
     limits.max_alloc = Some(MAX_PIXELS * 16);
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(refused)?;
@@ -78,7 +78,7 @@ pub(super) fn decode(
             resize(pixels, bytes_of_rgb)?;
             deep_to_rgb(&stored, color, options, pixels);
         }
-        // What is white in it is not known.
+        // There is no telling which value is white.
         _ => return Err(unusual(format, "floating-point values")),
     }
     Ok(Stored {
@@ -90,7 +90,7 @@ pub(super) fn decode(
     })
 }
 
-/// Room for `bytes` of values; refuses instead of aborting.
+/// Allocates `bytes` of values; returns an error instead of aborting.
 fn room<T: Clone + Default>(bytes: u64) -> Result<Vec<T>, String> {
     let len = bytes as usize / size_of::<T>();
     let mut values = Vec::new();
@@ -99,7 +99,7 @@ fn room<T: Clone + Default>(bytes: u64) -> Result<Vec<T>, String> {
     Ok(values)
 }
 
-/// The channels of a TIFF that has others than the usual ones.
+/// Describes the channels of a TIFF where they are not the usual ones.
 fn channels_of_tiff(bytes: &[u8]) -> Option<String> {
     match Decoder::new(Cursor::new(bytes)).ok()?.colortype().ok()? {
         tiff::ColorType::Multiband { bit_depth, num_samples: 2 } => {
@@ -112,7 +112,7 @@ fn channels_of_tiff(bytes: &[u8]) -> Option<String> {
     }
 }
 
-/// What it is that a decoder does not read.
+/// Describes what a decoder does not support.
 fn unsupported(error: &UnsupportedError) -> String {
     match error.kind() {
         UnsupportedErrorKind::Color(ExtendedColorType::Unknown(bits)) => format!("{bits} bits a pixel"),
@@ -127,7 +127,7 @@ fn unsupported(error: &UnsupportedError) -> String {
 /// The message about a file of a kind that is not read.
 fn unusual(format: Format, what: &str) -> String {
     format!(
-        "{format} of a kind that is not read ({what}); 8 or 16 bits a channel, grey or RGB, would be right"
+        "{format} of a kind that is not read ({what}); 8 or 16 bits per channel, grey or RGB, are expected"
     )
 }
 
@@ -140,8 +140,7 @@ fn is_premultiplied(bytes: &[u8]) -> bool {
     })
 }
 
-/// Undoes a multiplication of the colours by their opacity, the last value of each pixel; `full` is that of what is
-/// opaque.
+/// Undoes the multiplication of the colours by their opacity, the last value of each pixel; `full` means opaque.
 fn divide_by_opacity<T: Copy + Into<u32> + TryFrom<u32>>(values: &mut [T], color: ColorType, full: u32) {
     for pixel in values.chunks_exact_mut(color.channel_count().into()) {
         let Some((opacity, channels)) = pixel.split_last_mut() else { continue };
@@ -153,7 +152,7 @@ fn divide_by_opacity<T: Copy + Into<u32> + TryFrom<u32>>(values: &mut [T], color
     }
 }
 
-/// Brings 8-bit values other than RGB to that: grey through the window, transparency over the background.
+/// Converts 8-bit values other than RGB to RGB: grey through the window, transparency over the background.
 fn to_rgb(stored: &mut [u8], color: ColorType, options: &DecodeOptions, out: &mut [u8]) {
     let over = |value: u8, alpha: u8, channel: usize| over(value, alpha, options.background[channel]);
     match color {
@@ -165,7 +164,7 @@ fn to_rgb(stored: &mut [u8], color: ColorType, options: &DecodeOptions, out: &mu
         }
         ColorType::La8 => {
             let stored = stored.as_chunks_mut::<2>().0;
-            // The window is that of the grey values alone: they are put together where there is room.
+            // The window looks at the grey values alone: gather them in the part of `out` that is still free.
             let grey = &mut out[..stored.len()];
             grey.iter_mut().zip(&*stored).for_each(|(value, pixel)| *value = pixel[0]);
             options.window.apply_to_grey(grey);
@@ -182,7 +181,7 @@ fn to_rgb(stored: &mut [u8], color: ColorType, options: &DecodeOptions, out: &mu
     }
 }
 
-/// Brings 16-bit values to 8-bit RGB through the window, transparency over the background.
+/// Converts 16-bit values to 8-bit RGB: values through the window, transparency over the background.
 fn deep_to_rgb(stored: &[u16], color: ColorType, options: &DecodeOptions, out: &mut [u8]) {
     let window = options.window;
     let over =
@@ -218,7 +217,7 @@ fn deep_to_rgb(stored: &[u16], color: ColorType, options: &DecodeOptions, out: &
     }
 }
 
-/// An opacity of 16 bits in 8.
+/// Converts a 16-bit opacity to 8 bits.
 fn opacity(alpha: u16) -> u8 {
     ((u32::from(alpha) + 128) / 257) as u8
 }

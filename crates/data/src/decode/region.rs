@@ -12,12 +12,12 @@ impl Region {
         Self::from(CropBox::whole(width, height))
     }
 
-    /// What the crops of two views look at.
+    /// The union of the crops of two views.
     pub fn both(a: CropBox, b: CropBox) -> Self {
         Self([a, b])
     }
 
-    /// The boxes; of one alone, twice the same.
+    /// The two boxes; a region of one box returns it twice.
     pub fn boxes(&self) -> [CropBox; 2] {
         self.0
     }

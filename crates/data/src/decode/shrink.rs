@@ -1,12 +1,12 @@
-//! Making large images smaller once, so that what is kept of them is small.
+//! Shrinking large images once, so that the cached copies are small.
 
 use image::imageops::{FilterType, resize as resized};
 use image::{ImageBuffer, Rgb};
 
 use super::resize;
 
-/// The size at which the shorter side of an image of `size` has `side` pixels, its shape kept; `None` if it is no
-/// larger.
+/// The (width, height) at which the shorter side has `side` pixels and the aspect ratio is kept; `None` if the shorter
+/// side is no longer than that.
 pub(crate) fn target((width, height): (u32, u32), side: u32) -> Option<(u32, u32)> {
     let shorter = width.min(height);
     if shorter <= side || side == 0 {
@@ -19,7 +19,7 @@ pub(crate) fn target((width, height): (u32, u32), side: u32) -> Option<(u32, u32
     Some((scaled(width), scaled(height)))
 }
 
-/// Writes `source` (height, width, 3), resized to `smaller` with an antialiasing triangle, into `out`.
+/// Writes `source` (height, width, 3), resized to `smaller` with an antialiasing triangle filter, into `out`.
 pub(crate) fn shrink(
     source: &[u8],
     (width, height): (u32, u32),
