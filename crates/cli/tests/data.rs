@@ -172,8 +172,7 @@ fn lists_of_other_separators_columns_and_folders() {
         assert_eq!(reply.json()["notes"], json!([]));
     }
     let breeds = list("breeds.csv", &rows(",", "breed"));
-    let note =
-        "breeds.csv: no labels: of the columns beside that of paths, \"breed\", none is called label, class";
+    let note = "breeds.csv: no labels: of the other columns, \"breed\", none is called label, class";
     simclr(&["data", path(&breeds)]).expect(0, &[note]);
     simclr(&["pretrain", path(&breeds), "--dry-run", "--set", "train.batch=8"]).expect(0, &[note]);
     let elsewhere = list("elsewhere.csv", &rows(";", "label").replace("class", "images/class"));

@@ -111,7 +111,7 @@ fn lists_of_paths() {
     let source = open(&at("parts.csv")).unwrap();
     assert_eq!((colors(&*source.train), colors(&*source.test.unwrap())), (vec![0], vec![2]));
     assert_eq!(source.left_out.count, 2);
-    assert!(source.left_out.files[0].reason.contains("another part"), "{:?}", source.left_out);
+    assert!(source.left_out.files[0].reason.contains("in a test part other"), "{:?}", source.left_out);
     write(&at("parts.csv"), "path,split\na/1.png,train\nc/3.png,val2017\n");
     let message = error(&at("parts.csv"));
     assert!(message.contains("line 3 names a part \"val2017\""), "{message}");

@@ -97,7 +97,7 @@ fn zeros_or_anything_else_in_the_place_of_the_end_are_told() {
         let told = |more: &[u8]| broken(&opened("a.tar", pack([entries, more].concat())));
         for (zeros, is_told) in [(1024, false), (8 * 512, false), (130 * 512, true), (2 << 20, true)] {
             let told = told(&vec![0; zeros]);
-            let expected = format!("after entry 12 it is {zeros} bytes of zeros");
+            let expected = format!("{zeros} bytes of zeros follow entry 12");
             assert_eq!(!told.is_empty(), is_told, "{told}");
             assert!(!is_told || told.contains(&expected), "{told}");
         }

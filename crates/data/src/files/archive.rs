@@ -1,4 +1,4 @@
-//! What image files in folders, on disk or in an archive, are to a data set.
+//! Turning image files in folders, on disk or in an archive, into a data set.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::layout::{Arranged, Arrangement, Classes, Root, arrange};
 use crate::listing::LeftOut;
 use crate::loader::NO_LABEL;
 
-/// What a folder or an archive holds.
+/// The data sets found in a folder or an archive.
 pub(crate) struct Opened {
     pub train: ImageFiles,
     pub test: Option<ImageFiles>,
@@ -16,7 +16,7 @@ pub(crate) struct Opened {
     pub left_out: LeftOut,
 }
 
-/// The data set of images that lie in `folders` (one for each), with parts and classes by these.
+/// The data set of images that lie in `folders` (one per image), which determine its parts and classes.
 pub(crate) fn by_folders(
     files: Arc<dyn Files>,
     folders: &[&[u8]],
@@ -44,18 +44,18 @@ pub(crate) fn by_folders(
     Opened { train, test, unlabelled: unlabelled.map(set), left_out }
 }
 
-/// Whether a file of an archive, or a folder that it lies in, is hidden. Nothing is written where a name leads, so that
-/// `..` in it does no harm.
+/// Whether a file of an archive, or a folder that it lies in, is hidden. `..` does no harm: nothing is ever written to
+/// a path from an archive.
 pub(super) fn is_hidden(name: &[u8]) -> bool {
     let parts = name.split(|&byte| byte == b'/');
     parts.filter(|&part| part != b"." && part != b"..").any(|part| part.starts_with(b"."))
 }
 
-/// The largest label that is a number. All classes up to the largest have a name: one wrong number shall not take
-/// the memory.
+/// The largest numeric label. Every class up to the largest label gets a name: one wrong number must not exhaust
+/// memory.
 pub(crate) const MAX_LABEL: u32 = 1 << 20;
 
-/// Classes that are numbers, up to the largest label.
+/// Classes named by their numbers, from 0 to the largest label.
 pub(crate) fn numbered(labels: Vec<u32>) -> Classes {
     let largest = labels.iter().copied().filter(|&label| label != NO_LABEL).max();
     match largest {

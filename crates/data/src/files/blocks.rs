@@ -1,4 +1,4 @@
-//! Files that are read a block at a time, the blocks of a strand one after another; the blocks read last are kept.
+//! Files that are read a block at a time, the blocks of a strand one after another; recent blocks are cached.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::fault::{Fault, Unread};
 use crate::locality::{BLOCK_BYTES, Blocks, WINDOW};
 
-/// Bytes of blocks that are kept: two windows and a half.
+/// The most bytes of blocks that are cached: two and a half windows.
 const KEPT_BYTES: u64 = BLOCK_BYTES * WINDOW as u64 * 5 / 2;
-/// Strands that are kept open between their blocks.
+/// The most strands that stay open between reads.
 const OPEN: usize = 8;
 
-/// The files of one block, each its bytes or why it has none.
+/// The files of one block: for each, its range in `bytes` or why it cannot be read.
 #[derive(Debug, Default)]
 pub(crate) struct Block {
     pub bytes: Vec<u8>,
@@ -28,10 +28,10 @@ pub(crate) trait Strands: Send + Sync {
     /// The file that a strand is in.
     fn path(&self, strand: usize) -> &Path;
 
-    /// Begins to read a strand. Errors of the system, then and later, are noted in `fault`.
+    /// Begins to read a strand. I/O errors of the system, now and later, are noted in `fault`.
     fn open(&self, strand: usize, fault: &Fault) -> Result<Self::Stream, String>;
 
-    /// Reads the next block of a strand, which is block `number` of all.
+    /// Reads the next block of a strand, block `number` of the whole data set.
     fn next(&self, stream: &mut Self::Stream, number: usize) -> Result<Block, String>;
 }
 
@@ -45,9 +45,9 @@ pub(crate) struct BlockReader<S: Strands> {
 }
 
 struct Strand<T> {
-    /// Whoever reads the strand holds its lock.
+    /// Locked by the thread that reads the strand.
     reading: Mutex<Reading<T>>,
-    /// Of the last time that it was opened.
+    /// The I/O error, if any, since the strand was last opened.
     fault: Fault,
 }
 
@@ -58,7 +58,7 @@ enum Reading<T> {
         stream: T,
         next: usize,
     },
-    /// From block `from` on nothing can be read.
+    /// Nothing can be read from block `from` on.
     Broken {
         from: usize,
         reason: String,
@@ -96,7 +96,7 @@ impl Kept {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What the locks hold is right between any two statements that could panic.
+    // The guarded values are consistent between any two statements that could panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -115,7 +115,7 @@ impl<S: Strands> BlockReader<S> {
         &self.blocks
     }
 
-    /// Makes `out` the bytes of file `index`.
+    /// Reads the bytes of file `index` into `out`.
     pub fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
         let number = self.blocks.block_of(index as u32);
         let block = self.block(number)?;
@@ -126,7 +126,7 @@ impl<S: Strands> BlockReader<S> {
         Ok(())
     }
 
-    /// Whether it was the system that did not read the strand of file `index`.
+    /// Fails if an I/O error of the system stopped the reading of the strand of file `index`.
     pub fn probe(&self, index: usize) -> Result<(), Unread> {
         let strand = self.blocks.strand_of(self.blocks.block_of(index as u32));
         match self.strands[strand].fault.get() {
@@ -151,7 +151,7 @@ impl<S: Strands> BlockReader<S> {
         {
             return Err(reason.clone());
         }
-        // What the system does not read now it may read another time.
+        // An I/O error may pass: the strand is opened again next time.
         let torn = |from, reason: &str| match fault.get() {
             Some(_) => Reading::Not,
             None => Reading::Broken { from, reason: reason.to_owned() },
@@ -167,10 +167,10 @@ impl<S: Strands> BlockReader<S> {
         };
         loop {
             let read = self.source.next(&mut stream, next);
-            // A block that the system broke off may hold some files.
+            // After an I/O error, a block may look good and hold only some of its files.
             let read = fault.get().map_or(read, |error| Err(error.to_string()));
             let block = Arc::new(read.inspect_err(|reason| *reading = torn(next, reason))?);
-            // What was passed over lies in the same window, unless the reading began in the middle of an epoch.
+            // Blocks on the way lie in the same window, unless reading began in the middle of an epoch.
             if number - next < WINDOW {
                 lock(&self.kept).put(next, &block);
             }
@@ -186,7 +186,7 @@ impl<S: Strands> BlockReader<S> {
         }
     }
 
-    /// Notes that a strand is open, and closes the one that was read longest ago if there are too many.
+    /// Notes that a strand is open, and closes the least recently read one if there are too many.
     fn keep_open(&self, strand: usize) {
         let closed = {
             let mut open = lock(&self.open);
@@ -194,7 +194,7 @@ impl<S: Strands> BlockReader<S> {
             open.push_back(strand);
             if open.len() > OPEN { open.pop_front() } else { None }
         };
-        // One that is being read is in use and stays.
+        // A strand that is being read right now stays open.
         if let Some(mut reading) = closed.and_then(|strand| self.strands[strand].reading.try_lock().ok())
             && matches!(*reading, Reading::At { .. })
         {
@@ -234,7 +234,7 @@ mod tests {
             assert_eq!(*next, number);
             *next += 1;
             if number == 9 && self.failing.load(Ordering::Relaxed) {
-                // What is between may keep nothing of the error, nor fail.
+                // A reader in between may swallow the error.
                 let _ = fault.note::<()>(Err(io::Error::from_raw_os_error(5)));
                 return Ok(Block::default());
             }
@@ -263,7 +263,7 @@ mod tests {
             reader.read(index, &mut out).unwrap();
             assert_eq!(out, [index as u8]);
         }
-        // Strand 2 once, from its first block to its last.
+        // Strand 2 is opened once and read from its first block to its last.
         assert_eq!(reader.source.opened.load(Ordering::Relaxed), 1);
         assert_eq!(reader.source.read.load(Ordering::Relaxed), 4);
     }
@@ -293,7 +293,7 @@ mod tests {
         reader.source.failing.store(false, Ordering::Relaxed);
         reader.read(27, &mut out).unwrap();
         assert!(out == [27] && reader.probe(27).is_ok());
-        // That a strand is torn is no fault of the system.
+        // A torn strand is not an I/O error.
         assert!(reader.read(20, &mut out).is_err() && reader.probe(20).is_ok());
     }
 

@@ -50,7 +50,7 @@ impl Files for DiskFiles {
     }
 }
 
-/// The images of a listing, with parts and classes by their folders.
+/// Opens the images of a listing; their folders determine parts and classes.
 pub(crate) fn open(root: &Path, listing: Arc<Listing>, options: DecodeOptions) -> Opened {
     let folders: Vec<&[u8]> = (0..listing.images.len()).map(|index| listing.images.folder(index)).collect();
     let files = Arc::new(DiskFiles { root: root.to_owned(), listing: Arc::clone(&listing) });

@@ -13,7 +13,7 @@ use crate::layout::{Classes, Split, TEST_NAMES, TRAIN_NAMES, preferred_test, spl
 use crate::listing::{LeftOut, Listing};
 use crate::names::{bytes_of, has_extension};
 
-/// Names of the columns, in the order of preference.
+/// The names of the columns, in order of preference.
 const PATH_COLUMNS: [&str; 9] =
     ["path", "file", "filename", "file_name", "filepath", "image", "image_path", "img", "name"];
 const LABEL_COLUMNS: [&str; 5] = ["label", "class", "category", "class_name", "target"];
@@ -22,7 +22,7 @@ const SPLIT_COLUMNS: [&str; 2] = ["split", "set"];
 /// The largest list that is read, in bytes.
 const MAX_LIST_BYTES: u64 = 4 << 30;
 
-/// True for a file that may be a list, by its name.
+/// Whether a file may be a list, by its extension.
 pub(crate) fn is_list(path: &Path) -> bool {
     has_extension(path, &["txt", "csv", "tsv", "lst"])
 }
@@ -35,12 +35,12 @@ pub(crate) struct Row {
     split: Option<Split>,
 }
 
-/// The images to train and to test on that a list names.
+/// Opens the images to train and to test on that a list names.
 pub(crate) fn open(list: &Path, options: DecodeOptions) -> Result<Opened, DataError> {
     let bytes = std::fs::metadata(list).map_err(|e| DataError::io(list, e))?.len();
     let bad = |reason: String| DataError::Unrecognised {
         path: list.to_owned(),
-        found: format!("is no list of images: {reason}"),
+        found: format!("is not a list of images: {reason}"),
     };
     if bytes > MAX_LIST_BYTES {
         return Err(bad(format!(
@@ -57,12 +57,12 @@ pub(crate) fn open(list: &Path, options: DecodeOptions) -> Result<Opened, DataEr
         Some(delimiter) => parse_table(&text, delimiter, exists).map_err(bad)?,
         None => Table { rows: parse_lines(&text, exists).map_err(bad)?, note: None },
     };
-    // A list of what is not there is a list of something else.
+    // If none of the first 100 paths exists, this is not a list of images.
     let looked_at = rows.iter().take(100);
     if !looked_at.clone().any(|row| exists(&row.path)) {
         let which = match (rows.first(), looked_at.count()) {
             (None, _) => "it is empty".to_owned(),
-            (Some(row), 1) => format!("the one path in it, {:?}, is no file", row.path),
+            (Some(row), 1) => format!("the one path in it, {:?}, is not a file", row.path),
             (Some(row), count) => {
                 format!("none of the first {count} paths in it, such as {:?}, is a file", row.path)
             }
@@ -74,11 +74,9 @@ pub(crate) fn open(list: &Path, options: DecodeOptions) -> Result<Opened, DataEr
             format!(", and {} taken to separate cells", words_of(delimiter))
         });
         let from = if folder.as_os_str().is_empty() { ".".to_owned() } else { shown(&folder) };
-        return Err(bad(format!(
-            "{which}; paths that are relative are looked up from its folder, {from}{cells}"
-        )));
+        return Err(bad(format!("{which}; relative paths are looked up from its folder, {from}{cells}")));
     }
-    // Whoever gives a validation part only by name wants to train on the rest.
+    // A list that names only a validation part means the rest to be trained on.
     let (mut train, mut tests) = (Vec::new(), BTreeMap::<usize, Vec<Row>>::new());
     for row in rows {
         match row.split {
@@ -96,7 +94,7 @@ pub(crate) fn open(list: &Path, options: DecodeOptions) -> Result<Opened, DataEr
     let mut left_out = LeftOut::default();
     left_out.notes.extend(note.map(|note| format!("{}: {note}", shown(list))));
     for row in tests.into_iter().flatten() {
-        left_out.push(inert(&row.path), "of another part to test on than the one that is used");
+        left_out.push(inert(&row.path), "in a test part other than the one that is used");
         left_out.images += 1;
     }
     let train = collect(&folder, train, options);
@@ -115,7 +113,7 @@ fn collect(folder: &Path, rows: Vec<Row>, options: DecodeOptions) -> ImageFiles 
         false => labels_among(labels(), classes.iter().copied()),
     };
     let names = classes.into_iter().map(inert).collect();
-    // Paths as they are given, absolute or relative to the list's folder.
+    // The paths as given, absolute or relative to the list's folder.
     let mut listing = Listing::default();
     listing.images.folders.push(b"");
     rows.iter().for_each(|row| listing.images.push(0, bytes_of(row.path.as_ref()).unwrap_or_default()));
@@ -124,7 +122,7 @@ fn collect(folder: &Path, rows: Vec<Row>, options: DecodeOptions) -> ImageFiles 
     ImageFiles::new(Arc::new(files), Classes { names, labels }, options)
 }
 
-/// Class names sorted: by their numbers where they all are numbers, else as text.
+/// Sorts class names: as numbers if all are numbers, else as text.
 fn in_order(names: BTreeSet<&str>) -> Vec<&str> {
     let mut names: Vec<&str> = names.into_iter().collect();
     let numbers: Option<Vec<u64>> = names.iter().map(|name| name.parse().ok()).collect();
@@ -134,11 +132,12 @@ fn in_order(names: BTreeSet<&str>) -> Vec<&str> {
     names
 }
 
-/// One path a line; what follows a tab, or a last blank where the whole line is no file, is a label.
+/// Parses one path per line, with a label after a tab or, where the whole line is not a file, after the last blank; the
+/// first line decides which.
 pub(crate) fn parse_lines(text: &[u8], exists: impl Fn(&str) -> bool) -> Result<Vec<Row>, String> {
     let text = std::str::from_utf8(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text))
         .map_err(|error| format!("it is not text in UTF-8, from byte {} on", error.valid_up_to()))?;
-    // An image may be called `#1.png`.
+    // Not every line with a # is a comment: an image may be called `#1.png`.
     let is_image = |line: &str| {
         let parted = [line.split_once('\t'), line.rsplit_once(' ')].into_iter().flatten();
         exists(line) || parted.into_iter().any(|(path, _)| exists(path.trim_end()))
@@ -167,8 +166,8 @@ pub(crate) fn parse_lines(text: &[u8], exists: impl Fn(&str) -> bool) -> Result<
         .collect())
 }
 
-/// What separates the cells of a table, by its first line: the first of some separators with which a cell of it is the
-/// name of a column or a file, the `usual` one before others; else one that is in it.
+/// Guesses the delimiter of a table from its first line: the first one, `usual` before others, that makes some cell the
+/// name of a column or of a file; else the first that occurs in the line; else `usual`.
 fn delimiter_of(text: &[u8], usual: u8, exists: impl Fn(&str) -> bool) -> u8 {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let line = String::from_utf8_lossy(text.split(|&byte| byte == b'\n').next().unwrap_or_default());
@@ -191,15 +190,15 @@ fn words_of(delimiter: u8) -> &'static str {
     }
 }
 
-/// What a table holds.
+/// The rows of a table.
 pub(crate) struct Table {
     rows: Vec<Row>,
-    /// What is to be said of its columns.
+    /// A note for the user about its columns.
     note: Option<String>,
 }
 
-/// A table with a column of paths, and maybe one of labels and one of parts; without a head, the first column holds the
-/// paths and the second the labels.
+/// Parses a table with a column of paths, and perhaps columns of labels and of parts; without a header, the first
+/// column holds the paths and the second the labels.
 pub(crate) fn parse_table(
     text: &[u8],
     delimiter: u8,
@@ -226,7 +225,7 @@ pub(crate) fn parse_table(
                 Some(word) => Some(split_named(word).ok_or_else(|| {
                     let known = [&TRAIN_NAMES[..], &TEST_NAMES].concat().join(", ");
                     let word = inert(word);
-                    format!("line {line} names a part {word:?} that is not known; {known} would be right")
+                    format!("line {line} names a part {word:?} that is not known; expected one of {known}")
                 })?),
                 None => None,
             };
@@ -234,23 +233,23 @@ pub(crate) fn parse_table(
         }
     }
     match rows.is_empty() {
-        true => Err("it holds no paths; a column called \"path\" would be right".to_owned()),
+        true => Err("it holds no paths; expected them in a column called \"path\"".to_owned()),
         false => Ok(Table { rows, note }),
     }
 }
 
-/// Where the cells of a table are.
+/// The columns of a table.
 struct Columns {
     path: usize,
     label: Option<usize>,
     split: Option<usize>,
-    /// Whether the first row is their head.
+    /// Whether the first row is a header.
     headed: bool,
 }
 
 impl Columns {
-    /// By the first row. It is a head if it names a column of paths; or one of labels or parts while what would be its
-    /// path is no file, and then the first of the other columns holds the paths.
+    /// Finds the columns by the first row. It is a header if it names a column of paths; or if it names one of labels
+    /// or parts and the first of its other cells is not a file, and then that column holds the paths.
     fn of(first: &csv::StringRecord, exists: impl Fn(&str) -> bool) -> Self {
         let column = |names: &[&str]| {
             names.iter().find_map(|name| first.iter().position(|cell| cell.trim().eq_ignore_ascii_case(name)))
@@ -267,13 +266,13 @@ impl Columns {
         }
     }
 
-    /// What is to be said of a head that has columns of which none is known to hold labels.
+    /// The note about a header that has other columns, none of them known to hold labels.
     fn note(&self, head: &csv::StringRecord) -> Option<String> {
         let others = (0..head.len()).filter(|&at| at != self.path && Some(at) != self.split);
         let others: Vec<String> = others.map(|at| format!("{:?}", head[at].trim())).collect();
         (self.headed && self.label.is_none() && !others.is_empty()).then(|| {
             let (others, known) = (others.join(", "), LABEL_COLUMNS.join(", "));
-            format!("no labels: of the columns beside that of paths, {others}, none is called {known}")
+            format!("no labels: of the other columns, {others}, none is called {known}")
         })
     }
 }
@@ -316,7 +315,7 @@ mod tests {
         assert_eq!(rows_of(b"a.jpg\tdog\n", b'\t', none).unwrap(), [row("a.jpg", Some("dog"))]);
         assert!(rows_of(b"", b',', none).is_err());
         assert!(rows_of(b"path\n", b',', none).is_err());
-        // A head of which not all is known; and none, where the first cell is a file.
+        // A header with unknown names; and no header, where the first cell is a file.
         let expected = [row("a.jpg", Some("dog"))];
         assert_eq!(rows_of(b"img_path,label\na.jpg,dog\n", b',', none).unwrap(), expected);
         assert_eq!(rows_of(b"label,where\ndog,a.jpg\n", b',', none).unwrap(), expected);
@@ -334,7 +333,7 @@ mod tests {
         assert_eq!(delimiter(b"a.jpg,cat;dog\n", b','), ',');
         assert_eq!(delimiter(b"path,label\n", b'\t'), ',');
         assert_eq!(delimiter(b"path\n", b'\t'), '\t');
-        // Nothing of it is known.
+        // No cell is known.
         assert_eq!(delimiter(b"where;what\n", b','), ';');
         assert_eq!(delimiter(b"where,what;who\n", b','), ',');
     }

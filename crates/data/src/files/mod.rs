@@ -28,30 +28,31 @@ use crate::locality::Locality;
 pub(crate) trait Files: Send + Sync {
     fn len(&self) -> usize;
 
-    /// How a file is called in messages, control characters escaped.
+    /// The name of a file in messages, control characters escaped.
     fn name(&self, index: usize) -> String;
 
-    /// How many bytes a file has, where that is known without reading it.
+    /// The size of a file in bytes, where that is known without reading it.
     fn bytes(&self, _index: usize) -> Option<u64> {
         None
     }
 
-    /// Makes `out` the bytes of a file.
+    /// Reads the bytes of a file into `out`.
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String>;
 
-    /// Makes `out` some bytes of a file by which most are told apart, where that is quicker than to read it; else none.
+    /// Reads some bytes of a file, enough to tell most files apart, into `out`; none where that is no faster than
+    /// reading it all.
     fn sample(&self, _index: usize, out: &mut Vec<u8>) -> Result<(), String> {
         out.clear();
         Ok(())
     }
 
-    /// Reads a file once more and drops it, asked once it was no image. Fails where it is the system that does not read
-    /// it, never for what is wrong in it.
+    /// Reads a file again, after it failed to load as an image, and drops it. Fails only if the system cannot read it,
+    /// never for damage within it.
     fn probe(&self, _index: usize) -> Result<(), Unread> {
         Ok(())
     }
 
-    /// How the files lie.
+    /// Which files are best read together.
     fn locality(&self) -> Locality {
         Locality::free(self.len())
     }
@@ -63,10 +64,10 @@ pub(crate) struct ImageFiles {
     /// The files that are images of this set, ascending; `None` for all.
     chosen: Option<Vec<u32>>,
     classes: Vec<String>,
-    /// One per image; empty when unlabelled.
+    /// One label per image; empty when unlabelled.
     labels: Vec<u32>,
     options: DecodeOptions,
-    /// A file that could be read, the last one; [`NONE`] before.
+    /// The file that was read last; [`NONE`] before the first.
     known: AtomicUsize,
 }
 
@@ -98,8 +99,8 @@ impl ImageFiles {
         self.chosen.as_ref().map_or(index, |chosen| chosen[index] as usize)
     }
 
-    /// Numbers the labels by `known` (the classes of the training part), and behind them by those that this set alone
-    /// has, instead of by its own, if it has any.
+    /// Renumbers the labels, if there are any, by `known` (the classes of the training part), followed by the classes
+    /// that only this set has.
     pub fn relabel(&mut self, known: &[String]) {
         if self.classes.is_empty() {
             return;
@@ -113,18 +114,18 @@ impl ImageFiles {
     }
 }
 
-/// The `known` classes, and behind them those of `own` that are not among them.
+/// The `known` classes, followed by those of `own` that are not among them.
 pub(crate) fn with_others(known: &[String], own: &[String]) -> Vec<String> {
     let there: HashSet<&String> = known.iter().collect();
     known.iter().chain(own.iter().filter(|class| !there.contains(class))).cloned().collect()
 }
 
-/// For each of `own` classes, its number among `known`; [`NO_LABEL`] for one that is not there.
+/// The number of each of the `own` classes among `known`; [`NO_LABEL`] if it is not there.
 pub(crate) fn new_labels(own: &[String], known: &[String]) -> Vec<u32> {
     labels_among(own.iter().map(|class| Some(class.as_str())), known.iter().map(String::as_str))
 }
 
-/// For each image's class, its number among `classes`; [`NO_LABEL`] for none.
+/// The number of each image's class among `classes`; [`NO_LABEL`] if it has none or it is not there.
 pub(crate) fn labels_among<'a>(
     images: impl Iterator<Item = Option<&'a str>>,
     classes: impl Iterator<Item = &'a str>,

@@ -2,8 +2,7 @@
 //! binary values.
 //!
 //! A row group is a strand: its images are read from its beginning, a block of rows at a time. Labels come from an
-//! integer or text column called `label` or the like; Hugging Face's names of classes are found in the file's own
-//! description.
+//! integer or text column called `label` or the like; the class names come from Hugging Face's metadata in the file.
 
 mod labels;
 mod pages;
@@ -34,16 +33,16 @@ use crate::listing::LeftOut;
 use crate::locality::{BLOCK_BYTES, Blocks, Locality};
 use crate::positioned::{Cursor, read_exact_at};
 
-/// Names of columns, in the order of preference.
+/// The names of columns, in order of preference.
 const IMAGE_COLUMNS: [&str; 10] =
     ["image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "bytes", "image_bytes"];
 const LABEL_COLUMNS: [&str; 6] = ["label", "labels", "class", "fine_label", "category", "target"];
-/// A block may hold more than was reckoned, but no more than this.
+/// Blocks are planned by the average size of an image; none may hold more bytes than this.
 const MAX_BLOCK_BYTES: usize = 32 * BLOCK_BYTES as usize;
-/// A page may declare no more than this many bytes: refused before memory is taken.
+/// The most bytes that a page may declare, checked before memory is allocated.
 const MAX_PAGE_BYTES: i64 = 2 * MAX_FILE_BYTES as i64;
 
-/// A file that many threads read, each at its own place.
+/// A file that several threads read, each at its own position.
 struct Shared {
     file: Arc<File>,
     len: u64,
@@ -141,7 +140,7 @@ impl Strands for Rows {
                 Some(value)
                     if value.len() as u64 > MAX_FILE_BYTES || start + value.len() > MAX_BLOCK_BYTES =>
                 {
-                    Err(format!("its {} bytes are more than are read with its neighbours", value.len()))
+                    Err(format!("its {} bytes are too many to read in one block", value.len()))
                 }
                 Some(value) => {
                     block.bytes.extend_from_slice(value.data());
@@ -153,7 +152,7 @@ impl Strands for Rows {
     }
 }
 
-/// The next `rows` values, `None` where there is none.
+/// Reads the next `rows` values, `None` for nulls.
 fn read_rows<T: DataType>(
     reader: &mut ColumnReaderImpl<T>,
     rows: usize,
@@ -223,7 +222,7 @@ impl Files for BlockReader<Rows> {
     }
 }
 
-/// Opens Parquet files: those to train on apart from those to test on, by their names.
+/// Opens Parquet files; their names tell which are to train on and which to test on.
 pub(crate) fn open(paths: &[PathBuf], unnamed: Unnamed, options: DecodeOptions) -> Result<Opened, DataError> {
     let mut left_out = LeftOut::default();
     let parts = Parts::of(paths, unnamed, &mut left_out);
@@ -236,14 +235,14 @@ pub(crate) fn open(paths: &[PathBuf], unnamed: Unnamed, options: DecodeOptions) 
     };
     let train = ImageFiles::new(train, train_labels.classes(Some(&test_labels)), options);
     let mut test = ImageFiles::new(test, test_labels.classes(Some(&train_labels)), options);
-    // Numbers stand for names, which are the same classes whatever their order is.
+    // The parts may list the same class names in a different order.
     if !train.classes().is_empty() && train.classes() != test.classes() {
         test.relabel(train.classes());
     }
     Ok(Opened { train, test: Some(test), unlabelled: None, left_out })
 }
 
-/// Opens tables as the rows of one.
+/// Opens tables, and joins their rows.
 fn load(paths: &[PathBuf]) -> Result<(Arc<dyn Files>, Labels), DataError> {
     let mut tables = Vec::with_capacity(paths.len());
     for path in paths {
@@ -261,7 +260,7 @@ fn load(paths: &[PathBuf]) -> Result<(Arc<dyn Files>, Labels), DataError> {
             if rows == 0 {
                 continue;
             }
-            // An image takes some bytes; what declares more rows than bits is made up.
+            // An image takes some bytes: a declaration of more rows than bits is bogus.
             if u64::from(rows) > 8 * (chunk.compressed_size().max(0) as u64 + 64) {
                 return Err(bad(format!(
                     "a row group declares {rows} rows in {} bytes",
@@ -296,7 +295,7 @@ fn open_table(path: &Path) -> Result<Table, DataError> {
     })
 }
 
-/// How much a column looks like that of the images, the likeliest first.
+/// How likely a column is to hold the images, the likeliest first.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     /// A struct of bytes and path, by the place of its name among [`IMAGE_COLUMNS`].
@@ -308,9 +307,9 @@ enum Rank {
 }
 
 fn described(path: &Path, file: Shared) -> Result<Table, String> {
-    let metadata = ParquetMetaDataReader::new()
-        .parse_and_finish(&file)
-        .map_err(|error| format!("not read as a Parquet file, it is another file or damaged: {error}"))?;
+    let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).map_err(|error| {
+        format!("not read as a Parquet file; it may be damaged or not one at all: {error}")
+    })?;
     let schema = metadata.file_metadata().schema_descr();
     let columns: Vec<&str> = schema.columns().iter().map(|column| column.name()).collect();
     let rank = |column: &ColumnDescriptor| {
@@ -332,7 +331,7 @@ fn described(path: &Path, file: Shared) -> Result<Table, String> {
     let Some((_, column)) = image else {
         let listed = columns.iter().take(20).copied().collect::<Vec<_>>().join(", ");
         return Err(format!(
-            "has no column of images, only {}; a struct of bytes and path called \"image\", or binary values, would be right",
+            "has no column of images, only {}; expected a struct of bytes and path called \"image\", or binary values",
             inert(&listed)
         ));
     };
@@ -353,7 +352,7 @@ fn described(path: &Path, file: Shared) -> Result<Table, String> {
             let compression = column.map(|column| group.column(column).compression());
             if let Some(compression) = compression.filter(|&compression| !pages::is_read(compression)) {
                 return Err(format!(
-                    "its {what} are compressed by {compression}, which is not read; write it anew with zstd, snappy, gzip, \
+                    "its {what} are compressed by {compression}, which is not read; rewrite the file with zstd, snappy, gzip, \
                      lz4 or no compression"
                 ));
             }
@@ -371,11 +370,11 @@ fn described(path: &Path, file: Shared) -> Result<Table, String> {
     Ok(table)
 }
 
-/// Images are compressed already: a table may pack them this many times and no more.
+/// Images are compressed already: a table may not claim to compress them more than this many times.
 const MAX_GROWTH: i64 = 1000;
 
-/// Checks that the first value in the column of images begins like an image. One that is damaged is a broken image, and
-/// the table may hold others.
+/// Checks that the first value in the column of images begins like an image. A null or a value that cannot be read is
+/// let pass as a broken image: the table may hold others.
 fn first_is_image(table: &Table) -> Result<(), String> {
     let Some(group) =
         (0..table.metadata.num_row_groups()).find(|&at| table.metadata.row_group(at).num_rows() > 0)
@@ -387,7 +386,7 @@ fn first_is_image(table: &Table) -> Result<(), String> {
     let values = read_rows(&mut reader, 1, described.max_def_level()).unwrap_or_default();
     match values.first() {
         Some(Some(value)) if Format::of(value.data()).is_none() => Err(format!(
-            "the column {:?} holds no encoded images, by its first value; JPEG, PNG and the like would be right",
+            "the column {:?} holds no encoded images, judging by its first value; expected JPEG, PNG or the like",
             inert(described.path().string().as_str())
         )),
         _ => Ok(()),

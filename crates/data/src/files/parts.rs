@@ -1,4 +1,4 @@
-//! Archives that are parts of one data set, by their names.
+//! Sorting archives into the parts of one data set by their names.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use crate::error::{DataError, inert};
 use crate::layout::{Split, common_root, folder_of, preferred_test, split_of_path};
 use crate::listing::LeftOut;
 
-/// What becomes of archives whose names tell no part, beside others that are to train on by their names.
+/// What to do with archives whose names tell no part, when other archives are named as training parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unnamed {
-    /// They are to train on: whoever names them wants them.
+    /// They are to train on: the user listed them explicitly.
     Train,
     /// They are left out, as folders beside `train/` are.
     LeftOut,
@@ -19,13 +19,13 @@ pub(crate) enum Unnamed {
 /// Archives of one kind (shards, tables): those to train on, and those to test on.
 pub(crate) struct Parts {
     pub train: Vec<PathBuf>,
-    /// Those of each part to test on, in the order of preference.
+    /// The archives of each test part, in order of preference.
     tests: Vec<Vec<PathBuf>>,
 }
 
 impl Parts {
-    /// The parts that the paths tell below the folder that holds them all. Where none speaks of training, all are to
-    /// train on.
+    /// Sorts the archives by the part that each path names below their common folder. If no path names a training part,
+    /// all are to train on.
     pub fn of(paths: &[PathBuf], unnamed: Unnamed, left_out: &mut LeftOut) -> Self {
         let texts: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
         let root = common_root(texts.iter().map(|text| folder_of(text.as_bytes())));
@@ -39,8 +39,10 @@ impl Parts {
             match split {
                 Some(Split::Test(name)) => tests.entry(name).or_default().push(path.clone()),
                 None if unnamed == Unnamed::LeftOut => {
-                    left_out
-                        .push(file_name(path), "its name tells no part (train, test), as those of others do");
+                    left_out.push(
+                        file_name(path),
+                        "its name does not tell its part (train, test), as the names of others do",
+                    );
                 }
                 Some(Split::Train) | None => train.push(path.clone()),
             }
@@ -48,15 +50,15 @@ impl Parts {
         Self { train, tests: tests.into_values().collect() }
     }
 
-    /// Whether some are to test on.
+    /// Whether some archives are to test on.
     pub fn has_test(&self) -> bool {
         !self.tests.is_empty()
     }
 
-    /// The part to test on, as `open` makes it of its archives; those of others are left out.
+    /// Returns the part to test on, as `open` makes it of its archives; the archives of other test parts are left out.
     ///
     /// # Errors
-    /// Those of `open`.
+    /// The errors of `open`.
     pub fn open_test<T>(
         &self,
         train_is_labelled: impl FnOnce() -> bool,
@@ -71,13 +73,13 @@ impl Parts {
         let used = preferred_test(train_is_labelled(), tests.iter().map(is_labelled));
         let others = self.tests.iter().enumerate().filter(|(number, _)| *number != used);
         for path in others.flat_map(|(_, paths)| paths) {
-            left_out.push(file_name(path), "of another part to test on than the one that is used");
+            left_out.push(file_name(path), "in a test part other than the one that is used");
         }
         Ok(Some(tests.swap_remove(used)))
     }
 }
 
-/// How an archive is called in messages.
+/// The name of an archive in messages.
 pub(crate) fn file_name(path: &Path) -> String {
     inert(&path.file_name().unwrap_or_default().to_string_lossy())
 }

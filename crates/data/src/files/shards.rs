@@ -1,7 +1,7 @@
 //! Tar shards (WebDataset), one or many, as one data set.
 //!
-//! Shards that are not compressed are read at any place, so that every order costs the same. Compressed ones are
-//! read from their beginning, a block of members at a time (see `locality`).
+//! Uncompressed shards allow random access, so every order costs the same. Compressed ones are read from their
+//! beginning, a block of members at a time (see `locality`).
 
 use std::fs::File;
 use std::io::Read;
@@ -61,7 +61,7 @@ impl Shards {
         let (shard, member) = self.find(index);
         let len = shard.members.lens[member];
         check_file_bytes(len)?;
-        // Opened anew each time: a set may have more shards than a process may have files open.
+        // Opened anew each time: a data set may have more shards than a process may have open files.
         let file = File::open(&shard.path).map_err(|error| error.to_string())?;
         read_range(&file, shard.members.offsets[member], len, out)
     }
@@ -75,7 +75,7 @@ impl Shards {
     }
 }
 
-/// Shards of which none is compressed.
+/// Shards none of which is compressed.
 struct PlainShards(Shards);
 
 impl Files for PlainShards {
@@ -100,7 +100,7 @@ impl Files for PlainShards {
     }
 }
 
-/// Shards of which some are compressed. A shard is a strand.
+/// Shards some of which are compressed. A shard is a strand.
 struct PackedShards {
     shards: Shards,
     blocks: Arc<Blocks>,
@@ -116,7 +116,7 @@ impl PackedShards {
             }
             let mut bytes = u64::MAX;
             for (member, len) in (0..).zip(lens) {
-                // What is too large to be read is not kept either.
+                // Members that are too large to be read take no room in a block.
                 let len = if *len > MAX_FILE_BYTES { 0 } else { *len };
                 if bytes.saturating_add(len) > BLOCK_BYTES {
                     blocks.starts.push(shard.first + member);
@@ -134,7 +134,7 @@ impl PackedShards {
     }
 }
 
-/// A shard being decompressed, and how far it is.
+/// A shard being decompressed, and the position reached.
 struct Unpacking {
     reader: Box<dyn Read + Send>,
     at: u64,
@@ -142,7 +142,7 @@ struct Unpacking {
 
 impl Unpacking {
     fn skip_to(&mut self, offset: u64) -> Result<(), String> {
-        let gap = offset.checked_sub(self.at).ok_or("lies before what comes before it")?;
+        let gap = offset.checked_sub(self.at).ok_or("lies before the member that precedes it")?;
         let passed = std::io::copy(&mut self.reader.by_ref().take(gap), &mut std::io::sink())
             .map_err(|error| error.to_string())?;
         self.at += passed;
@@ -261,7 +261,7 @@ pub(crate) fn open(
         test.relabel(train.train.classes());
         return Ok(Opened { test: Some(test), left_out, ..train });
     };
-    // The classes of both, so that a label means the same in each.
+    // Both parts get the classes of both, so that a label means the same in each.
     let both: Vec<u32> = train_labels.iter().chain(&test_labels).copied().collect();
     let classes = |labels| crate::layout::Classes { labels, ..numbered(both.clone()) };
     let train = ImageFiles::new(train.into_files(), classes(train_labels), options);
@@ -293,7 +293,7 @@ fn load(paths: &[PathBuf], index: &mut Index, left_out: &mut LeftOut) -> Result<
 }
 
 impl Shards {
-    /// The labels of all members; `None` where no shard has any.
+    /// The labels of all members; `None` if no shard has any.
     fn labels(&self) -> Option<Vec<u32>> {
         if self.shards.iter().all(|shard| shard.members.labels.is_empty()) {
             return None;
@@ -305,14 +305,14 @@ impl Shards {
         Some(self.shards.iter().flat_map(of).collect())
     }
 
-    /// Whether members have labels, or lie in folders that are classes.
+    /// Whether members have labels, or lie in class folders.
     fn is_labelled(&self) -> bool {
         let names = self.shards.iter().flat_map(|shard| shard.members.names.iter());
         let folders: Vec<&[u8]> = names.map(folder_of).collect();
         self.labels().is_some() || !arrange(&folders, Root::Common).train.classes.names.is_empty()
     }
 
-    /// The members, with parts and classes by their folders.
+    /// Opens the members; their folders determine parts and classes.
     fn by_folders(self, left_out: LeftOut, options: DecodeOptions) -> Opened {
         let members: Vec<Arc<Members>> = self.shards.iter().map(|shard| shard.members.clone()).collect();
         let names = members.iter().flat_map(|members| members.names.iter());
@@ -321,7 +321,7 @@ impl Shards {
     }
 
     fn into_files(mut self) -> Arc<dyn Files> {
-        // The search for a member's shard needs every shard to have one.
+        // `find` needs every shard to have a member.
         self.shards.retain(|shard| shard.members.names.len() > 0);
         if self.shards.iter().all(|shard| shard.packing == Packing::None) {
             return Arc::new(PlainShards(self));

@@ -1,9 +1,9 @@
 //! The image files of a tar archive: where they lie, and the labels beside them.
 //!
-//! Archives are read, never extracted. An archive that is not compressed is read by its headers alone; a compressed
-//! one is decompressed once, to the end of the file, where its checksum is, with nothing kept. What follows the mark
-//! of an archive's end is read on: archives that were put one behind another are one. In WebDataset's layout a sample
-//! is the files of one name up to its first dot: `0017.jpg` and `0017.cls` are an image and its label, a number.
+//! Archives are read, never extracted. Of an uncompressed archive, only the headers are read; a compressed one is
+//! decompressed once, to the end of the file, where its checksum is, and nothing is kept. Reading goes on after the
+//! mark of an archive's end: concatenated archives are one. In WebDataset's layout a sample is the files with the same
+//! name up to the first dot: `0017.jpg` and `0017.cls` are an image and its label, a number.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -27,15 +27,15 @@ use crate::positioned::Cursor;
 
 /// The longest name, label or extended header that is read, in bytes.
 const MAX_NOTE: u64 = 1 << 20;
-/// Decompressed, an archive may have this many times its bytes, and `SPARE` more.
+/// A decompressed archive may have this many times the compressed bytes, plus `SPARE`.
 const MAX_GROWTH: u64 = 200;
 const SPARE: u64 = 1 << 30;
 
-/// What an archive is made of, in bytes: an entry begins with one, and so does what follows it.
+/// The block size of tar, in bytes: headers and contents each begin with a new block.
 const BLOCK: u64 = 512;
 /// The mark of an archive's end: two blocks of zeros.
 const MARK: u64 = 2 * BLOCK;
-/// Writers fill an archive with zeros to a multiple of this many bytes, or of a power of two up to the second.
+/// Writers pad an archive with zeros to a multiple of `RECORD` bytes, or of a power of two up to `MAX_RECORD`.
 const RECORD: u64 = 20 * BLOCK;
 const MAX_RECORD: u64 = 1 << 20;
 
@@ -48,7 +48,7 @@ pub(crate) enum Packing {
 }
 
 impl Packing {
-    /// By the first bytes of a file, whatever its name says.
+    /// Recognises the compression by the first bytes of a file, whatever its name says.
     pub fn of(path: &Path) -> std::io::Result<Self> {
         let mut magic = Vec::new();
         File::open(path)?.take(4).read_to_end(&mut magic)?;
@@ -60,7 +60,7 @@ impl Packing {
     }
 }
 
-/// The bytes of an archive once decompressed, from its beginning. Errors of the system are noted.
+/// The decompressed bytes of an archive, from its beginning. I/O errors of the system are noted in `fault`.
 pub(crate) fn decompressed(
     path: &Path,
     packing: Packing,
@@ -71,7 +71,7 @@ pub(crate) fn decompressed(
     Ok(unpacked(Watched::new(file, fault), len, packing))
 }
 
-/// The same of an archive of `len` bytes.
+/// Like [`decompressed`], for a reader of an archive of `len` bytes.
 fn unpacked(packed: impl Read + Send + 'static, len: u64, packing: Packing) -> Box<dyn Read + Send> {
     let reader = BufReader::with_capacity(256 << 10, packed);
     let inner: Box<dyn Read + Send> = match packing {
@@ -82,7 +82,7 @@ fn unpacked(packed: impl Read + Send + 'static, len: u64, packing: Packing) -> B
     Box::new(Bounded { inner, left: len.saturating_mul(MAX_GROWTH).saturating_add(SPARE) })
 }
 
-/// A stream, and how much was read of it.
+/// A stream that counts the bytes read from it.
 struct Counted<R> {
     inner: R,
     count: u64,
@@ -96,7 +96,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// A stream that fails once it has grown beyond all measure.
+/// A stream that fails once more than `left` bytes have been read from it.
 struct Bounded<R> {
     inner: R,
     left: u64,
@@ -114,12 +114,13 @@ impl<R: Read> Read for Bounded<R> {
 
 /// Finds the image files of the archive at `path`.
 ///
-/// An archive that is cut short or damaged somewhere, or is none, is read up to there, and noted as broken. So is one
-/// with zeros where there should be entries, which is read on behind them. One of which only the mark at the end, or
-/// half of it, is missing, which some writers leave out, may be whole: that is noted among what was left out.
+/// An archive that is cut short or damaged, or is not a tar archive at all, is read up to that point and noted as
+/// broken. So is one with zeros where there should be entries, but reading goes on after them. If only the mark at the
+/// end, or half of it, is missing, the archive may be whole, as some writers leave it out: this is noted among the
+/// left-out files.
 ///
 /// # Errors
-/// [`DataError`] if it cannot be opened, or read any more. One without images is no error here.
+/// [`DataError`] if the archive cannot be opened, or if reading it fails. An archive without images is no error here.
 pub(crate) fn scan(path: &Path, packing: Packing) -> Result<Members, DataError> {
     let io = |e| DataError::io(path, e);
     let (mut found, fault) = (Found::default(), Fault::default());
@@ -143,16 +144,16 @@ struct Found {
     members: Members,
     /// Labels by the name of their sample.
     labels: HashMap<Vec<u8>, u32>,
-    /// The bytes of the archive; of one that is compressed, those that were read.
+    /// The size of the archive in bytes; for a compressed one, the decompressed bytes read.
     total: u64,
-    /// The same, where they were known before.
+    /// The size, where it was known before reading.
     end: Option<u64>,
     entries: usize,
     /// Where the next entry, or the mark of the end, begins.
     next: u64,
-    /// Where the archive begins, of several one behind another the last.
+    /// Where the archive begins; of concatenated archives, the last one.
     start: u64,
-    /// What is wrong where zeros lie between entries, the first time.
+    /// The message about the first unexpected zeros between entries.
     hole: Option<String>,
 }
 
@@ -166,7 +167,7 @@ impl Found {
     }
 
     fn walk<R: Read>(&mut self, entries: tar::Entries<'_, R>) -> std::io::Result<()> {
-        // A long name comes before the entry that it belongs to.
+        // A long name precedes the entry that it belongs to.
         let mut name: Option<Vec<u8>> = None;
         for entry in entries {
             let mut entry = entry?;
@@ -201,7 +202,7 @@ impl Found {
             } else if extension(name) == b"cls" {
                 self.label(name, &note(&mut entry)?);
             } else if !is_image_name(name) {
-                // What WebDataset puts beside an image is no surprise.
+                // WebDataset stores these beside images: they are no surprise.
                 if extension(name) != b"json" && extension(name) != b"txt" {
                     self.leave_out(name, "not an image, by its name");
                 }
@@ -216,7 +217,7 @@ impl Found {
         Ok(())
     }
 
-    /// Looks at the zeros, if any, before the header of an entry at `header`: they end one archive, or are a hole.
+    /// Checks the zeros, if any, before the entry header at `header`: they end one archive, or are a hole.
     fn pass_zeros(&mut self, header: u64) {
         let zeros = header.saturating_sub(self.next);
         if zeros == 0 {
@@ -238,7 +239,7 @@ impl Found {
             Some(label) => {
                 self.labels.insert(sample(name).to_vec(), label);
             }
-            None => self.leave_out(name, &format!("a label that is no number from 0 to {MAX_LABEL}")),
+            None => self.leave_out(name, &format!("a label that is not a number from 0 to {MAX_LABEL}")),
         }
     }
 
@@ -246,9 +247,9 @@ impl Found {
         self.members.left_out.push(name_of(name), reason);
     }
 
-    /// What was found up to the `end` of the walk.
+    /// Returns what was found; `end` is how the walk ended.
     fn finish(self, path: &Path, end: std::io::Result<()>, fault: &Fault) -> Result<Members, DataError> {
-        // What lies behind is there another time.
+        // After an I/O error the rest may be readable another time: this is no short archive.
         if let Some(error) = fault.get() {
             return Err(DataError::io(path, error));
         }
@@ -256,7 +257,7 @@ impl Found {
         let zeros = total.saturating_sub(next);
         let wrong = match end {
             Err(error) if entries == 0 => Some(format!("not read as a tar archive: {error}")),
-            // Only of a stream is it known how far it was read.
+            // Only for a stream is it known how far it was read.
             Err(error) if known.is_none() && zeros >= MARK => Some(format!(
                 "damaged: zeros follow entry {entries}, but the archive does not end there as it should ({error})"
             )),
@@ -267,7 +268,7 @@ impl Found {
                 Some(format!("the archive is cut short: it ends within entry {entries}"))
             }
             Ok(()) if zeros >= record(total - start).max(RECORD) + MARK => Some(format!(
-                "the archive is cut short or damaged: after entry {entries} it is {zeros} bytes of zeros"
+                "the archive is cut short or damaged: {zeros} bytes of zeros follow entry {entries}"
             )),
             Ok(()) => None,
         };
@@ -289,7 +290,7 @@ impl Found {
     }
 }
 
-/// What an archive of `len` bytes may have been filled to a multiple of.
+/// The largest record size to a multiple of which an archive of `len` bytes may have been padded.
 fn record(len: u64) -> u64 {
     let power = 1 << len.trailing_zeros().min(MAX_RECORD.trailing_zeros());
     if len.is_multiple_of(RECORD) { RECORD.max(power) } else { power }
@@ -302,7 +303,7 @@ fn sample(name: &[u8]) -> &[u8] {
     &name[..dot.map_or(name.len(), |dot| start + dot)]
 }
 
-/// The contents of an entry that should be short.
+/// Reads the contents of an entry that should be short.
 fn note<R: Read>(entry: &mut tar::Entry<'_, R>) -> std::io::Result<Vec<u8>> {
     let len = entry.header().size()?;
     if len > MAX_NOTE {
@@ -313,8 +314,8 @@ fn note<R: Read>(entry: &mut tar::Entry<'_, R>) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The path in an extended header. Sizes beyond 8 GiB, which only it can state, would put all that follows out of
-/// place.
+/// The path in an extended header. Sizes of 8 GiB or more, which only such a header can state, are refused: they would
+/// misplace all that follows.
 fn pax_path(extended: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
     let mut path = None;
     for extension in PaxExtensions::new(extended) {

@@ -1,4 +1,4 @@
-//! Image files in a zip archive. Each is read by itself, through the archive's directory.
+//! Image files in a zip archive, with random access through the archive's directory.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -66,7 +66,7 @@ impl Files for ZipFiles {
         checksum.update(out);
         match checksum.sum() == member.checksum {
             true => Ok(()),
-            false => Err("damaged: its checksum in the archive is another".to_owned()),
+            false => Err("damaged: it does not match its checksum in the archive".to_owned()),
         }
     }
 
@@ -80,10 +80,10 @@ impl Files for ZipFiles {
     }
 }
 
-/// Makes `out` what `packed` inflates to, which must be `bytes` long: no more is taken.
+/// Inflates `packed` into `out`. The result must have `bytes` bytes; inflating stops beyond that.
 fn inflate(packed: Cursor, bytes: u64, out: &mut Vec<u8>) -> Result<(), String> {
     out.clear();
-    // Deflate makes at most 1032 bytes of one: what is declared is not yet there.
+    // The declared size may be wrong: allocate no more than this before the data prove it.
     out.try_reserve(bytes.min(16 << 20) as usize).map_err(|_| format!("no memory for its {bytes} bytes"))?;
     DeflateDecoder::new(BufReader::new(packed))
         .take(bytes + 1)
@@ -91,7 +91,7 @@ fn inflate(packed: Cursor, bytes: u64, out: &mut Vec<u8>) -> Result<(), String> 
         .map_err(|error| format!("damaged in the archive: {error}"))?;
     match out.len() as u64 == bytes {
         true => Ok(()),
-        false => Err(format!("damaged in the archive: it declares {bytes} bytes and holds another number")),
+        false => Err(format!("damaged in the archive: it does not hold the {bytes} bytes that it declares")),
     }
 }
 
@@ -103,13 +103,13 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
     let bad = |error: String| {
         DataError::malformed(
             path,
-            format!("not read as a zip archive, it is another file or damaged: {error}"),
+            format!("not read as a zip archive; it may be damaged or not one at all: {error}"),
         )
     };
     let mut archive = ZipArchive::new(BufReader::new(again)).map_err(|error| bad(error.to_string()))?;
     let mut left_out = LeftOut::default();
     if archive.has_duplicate_names() {
-        let reason = "have the name of a later one, which alone is read";
+        let reason = "have the same name as a later entry, and only the last is read";
         left_out.push("one or more entries".to_owned(), reason);
     }
     let mut found: Vec<(Vec<u8>, Member)> = Vec::new();
@@ -124,7 +124,7 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
                 continue;
             }
         };
-        // Some programs for Windows write their own separator.
+        // Some programs for Windows write backslashes.
         let name: Vec<u8> =
             entry.name_raw().iter().map(|&byte| if byte == b'\\' { b'/' } else { byte }).collect();
         let for_macs = name.split(|&byte| byte == b'/').any(|part| part == b"__MACOSX");
@@ -135,17 +135,15 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
         let place = entry.data_start().filter(|at| at.checked_add(packed).is_some_and(|end| end <= len));
         let usable = match (place, entry.compression()) {
             _ if !is_image_name(&name) => Err("not an image, by its name".to_owned()),
-            _ if entry.encrypted() => {
-                Err("is encrypted; an archive without a password would be right".to_owned())
-            }
+            _ if entry.encrypted() => Err("is encrypted; expected an archive without a password".to_owned()),
             (None, _) => Err("lies beyond the end of the archive".to_owned()),
             (Some(at), CompressionMethod::Stored) if packed == entry.size() => Ok((at, false)),
             (Some(at), CompressionMethod::Deflated) => Ok((at, true)),
             (_, CompressionMethod::Stored) => Err(format!(
-                "damaged in the archive: not compressed, it has {packed} bytes there and declares {}",
+                "damaged in the archive: stored without compression in {packed} bytes, but declares {}",
                 entry.size()
             )),
-            (_, method) => Err(format!("is compressed by {method}; deflate or none would be right")),
+            (_, method) => Err(format!("is compressed by {method}; expected deflate or no compression")),
         };
         match usable {
             Ok((at, deflated)) => {
@@ -158,7 +156,7 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
     if found.is_empty() {
         return Err(DataError::NoImages { path: path.to_owned(), left_out: Box::new(left_out) });
     }
-    // As a folder is sorted: component by component.
+    // Sorted as a folder is: component by component.
     found.sort_by(|(a, _), (b, _)| a.split(|&byte| byte == b'/').cmp(b.split(|&byte| byte == b'/')));
     let mut names = Names::default();
     found.iter().for_each(|(name, _)| names.push(name));

@@ -1,4 +1,4 @@
-//! Zstandard, for archives and the pages of tables.
+//! Zstandard decompression, for archives and the pages of tables.
 
 use std::io::{BufRead, Read};
 
@@ -6,15 +6,15 @@ use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
 type Frame<R> = StreamingDecoder<R, FrameDecoder>;
 
-/// What the decoder tells is for its authors.
+/// Replaces the decoder's messages, which mean something only to its authors.
 const BROKEN: &str = "incomplete or damaged Zstandard data";
 
-/// Zstandard frames one after another, as parallel compressors write them, decompressed. The checksum of a frame that
-/// has one is looked at when its end is read.
+/// A decompressing reader of Zstandard frames one after another, as parallel compressors write them. The checksum of a
+/// frame, if it has one, is checked at its end.
 pub(crate) struct ZstdFrames<R: BufRead> {
-    /// Between two frames.
+    /// The input, between two frames.
     reader: Option<R>,
-    /// Within one.
+    /// The current frame, within one.
     frame: Option<Frame<R>>,
 }
 
@@ -34,7 +34,7 @@ impl<R: BufRead> Read for ZstdFrames<R> {
                 }
                 let stored = frame.decoder.get_checksum_from_data();
                 if stored.is_some() && stored != frame.decoder.get_calculated_checksum() {
-                    return Err(std::io::Error::other("its checksum in the Zstandard data is another"));
+                    return Err(std::io::Error::other("the Zstandard data do not match their checksum"));
                 }
                 self.reader = self.frame.take().map(Frame::into_inner);
             }

@@ -1,4 +1,4 @@
-//! The labels of a table's rows: a column of numbers or of words.
+//! The labels of a table's rows, from a column of numbers or of text.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -16,7 +16,7 @@ use crate::loader::NO_LABEL;
 /// The labels of all rows, as they are stored.
 pub(super) enum Labels {
     None,
-    /// Numbers, with the names that the file gives them.
+    /// Numbers, with the class names that the file gives them.
     Numbers {
         labels: Vec<u32>,
         names: Option<Vec<String>>,
@@ -61,7 +61,7 @@ impl Labels {
         })
     }
 
-    /// Whether any row has one.
+    /// Whether any row has a label.
     pub fn is_some(&self) -> bool {
         match self {
             Self::None => false,
@@ -70,7 +70,7 @@ impl Labels {
         }
     }
 
-    /// Classes, numbered as in `other` too.
+    /// The classes, with numbers that agree with those of `other`.
     pub fn classes(&self, other: Option<&Self>) -> Classes {
         match (self, other) {
             (Self::Numbers { labels, names }, other) => {
@@ -79,7 +79,7 @@ impl Labels {
                     _ => (&[][..], None),
                 };
                 let all = numbered(labels.iter().chain(others).copied().collect());
-                // The numbers of a part without names are those of the other.
+                // A part without names takes those of the other.
                 let names = names.as_ref().or(names_there).filter(|names| names.len() >= all.names.len());
                 let names = names.cloned().unwrap_or(all.names);
                 match names.is_empty() {
@@ -102,11 +102,11 @@ impl Labels {
     }
 }
 
-/// The names of classes by number, and for each table what its numbers become, where it numbers them otherwise.
+/// The class names by number, and for each table its new numbers, where it numbers the classes differently.
 type Numbering = (Option<Vec<String>>, Vec<Option<Vec<u32>>>);
 
-/// One numbering for tables of which each has names of its own, or none. Fails with the number of a table of which it
-/// is not known what its numbers stand for.
+/// Finds one numbering for tables, each with class names of its own or without. Fails with the index of a table whose
+/// numbers cannot be matched with names.
 fn one_numbering(tables: Vec<Option<Vec<String>>>) -> Result<Numbering, (usize, &'static str)> {
     let mut named = tables.iter().flatten();
     let Some(first) = named.next() else { return Ok((None, vec![None; tables.len()])) };
@@ -119,8 +119,8 @@ fn one_numbering(tables: Vec<Option<Vec<String>>>) -> Result<Numbering, (usize, 
     for (table, names) in tables.iter().enumerate() {
         let names = names.as_ref().ok_or((
             table,
-            "numbers its classes without naming them, and the tables beside it do not agree which number is which \
-             class; give it by itself, or with tables of the same numbers",
+            "numbers its classes without naming them, and the other tables do not agree on which number is which \
+             class; open it alone, or with tables that use the same numbers",
         ))?;
         let new = names.iter().map(|name| {
             *number.entry(name).or_insert_with(|| {
@@ -133,12 +133,12 @@ fn one_numbering(tables: Vec<Option<Vec<String>>>) -> Result<Numbering, (usize, 
     Ok((Some(all), renumbered))
 }
 
-/// Numbers that are no label, negative ones among them, stand for none.
+/// Numbers that are not valid labels, such as negative ones, mean no label.
 fn number(value: Option<i64>) -> u32 {
     value.and_then(|value| u32::try_from(value).ok()).filter(|&value| value <= MAX_LABEL).unwrap_or(NO_LABEL)
 }
 
-/// Hands every value of a column to `each`.
+/// Calls `each` with every value of a column.
 fn column_of<T: DataType>(
     table: &Table,
     group: usize,
@@ -156,7 +156,7 @@ fn column_of<T: DataType>(
     Ok(())
 }
 
-/// The names of the classes in Hugging Face's description of the file.
+/// The class names in Hugging Face's metadata of the file.
 fn class_names(table: &Table) -> Option<Vec<String>> {
     let label = descriptor(table, table.label?);
     let notes = table.metadata.file_metadata().key_value_metadata()?;
@@ -175,7 +175,7 @@ mod tests {
     fn many_rows_of_many_classes_in_words() {
         let texts = |count: usize| (0..count).map(|at| Some(format!("class {:05}", at % 30_000)));
         let train = Labels::Texts(texts(300_000).chain([None]).collect());
-        // What only the test part holds is a class too, and no row's number changes.
+        // A class that only the test part has counts too, and no row's number changes.
         let test = Labels::Texts(vec![Some("zebra".to_owned())]);
         let classes = train.classes(Some(&test));
         assert_eq!((classes.names.len(), classes.names[30_000].as_str()), (30_001, "zebra"));

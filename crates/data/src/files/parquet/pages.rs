@@ -1,7 +1,7 @@
 //! The pages of a column, decompressed.
 //!
 //! The `parquet` crate decompresses Zstandard with a library written in C. Here such a column is declared to be
-//! uncompressed, so that its pages come as they are stored, and they are decompressed by `ruzstd`.
+//! uncompressed, so that its pages come as they are stored, and `ruzstd` decompresses them.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(super) fn is_read(compression: Compression) -> bool {
     )
 }
 
-/// The pages of the column `chunk` of a row group of `rows` rows. None may be larger than `most` bytes.
+/// The pages of the column `chunk` of a row group of `rows` rows. No page may decompress to more than `most` bytes.
 pub(super) fn open<R: ChunkReader + 'static>(
     file: R,
     chunk: &ColumnChunkMetaData,
