@@ -11,7 +11,7 @@ use super::worker::{Run, Shared};
 use super::{Batch, NO_LABEL, Position, Skipped};
 use crate::error::DataError;
 
-/// The consumer has gone: there is nobody to tell.
+/// The consumer is gone: there is nobody to send to.
 pub(super) struct Gone;
 
 /// An image of a run: its views, or its number among the raw images.
@@ -27,7 +27,7 @@ pub(super) struct Assembler {
     pub batch: usize,
     /// Places in an epoch.
     pub epoch: u64,
-    /// Whether a broken image ends it.
+    /// Whether a broken image is an error.
     pub strict: bool,
     pub filled: Receiver<Result<Run, DataError>>,
     pub empty: Sender<Run>,
@@ -36,16 +36,16 @@ pub(super) struct Assembler {
     pub skipped: Arc<Mutex<Vec<Skipped>>>,
     /// The batch being filled.
     pub open: Option<Batch>,
-    /// The epoch in which it was begun.
+    /// The epoch in which the open batch was begun.
     pub begun: u64,
-    /// Images of the present epoch that could be read; `None` where it was not read from its beginning.
+    /// Images of the current epoch read so far; `None` if the loader started in the middle of it.
     pub usable: Option<usize>,
     /// The images in `skipped`.
     pub listed: HashSet<u32>,
 }
 
 impl Assembler {
-    /// Runs until the batches are all made, the consumer has gone, or an error was handed to it.
+    /// Runs until all batches are made, the consumer is gone, or an error has been sent to it.
     pub fn run(mut self) {
         let mut early: HashMap<u64, Run> = HashMap::new();
         for number in 0.. {
@@ -71,8 +71,8 @@ impl Assembler {
             if self.take(&run).is_err() {
                 return;
             }
-            // There is room for every run in circulation. In the end the workers may have gone before the last runs
-            // are taken.
+            // The channel has room for every run in circulation. At the end, the workers may be gone before the last
+            // runs are returned.
             let _ = self.empty.send(run);
         }
     }
@@ -102,8 +102,9 @@ impl Assembler {
         Ok(())
     }
 
-    /// Whether the open batch has an image already, which comes again in `epoch`. The orders of two epochs keep an
-    /// image as many places apart as a batch has images; one that passes over broken images spans more places.
+    /// Whether the open batch was begun in an epoch before `epoch` and already has image `index`. The orders of two
+    /// epochs keep an image apart by as many places as a batch has images, but a batch that skips broken images spans
+    /// more places.
     fn holds(&mut self, index: u32, epoch: u64) -> bool {
         let Some(open) = &self.open else {
             self.begun = epoch;
@@ -112,7 +113,7 @@ impl Assembler {
         epoch != self.begun && open.indices.contains(&index)
     }
 
-    /// Where an epoch ends: whether it would have filled a batch.
+    /// At the end of an epoch, fails if its readable images do not fill a batch.
     fn look_back(&mut self, after: u64) -> Result<(), Gone> {
         if !after.is_multiple_of(self.epoch) || self.shared.plan.end.is_some() {
             return Ok(());
@@ -131,13 +132,13 @@ impl Assembler {
             return Err(Gone);
         }
         if self.listed.insert(skipped.index) {
-            tracing::debug!(name = skipped.name, reason = skipped.reason, "broken image passed over");
+            tracing::debug!(name = skipped.name, reason = skipped.reason, "broken image skipped");
             self.skipped.lock().unwrap_or_else(PoisonError::into_inner).push(skipped.clone());
         }
         Ok(())
     }
 
-    /// Adds an image to the open batch; `after` is the position behind it.
+    /// Adds an image to the open batch; `after` is the position after it.
     fn add(&mut self, Image { index, views, raw }: Image, after: Position) -> Result<(), Gone> {
         let mut batch = self.open.take().unwrap_or_else(|| self.blank());
         let Shared { rows, .. } = &*self.shared;
@@ -162,7 +163,7 @@ impl Assembler {
         self.send(batch)
     }
 
-    /// An empty batch, in used buffers where some have come back.
+    /// An empty batch, in recycled buffers if there are any.
     fn blank(&self) -> Batch {
         let bytes = self.batch * self.shared.rows.branches() * self.shared.rows.view_bytes();
         let mut batch = self.recycled.try_recv().unwrap_or_else(|_| Batch {
@@ -180,7 +181,7 @@ impl Assembler {
         batch
     }
 
-    /// Sends the last batch, which may be short, where there is a last one.
+    /// Sends the last batch, which may be short, if there is one.
     fn finish(&mut self) {
         if let Some(mut short) = self.open.take() {
             // One branch, so the images are the beginning of the buffer.

@@ -18,21 +18,21 @@ use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::permutation::{Order, Orders};
 
-/// A run holds about this many bytes of views: small images are handed over by the dozen, so that the threads do
-/// not spend their time waking each other, and large ones singly.
+/// The approximate size of the views of a run: small images are passed on by the dozen, so that the threads do not
+/// spend their time waking each other, and large ones singly.
 const RUN_BYTES: usize = 256 << 10;
 const LONGEST_RUN: usize = 32;
 
 /// The most threads that are accepted.
 const MOST: usize = 4096;
-/// Finished batches that are kept ready.
+/// The number of finished batches that are kept ready.
 const AHEAD: usize = 2;
 
-/// What a feed makes.
+/// The batches that a feed makes.
 pub(crate) struct Job {
     pub dataset: Arc<dyn Dataset>,
     pub rows: Rows,
-    /// Epoch after epoch where they are shuffled; otherwise once, and the last batch may be short.
+    /// Shuffled orders go on epoch after epoch; others run once, and the last batch may be short.
     pub order: Order,
     pub start: Position,
     pub batch: usize,
@@ -96,7 +96,7 @@ impl Feed {
         let mut feed =
             Self { ready: Some(ready), recycled, skipped: Arc::default(), shared: None, threads: Vec::new() };
         if let Err(error) = job.check().and_then(|()| feed.spawn(job, ready_in.clone(), recycled_out)) {
-            // The channel is new and empty, and has room for it.
+            // The channel is new and empty: it has room.
             let _ = ready_in.try_send(Err(error));
         }
         feed
@@ -113,7 +113,7 @@ impl Feed {
         let epoch = job.share.of_epoch(images) as u64;
         let end = if job.order.is_endless() { None } else { Some(images as u64) };
         let run = (RUN_BYTES / job.rows.usual_bytes().max(1)).clamp(1, LONGEST_RUN);
-        // Each worker has one run in hand and one waiting for it; the assembler may have some that came early.
+        // Each worker has one run in hand and one waiting for it; the assembler may hold some that came early.
         let runs = 2 * job.reading.threads + 2;
         let (empty_in, empty) = bounded(runs);
         let (filled_in, filled) = bounded(runs);
@@ -125,7 +125,7 @@ impl Feed {
                 views: vec![0; run * row],
                 raw: Raw::default(),
             };
-            // Room was made for all of them.
+            // The channel has room for all of them.
             let _ = empty_in.send(blank);
         }
         let shared = Arc::new(Shared {
@@ -166,7 +166,7 @@ impl Feed {
         let thread = thread::Builder::new().name(name).spawn(body);
         let refused = |error| DataError::Setting {
             key: "threads",
-            reason: format!("the system gives no more threads ({error}); choose fewer"),
+            reason: format!("the system does not start that many threads ({error}); choose fewer"),
         };
         self.threads.push(thread.map_err(refused)?);
         Ok(())
@@ -187,7 +187,7 @@ impl Feed {
     }
 
     pub fn recycle(&self, batch: Batch) {
-        // Buffers beyond what is in circulation are simply freed.
+        // Surplus buffers are simply freed.
         let _ = self.recycled.try_send(batch);
     }
 
@@ -205,7 +205,7 @@ impl Drop for Feed {
         // wakes the workers; these look at `stop` between images.
         self.ready = None;
         for thread in self.threads.drain(..) {
-            // A panic has been reported when it happened; a destructor must not add another.
+            // A panic was reported when it happened; a destructor must not add another.
             let _ = thread.join();
         }
     }

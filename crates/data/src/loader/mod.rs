@@ -1,4 +1,4 @@
-//! Batches, made ahead of time by threads of their own.
+//! Batches, made ahead of time by background threads.
 //!
 //! ```text
 //!             claim the next run of places            in order, gaps closed
@@ -7,10 +7,10 @@
 //!    └───────────── empty runs ───────────────────┘  └──────── recycle() ────────┘
 //! ```
 //!
-//! The orders of the epochs follow one another without a gap, and their places are cut into short runs. A worker
-//! takes an empty buffer, then the lowest run that nobody has taken, and fills it; the assembler takes the runs in
-//! their order and copies the views into batches, passing over broken images. What is in a batch is thereby a function
-//! of the place where it starts, never of who was faster. The buffers in circulation bound both the memory and how far
+//! The orders of the epochs follow one another without a gap, and their places are cut into short runs. A worker takes
+//! an empty buffer, then claims the lowest unclaimed run, and fills it; the assembler takes the runs in their order and
+//! copies the views into batches, skipping broken images. The contents of a batch are thus a function of the place
+//! where it starts, never of the speed of the threads. The buffers in circulation bound both the memory and how far
 //! ahead the workers run.
 
 mod assembler;
@@ -38,62 +38,63 @@ pub use share::Share;
 /// Stands in [`Batch::labels`] for an image without a label in a data set that has labels.
 pub const NO_LABEL: u32 = u32::MAX;
 
-/// How many places of training are behind. The orders of the epochs follow one another without a gap: of N images,
-/// place p is place p mod N in the order of epoch p / N. A loader with a [`Share`] counts its own places only.
+/// The number of places of training that are done. The orders of the epochs follow one another without a gap: with N
+/// images, place p is place p mod N in the order of epoch p / N. A loader with a [`Share`] counts only its own places.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position(pub u64);
 
 impl Position {
-    /// Epochs of `images` images that are behind.
+    /// The number of whole epochs of `images` images that are done.
     pub fn epochs(self, images: usize) -> u64 {
         self.0.checked_div(images as u64).unwrap_or(0)
     }
 }
 
-/// How a loader reads. Has no influence on what is in its batches.
+/// How a loader reads. Does not influence the contents of its batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
     /// Worker threads; at least 1.
     pub threads: usize,
-    /// Whether the first image that cannot be read ends it with [`DataError::Image`], instead of being passed over
-    /// and listed.
+    /// Whether the first unreadable image ends the loader with [`DataError::Image`], instead of being skipped and
+    /// listed.
     pub strict: bool,
 }
 
-/// What a [`Loader`] makes.
+/// The batches that a [`Loader`] makes.
 #[derive(Clone, Debug)]
 pub struct LoaderConfig {
-    /// Images in a batch (a batch holds `views.len()` times as many views); at least 1.
+    /// Images per batch (a batch holds `views.len()` times as many views); at least 1.
     pub batch: usize,
-    /// Which part of the batches of several loaders these are.
+    /// Which part of the joint batches of several loaders this one makes.
     pub share: Share,
     /// The seed of the order of images and of every view.
     pub seed: u64,
     /// How the images are read.
     pub reading: Reading,
-    /// The law of the views of each branch, all of one size: two for pretraining, one for training a classifier.
+    /// The distribution of the views of each branch, all of one size: two for pretraining, one for training a
+    /// classifier.
     pub views: Vec<ViewFamily>,
 }
 
 /// One batch of N images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// 8-bit RGB, shape (branches x N, size, size, 3): first the N views of branch 0, then those of branch 1, so
-    /// that with two branches the positive of view i is view (i + N) mod 2N. Empty where somebody else makes them.
+    /// 8-bit RGB, shape (branches x N, size, size, 3): first the N views of branch 0, then those of branch 1, so that
+    /// with two branches the positive of view i is view (i + N) mod 2N. Empty where the consumer makes them.
     pub views: Vec<u8>,
-    /// The N images and the recipes of their views, where somebody else makes these ([`Loader::raw`]); otherwise empty.
+    /// The N images and the recipes of their views, where the consumer makes these ([`Loader::raw`]); otherwise empty.
     pub raw: Raw,
     /// The N images, as numbered by the data set.
     pub indices: Vec<u32>,
     /// Their N labels; empty when the data set is unlabelled.
     pub labels: Vec<u32>,
-    /// Where the next batch starts. A loader started there goes on with the same batches.
+    /// Where the next batch starts. A loader started there continues with the same batches.
     pub position: Position,
     /// How long [`Loader::next_batch`] waited for it.
     pub waited: Duration,
 }
 
-/// A broken image that was passed over.
+/// A broken image that was skipped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// Its number in the data set.
@@ -105,31 +106,29 @@ pub struct Skipped {
 }
 
 /// An endless stream of batches for training, epoch after epoch. A batch that is not full when an epoch ends is filled
-/// up from the next one, as in the official code, so that each epoch sees every image once; no image is twice in a
-/// batch.
+/// up from the next one, as in the official code, so that each epoch sees every image once; no batch contains an image
+/// twice.
 ///
 /// Each epoch visits the images in an order that is a function of (seed, epoch) and of the size of all loaders' batches
 /// together, and draws the view of image i in branch b from the random stream (seed, epoch, i, b). A broken image is
-/// passed over, the next in order takes its place, and it is listed in [`Loader::skipped`]; then an image that would
-/// come again in the batch in which one epoch follows another is passed over in the later one. Dropping the loader
-/// ends its threads.
+/// skipped, the next in order takes its place, and it is listed in [`Loader::skipped`]. If that makes an image occur
+/// twice in a batch that spans two epochs, it is skipped in the later epoch. Dropping the loader ends its threads.
 #[derive(Debug)]
 pub struct Loader {
     feed: Feed,
 }
 
 impl Loader {
-    /// Starts making the batches from `start` on. Whatever is wrong with the configuration is what the first
-    /// [`Loader::next_batch`] returns.
+    /// Starts making the batches from `start` on. The first [`Loader::next_batch`] returns any error in the
+    /// configuration.
     pub fn new(dataset: Arc<dyn Dataset>, mut config: LoaderConfig, start: Position) -> Self {
         let families = std::mem::take(&mut config.views);
         let rows = Rows::Views { families, seed: config.seed };
         Self::start(dataset, config, rows, start)
     }
 
-    /// The same batches, but for their views, which are left to somebody else: [`Batch::raw`] has what they are
-    /// made of. The pixels of images that are `kept` elsewhere are not brought; where some may be, images are
-    /// decoded whole.
+    /// Like [`Loader::new`], but leaves the views to the consumer: [`Batch::raw`] has what they are made of. The pixels
+    /// of images that the consumer has `kept` are not sent; with a `kept`, images are decoded whole.
     pub fn raw(
         dataset: Arc<dyn Dataset>,
         mut config: LoaderConfig,
@@ -147,7 +146,7 @@ impl Loader {
         Self { feed: Feed::start(Job { dataset, rows, order, start, batch, share, reading }) }
     }
 
-    /// The next batch, waiting for it if need be.
+    /// Returns the next batch, waiting for it if necessary.
     ///
     /// # Errors
     /// [`DataError::Setting`] for a configuration out of range, [`DataError::TooFewImages`] if an epoch does not
@@ -160,7 +159,7 @@ impl Loader {
         }
     }
 
-    /// Gives the buffers of a used batch back, so that the next ones need no memory of their own.
+    /// Returns the buffers of a used batch for reuse by the next ones.
     pub fn recycle(&self, batch: Batch) {
         self.feed.recycle(batch);
     }

@@ -8,7 +8,7 @@ use super::Position;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     pub start: Position,
-    /// Places in all; `None` where epoch follows epoch.
+    /// The total number of places; `None` if epoch follows epoch.
     pub end: Option<u64>,
     /// Places in a run.
     pub run: u64,

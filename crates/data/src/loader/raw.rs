@@ -1,4 +1,4 @@
-//! Images whose views somebody else makes: decoded pixels, and the recipes of their views.
+//! Images whose views the consumer makes: decoded pixels, and the recipes of the views.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -7,91 +7,92 @@ use simclr_augment::{CropBox, ImageRef, Recipe};
 /// Decoded images and the recipes of their views.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Raw {
-    /// 8-bit RGB, the images that are not kept elsewhere one after another.
+    /// 8-bit RGB, one after another, of the images that the consumer has not kept.
     pub pixels: Vec<u8>,
     /// The images.
     pub images: Vec<RawImage>,
-    /// The recipes of their views, as many an image as there are branches, those of one image side by side.
+    /// The recipes of their views, one per image and branch, those of one image side by side.
     pub recipes: Vec<Recipe>,
 }
 
 /// One image of [`Raw`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawImage {
-    /// Width in pixels of what is there of it: what its recipes look at, which were drawn for the whole and then moved.
+    /// Width in pixels of the part that is there: the part that its recipes look at, which were drawn for the whole
+    /// image and then shifted.
     pub width: u32,
     /// Height in pixels.
     pub height: u32,
-    /// Where it is.
+    /// Where its pixels are.
     pub at: Place,
 }
 
-/// Where an image is.
+/// Where the pixels of an image are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In [`Raw::pixels`], all of it, from this byte on.
+    /// In [`Raw::pixels`], the whole image, from this byte on.
     Whole(usize),
     /// In [`Raw::pixels`], the part that its views look at, from this byte on.
     Part(usize),
-    /// With whoever said so by [`Kept::keep`].
+    /// Cached by the consumer, which registered it with [`Kept::keep`].
     Kept,
 }
 
 impl RawImage {
-    /// Bytes that it takes.
+    /// The size of its pixels in bytes.
     pub fn bytes(&self) -> usize {
         3 * self.width as usize * self.height as usize
     }
 }
 
-/// Which images of a data set somebody keeps decoded: their pixels need not be brought again. The views are the
-/// same whether an image is kept or not.
+/// Which images of a data set the consumer keeps decoded, so that their pixels need not be sent again. The views are
+/// the same whether an image is kept or not.
 #[derive(Debug)]
 pub struct Kept {
-    /// Width and height of each; 0 of those that are not kept.
+    /// Width and height of each image; 0 for those that are not kept.
     sizes: Vec<AtomicU64>,
     wanted: AtomicBool,
 }
 
 impl Kept {
-    /// None of `images` images yet.
+    /// Of `images` images, none is kept yet.
     pub fn new(images: usize) -> Kept {
         let sizes = (0..images).map(|_| AtomicU64::new(0)).collect();
         Kept { sizes, wanted: AtomicBool::new(true) }
     }
 
-    /// From now on image `index`, of `width` x `height` pixels, is kept.
+    /// Registers that image `index`, of `width` x `height` pixels, is kept from now on.
     pub fn keep(&self, index: u32, width: u32, height: u32) {
         if let Some(size) = self.sizes.get(index as usize) {
             size.store(u64::from(width) << 32 | u64::from(height), Ordering::Relaxed);
         }
     }
 
-    /// Nothing more will be kept.
+    /// Registers that no more images will be kept.
     pub fn close(&self) {
         self.wanted.store(false, Ordering::Relaxed);
     }
 
-    /// Width and height of an image that is kept.
+    /// Width and height of an image, if it is kept.
     pub fn size(&self, index: u32) -> Option<(u32, u32)> {
         let size = self.sizes.get(index as usize)?.load(Ordering::Relaxed);
         (size != 0).then_some(((size >> 32) as u32, size as u32))
     }
 
-    /// Whether more images are wanted, whole.
+    /// Whether the consumer wants more whole images to keep.
     fn is_open(&self) -> bool {
         self.wanted.load(Ordering::Relaxed)
     }
 }
 
 impl Raw {
-    /// Adds an image that is kept elsewhere.
+    /// Adds an image that the consumer has kept.
     pub(super) fn add_kept(&mut self, (width, height): (u32, u32), recipes: impl Iterator<Item = Recipe>) {
         self.images.push(RawImage { width, height, at: Place::Kept });
         self.recipes.extend(recipes);
     }
 
-    /// Adds an image: all of it where `kept` wants it, else what its recipes look at.
+    /// Adds an image: all of it if `kept` still wants images, else the part that its recipes look at.
     pub(super) fn add(
         &mut self,
         image: ImageRef,
@@ -120,7 +121,7 @@ impl Raw {
         self.images.push(RawImage { width: part.width, height: part.height, at: Place::Part(at) });
     }
 
-    /// Adds image `place` of others, with its `branches` recipes.
+    /// Adds image `place` of `others`, with its `branches` recipes.
     pub(super) fn add_from(&mut self, others: &Raw, place: usize, branches: usize) {
         let mut image = others.images[place];
         let (start, bytes) = (self.pixels.len(), image.bytes());
@@ -139,7 +140,7 @@ impl Raw {
     }
 }
 
-/// The smallest box around two.
+/// The smallest box around two boxes.
 fn around(a: CropBox, b: CropBox) -> CropBox {
     let (left, top) = (a.left.min(b.left), a.top.min(b.top));
     let right = (a.left + a.width).max(b.left + b.width);

@@ -1,4 +1,4 @@
-//! What becomes of one image: its row of a batch.
+//! Turning one image into its row of a batch.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::error::DataError;
 pub(crate) enum Rows {
     /// A random view from each family.
     Views { families: Vec<ViewFamily>, seed: u64 },
-    /// Its pixels, unless they are kept elsewhere, and the recipes of these views.
+    /// Its pixels, unless the consumer has kept them, and the recipes of such views.
     Raw { families: Vec<ViewFamily>, seed: u64, kept: Option<Arc<Kept>> },
     /// The central crop, size x size.
     CentralCrop { size: u32 },
 }
 
 impl Rows {
-    /// The views of each image.
+    /// The number of views of each image.
     pub fn branches(&self) -> usize {
         match self {
             Self::Views { families, .. } | Self::Raw { families, .. } => families.len(),
@@ -37,7 +37,7 @@ impl Rows {
         }
     }
 
-    /// About as many bytes as an image contributes.
+    /// The approximate number of bytes that an image contributes.
     pub fn usual_bytes(&self) -> usize {
         match self {
             // An image is about as large as its views.
@@ -49,7 +49,7 @@ impl Rows {
     pub fn check(&self) -> Result<(), DataError> {
         let wrong = |reason: String| Err(DataError::Setting { key: "views", reason });
         match self {
-            // A family of them has the same bounds.
+            // A view family has the same bounds on its size.
             Self::CentralCrop { size } => match ViewFamily::from_ops(&[], *size) {
                 Ok(_) => Ok(()),
                 Err(error) => wrong(error.to_string()),
@@ -70,11 +70,11 @@ impl Rows {
         }
     }
 
-    /// What the views look at of an image of `width` x `height` pixels.
+    /// The part of an image of `width` x `height` pixels that its views look at.
     fn needed(&self, epoch: u64, index: u32, width: u32, height: u32) -> Region {
         match self {
-            // Whoever keeps images keeps them whole. That also decides which images are broken, whether there is
-            // still room or not.
+            // The consumer keeps whole images. Decoding all of them whole also means that the same ones are broken
+            // whether there is still room or not.
             Self::Raw { kept: Some(_), .. } => Region::whole(width, height),
             Self::Views { families, seed } | Self::Raw { families, seed, .. } => {
                 let crop = |branch: usize| {
@@ -91,8 +91,7 @@ impl Rows {
         }
     }
 
-    /// Makes of image `index` what it contributes: its views, one after another, are written into `out`, or it is
-    /// added to `raw`.
+    /// Makes what image `index` contributes: writes its views one after another into `out`, or adds it to `raw`.
     ///
     /// # Errors
     /// As [`Dataset::read_part`].

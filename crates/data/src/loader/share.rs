@@ -1,10 +1,10 @@
-//! Which places of training one of several loaders has.
+//! The share of one of several loaders in the places of training.
 
 /// One loader's part of every batch, where several workers train together.
 ///
-/// With batches of n images a loader, the first loader has the first n of each n x `of` places, the second the next n,
-/// and so on: together they have the batches that one loader would make. A loader that meets more broken images than
-/// another comes to its later places sooner.
+/// With batches of n images per loader, the first loader has the first n of each n x `of` places, the second the next
+/// n, and so on: together they make the batches that one loader would make. A loader that meets more broken images than
+/// another reaches its later places sooner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     rank: u64,
@@ -15,22 +15,22 @@ impl Share {
     /// All of every batch.
     pub const WHOLE: Share = Share { rank: 0, of: 1 };
 
-    /// The part of loader `rank` (from 0) of `of`; nothing where there is no such part.
+    /// The part of loader `rank` (from 0) of `of`; `None` if `rank` is not below `of`.
     pub fn new(rank: usize, of: usize) -> Option<Share> {
         (rank < of).then_some(Share { rank: rank as u64, of: of as u64 })
     }
 
-    /// Images in a batch of all loaders, of which this one's has `batch`.
+    /// The images in the joint batch of all loaders, of which this one contributes `batch`.
     pub(super) fn whole(self, batch: usize) -> usize {
         batch.saturating_mul(self.of as usize)
     }
 
-    /// How many of an epoch's `images` this loader has at least.
+    /// The least number of an epoch's `images` that this loader has.
     pub(super) fn of_epoch(self, images: usize) -> usize {
         images / self.of as usize
     }
 
-    /// Which place of all is this loader's place `own`, with `batch` images in its batches.
+    /// The place among all that is this loader's place `own`, with `batch` images in its batches.
     pub(super) fn place(self, own: u64, batch: u64) -> u64 {
         (own / batch * self.of + self.rank) * batch + own % batch
     }

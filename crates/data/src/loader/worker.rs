@@ -16,13 +16,13 @@ use crate::decode::DecodeScratch;
 use crate::error::{DataError, inert};
 use crate::permutation::Orders;
 
-/// What all threads of a loader see.
+/// The state that all threads of a loader share.
 pub(super) struct Shared {
     pub dataset: Arc<dyn Dataset>,
     pub rows: Rows,
     pub orders: Orders,
     pub plan: Plan,
-    /// Which places of the order the plan's places are, with batches of so many images.
+    /// Maps the plan's places to places of the order, together with `batch`, the images in this loader's batches.
     pub share: Share,
     pub batch: u64,
     /// The lowest run that no worker has claimed.
@@ -30,7 +30,7 @@ pub(super) struct Shared {
     pub stop: AtomicBool,
 }
 
-/// The buffers of one run, filled by a worker, emptied by the assembler, over and over.
+/// The buffers of one run, filled by a worker and emptied by the assembler, over and over.
 pub(super) struct Run {
     pub number: u64,
     /// The loader's own places.
@@ -43,7 +43,7 @@ pub(super) struct Run {
     pub raw: Raw,
 }
 
-/// Fills empty runs until there are none, no more are wanted, or it is told to stop.
+/// Fills empty runs until there are none left, the plan ends, or `stop` is set.
 pub(super) fn work(shared: &Shared, empty: &Receiver<Run>, filled: &Sender<Result<Run, DataError>>) {
     let mut worker = Worker {
         shared,
@@ -51,7 +51,7 @@ pub(super) fn work(shared: &Shared, empty: &Receiver<Run>, filled: &Sender<Resul
         augment: Scratch::default(),
         order: (u64::MAX, Arc::default()),
     };
-    // The buffer comes before the claim: every claimed run is then sure to be filled, so the assembler, which waits
+    // Take the buffer before claiming a run: every claimed run is then sure to be filled, so the assembler, which waits
     // for the lowest one, cannot wait for a worker that waits for a buffer.
     for mut run in empty {
         run.number = shared.next_run.fetch_add(1, Ordering::Relaxed);
@@ -80,7 +80,7 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    /// Fails where no image can be read any more.
+    /// Fails if images can no longer be read.
     fn fill(&mut self, run: &mut Run) -> Result<(), DataError> {
         let Shared { dataset, rows, orders, share, batch, stop, .. } = self.shared;
         let images = dataset.len() as u64;
