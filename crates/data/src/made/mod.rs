@@ -1,9 +1,9 @@
-//! A data set that needs no files: coloured, textured objects, told apart by their shape alone.
+//! A data set that needs no files: coloured, textured objects that differ between classes in their shape alone.
 //!
-//! Each image shows one of ten shapes. Its colour, texture, size, place and angle, the background, its clutter, and
-//! the light are drawn from the same law for every class, and either object or background may be the brighter: no
-//! pixel and no average of pixels tells the class. What two random crops of an image share, whatever their colours,
-//! is the shape.
+//! Each image shows one of ten shapes. Its colour, texture, size, place and angle, the background, its clutter, and the
+//! light are drawn from the same distribution for every class, and either the object or the background may be the
+//! brighter: no pixel and no average of pixels tells the class. What two random crops of an image share, whatever their
+//! colours, is the shape.
 
 mod pattern;
 mod scene;
@@ -22,11 +22,11 @@ use crate::listing::LeftOut;
 use crate::source::{Source, SourceKind};
 use scene::Scene;
 
-/// Take the place of the image number and the epoch in the keys of the streams; see `permutation`.
+/// These replace the image number and the epoch in the keys of the streams; see `permutation`.
 const SCENE: u64 = u64::from_le_bytes(*b"scene...");
 const NOISE: u64 = u64::from_le_bytes(*b"noise...");
 
-/// Rendered images; image i is a function of (seed, i), and of the size that it is rendered at. Its class is i mod 10.
+/// Rendered images. Image i is a function of (seed, i) and of the size that it is rendered at; its class is i mod 10.
 ///
 /// Rendering takes about as long as decoding a small JPEG: wrap it in [`crate::Cached`] to render each image once.
 #[derive(Clone, Debug)]
@@ -127,7 +127,7 @@ mod tests {
             let sum: f64 = image.pixels.iter().map(|&value| f64::from(value)).sum();
             means[index % 10] += sum / image.pixels.len() as f64 / 200.0;
         }
-        // The mean of an image deviates by about 40, that of 200 images by about 3.
+        // The mean of an image has a standard deviation of about 40, that of 200 images of about 3.
         let all = means.iter().sum::<f64>() / 10.0;
         assert!(means.iter().all(|mean| (mean - all).abs() < 11.0), "{means:?}");
     }

@@ -1,4 +1,4 @@
-//! Surfaces: what objects and backgrounds are painted with. They tell nothing about the class.
+//! The patterns that objects and backgrounds are painted with. They tell nothing about the class.
 
 use std::f32::consts::TAU;
 
@@ -9,7 +9,7 @@ use super::scene::between;
 /// Red, green, blue in [0, 1].
 pub(super) type Colour = [f32; 3];
 
-/// How one colour passes into the other over the surface.
+/// How one colour turns into the other over the surface.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Plain,
@@ -34,7 +34,8 @@ pub(super) struct Pattern {
 }
 
 impl Pattern {
-    /// A random pattern around `colour`; `contrast` is how far its second colour may lie from it in each channel.
+    /// Draws a random pattern around `colour`; `contrast` is the most that its second colour may differ in each
+    /// channel.
     pub fn draw(colour: Colour, contrast: f32, rng: &mut Stream) -> Self {
         let kind = KINDS[rng.below(KINDS.len() as u32) as usize];
         let mut other = colour;

@@ -1,4 +1,4 @@
-//! One image: an object of a given shape, with everything else left to chance.
+//! One image: an object of a given shape, with everything else drawn at random.
 
 use std::f32::consts::TAU;
 
@@ -10,20 +10,19 @@ use super::shape::Shape;
 /// The edge of an object is drawn with this many samples a pixel along each axis.
 const SAMPLES: u32 = 4;
 
-/// The least difference in brightness between object and background: below it a person no longer sees the shape.
+/// The least difference in brightness between object and background: with less, a person cannot see the shape.
 const LEAST_CONTRAST: f32 = 0.3;
 
 /// The radius of an object as a share of the side of the image.
 const RADIUS: [f32; 2] = [0.3, 0.46];
 
-/// How far an object is turned from upright, to either side, in radians: half a right angle. Turning all the way
-/// round would make most of the variation within a class something that no augmentation of SimCLR undoes, and the short
-/// training of a first try would not get past it.
+/// The most that an object is turned from upright, to either side, in radians: half a right angle. With full turns,
+/// most of the variation within a class would be one that no augmentation of SimCLR undoes, and the short training of a
+/// first try would not get past it.
 const LARGEST_TURN: f32 = std::f32::consts::FRAC_PI_4;
 
-/// How far the two colours of a surface lie apart at most, in each channel. Less than [`LEAST_CONTRAST`]: what is
-/// painted on a surface must not be plainer than the outline of the object, or it is what the encoder learns to
-/// tell images apart by.
+/// The most that the two colours of a surface differ in each channel. Less than [`LEAST_CONTRAST`]: if the pattern on a
+/// surface stood out more than the outline of the object, the encoder would learn to tell images apart by it.
 const TEXTURE_CONTRAST: f32 = 0.25;
 
 /// The most blots on a background.
@@ -33,7 +32,7 @@ const MOST_BLOTS: u32 = 4;
 const LIGHT: [f32; 2] = [0.65, 1.1];
 const STEEPEST_LIGHT: f32 = 0.5;
 
-/// The most noise of a pixel.
+/// The largest amplitude of the noise of a pixel.
 const MOST_NOISE: f32 = 0.04;
 
 /// A uniform number in [low, high).
@@ -41,14 +40,14 @@ pub(super) fn between(rng: &mut Stream, low: f32, high: f32) -> f32 {
     low + (high - low) * rng.unit() as f32
 }
 
-/// A small blot on the background: an ellipse, round to very long.
+/// A small blot on the background: an ellipse, from round to very long.
 #[derive(Clone, Debug)]
 struct Blot {
     place: Placement,
     colour: Colour,
 }
 
-/// Where something lies: takes points of the unit square into its own coordinates.
+/// The placement of an object: maps points of the unit square to the object's own coordinates.
 #[derive(Clone, Debug)]
 struct Placement {
     centre: [f32; 2],
@@ -70,7 +69,7 @@ impl Placement {
     }
 }
 
-/// All that chance decides about an image.
+/// Everything that is drawn at random for an image.
 #[derive(Clone, Debug)]
 pub(super) struct Scene {
     shape: Shape,
@@ -169,7 +168,7 @@ fn brightness([red, green, blue]: Colour) -> f32 {
     0.299 * red + 0.587 * green + 0.114 * blue
 }
 
-/// Two random colours, either of which may be the brighter, far enough apart to be told apart in grey.
+/// Two random colours, either of which may be the brighter, that differ enough in brightness.
 fn two_colours(rng: &mut Stream) -> (Colour, Colour) {
     for _ in 0..100 {
         let (a, b) = (colour(rng), colour(rng));
@@ -177,6 +176,6 @@ fn two_colours(rng: &mut Stream) -> (Colour, Colour) {
             return (a, b);
         }
     }
-    // Has a chance of about 2^-60, and must still be right.
+    // Reached with a probability of about 2^-60, but must still be right.
     ([1.0; 3], [0.0; 3])
 }

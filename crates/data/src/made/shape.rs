@@ -1,6 +1,6 @@
 //! The ten shapes.
 
-/// A class of the made data set: what an object is, whatever it looks like.
+/// A class of the made data set: the shape of the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// A full circle.
@@ -81,7 +81,7 @@ impl Shape {
     }
 }
 
-/// Every half point of a star is the triangle of its centre, a tip at radius 1 and a notch at radius 0.42.
+/// Half of each point of the star is a triangle of the centre, a tip at radius 1 and a notch at radius 0.42.
 fn in_star(x: f32, y: f32) -> bool {
     const HALF: f32 = std::f32::consts::PI / 5.0;
     let angle = x.atan2(y).rem_euclid(2.0 * HALF);
