@@ -85,7 +85,7 @@ fn folders_without_images() {
     fs::write(papers.join("b.pdf"), "%PDF").unwrap();
     simclr(&pretrain(&papers, &out, &[])).expect(2, &[path(&papers), "no images", "2 other files", "JPEG"]);
     simclr(&["data", "shards/*.tar"]).expect(2, &["shards/*.tar", "{000..146}"]);
-    simclr(&["data", "shard-{9..0}.tar"]).expect(2, &["{9..0} is no range"]);
+    simclr(&["data", "shard-{9..0}.tar"]).expect(2, &["{9..0} is not a range"]);
     let single = papers.join("photo.jpg");
     fs::write(&single, JPEG).unwrap();
     simclr(&["data", path(&single)]).expect(2, &["photo.jpg: is a single image; give the folder"]);

@@ -2,10 +2,10 @@
 //!
 //! `cargo run --release -p simclr-data --example fuzz -- SECONDS CORPUS [SEED [RUN]]`; RUN repeats a finding.
 //!
-//! The corpus is small well-formed files. Each is changed at random (bytes set, bits turned, pieces cut out,
-//! doubled, or taken from another file) and opened as what its name says. An image goes to the decoders; anything
-//! else is opened as a data set, and some of its images are read. A part of an image must be the same as of the
-//! whole. A panic of a library that the crate catches and makes an error of is told, and is no finding.
+//! The corpus consists of small well-formed files. Each is changed at random (bytes set, bits flipped, pieces cut out,
+//! doubled, or taken from another file) and opened as what its name says. An image goes to the decoders; anything else
+//! is opened as a data set, and some of its images are read. A decoded part of an image must equal that part of the
+//! whole. A panic in a library that the crate catches and turns into an error is reported, but is not a finding.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use simclr_augment::{CropBox, Stream};
 use simclr_data::{DecodeOptions, DecodeScratch, Window, decode_bytes, decode_part, open};
 
-/// Images read of each data set.
+/// The number of images that are read from each data set.
 const READ: usize = 20;
 /// A file that takes longer than this is a finding.
 const SLOW: Duration = Duration::from_secs(5);
@@ -98,7 +98,7 @@ fn damage(mut bytes: Vec<u8>, other: &[u8], stream: &mut Stream) -> Vec<u8> {
             return bytes;
         }
         let len = bytes.len() as u32;
-        // Headers are at the beginning or the end, and matter most.
+        // Headers lie at the beginning or the end, and matter most.
         let at = match stream.below(4) {
             0 => stream.below(len.min(64)),
             1 => len - 1 - stream.below(len.min(64)),
@@ -127,7 +127,7 @@ fn damage(mut bytes: Vec<u8>, other: &[u8], stream: &mut Stream) -> Vec<u8> {
     bytes
 }
 
-/// True if the bytes were something after all.
+/// Returns whether the bytes could still be opened.
 fn feed(file: &Path, bytes: &[u8], folder: &Path) -> bool {
     let mut scratch = DecodeScratch::default();
     let name = file.file_name().unwrap_or_default();
@@ -153,7 +153,7 @@ fn feed(file: &Path, bytes: &[u8], folder: &Path) -> bool {
     }
 }
 
-/// Panics if a part of an image is not what the whole has there, or cannot be read where the whole can.
+/// Panics if a part of an image differs from that part of the whole, or cannot be read although the whole can.
 fn parts_are_those_of_the_whole(bytes: &[u8]) {
     let options = DecodeOptions::default();
     let (mut scratch, mut other) = (DecodeScratch::default(), DecodeScratch::default());

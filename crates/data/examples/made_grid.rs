@@ -1,4 +1,4 @@
-//! Draws made images, a column per class: `cargo run --release --example made_grid -- OUT.png [ROWS] [SIZE]`.
+//! Draws made images, one column per class: `cargo run --release --example made_grid -- OUT.png [ROWS] [SIZE]`.
 
 use image::{Rgb, RgbImage};
 use simclr_data::{Dataset, DecodeScratch, Made};

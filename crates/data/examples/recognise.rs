@@ -1,7 +1,7 @@
-//! Says what paths hold and how long it took to find out:
-//! `cargo run --release -p simclr-data --example recognise -- INDEX PATH...`.
+//! Prints what paths hold and how long it took to find out: `cargo run --release -p simclr-data --example recognise --
+//! INDEX PATH...`.
 //!
-//! INDEX is a file that keeps what was found: a second call is sooner done.
+//! INDEX is a file that keeps what was found: a second call is faster.
 
 use std::path::PathBuf;
 use std::time::Instant;

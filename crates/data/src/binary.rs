@@ -1,5 +1,4 @@
-//! What data sets of binary files share: images known by their numbers, labels of one byte, names of classes in a
-//! file beside.
+//! What the data sets in binary files share: numbered images, one-byte labels, and class names in a separate file.
 
 use std::path::Path;
 
@@ -10,16 +9,16 @@ use crate::fault::{Unread, lost};
 
 /// The images of a binary file.
 pub(crate) trait Pixels: Send + Sync {
-    /// How many there are.
+    /// The number of images.
     fn len(&self) -> usize;
 
-    /// Width and height of each, in pixels.
+    /// Width and height of every image, in pixels.
     fn size(&self) -> (u32, u32);
 
     /// The pixels of image `index` as 8-bit RGB, or why it cannot be read.
     fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<&'a [u8], String>;
 
-    /// Whether the system reads image `index`.
+    /// Reads image `index` again, to see whether the system still can.
     fn probe(&self, _index: usize) -> Result<(), Unread> {
         Ok(())
     }
@@ -29,13 +28,13 @@ pub(crate) trait Pixels: Send + Sync {
 #[derive(Debug)]
 pub(crate) struct Binary<P> {
     pub pixels: P,
-    /// One an image, or none.
+    /// One per image, or empty.
     pub labels: Vec<u8>,
-    /// Their names; empty without labels.
+    /// The names of the classes; empty without labels.
     pub classes: Vec<String>,
-    /// "train", "test": images are named by it and their numbers.
+    /// "train" or "test": images are named after it and their numbers.
     pub part: &'static str,
-    /// To what side they are shrunk: see [`DecodeOptions::shrink`](crate::DecodeOptions::shrink).
+    /// The shorter side that images are shrunk to: see [`DecodeOptions::shrink`](crate::DecodeOptions::shrink).
     pub shrink: Option<u32>,
 }
 
@@ -82,8 +81,8 @@ impl<P: Pixels> Dataset for Binary<P> {
     }
 }
 
-/// How many records of `record` bytes `file` holds, told by its size: a wrong file may be of any size. `what` it
-/// should be is for the error.
+/// The number of records of `record` bytes in `file`, from its size alone: the wrong file may be huge. `what` names the
+/// expected kind of file in the error.
 pub(crate) fn records(file: &Path, record: usize, what: &str) -> Result<usize, DataError> {
     let bytes = std::fs::metadata(file).map_err(|e| DataError::io(file, e))?.len();
     let records = bytes / record as u64;
@@ -98,7 +97,7 @@ pub(crate) fn records(file: &Path, record: usize, what: &str) -> Result<usize, D
     }
 }
 
-/// The names of `count` classes, one a line, in `file`; `None` if there is no such file.
+/// Reads the names of `count` classes from `file`, one per line; `None` if there is no such file.
 pub(crate) fn class_names(file: &Path, count: usize) -> Result<Option<Vec<String>>, DataError> {
     if !file.is_file() {
         return Ok(None);
@@ -110,7 +109,7 @@ pub(crate) fn class_names(file: &Path, count: usize) -> Result<Option<Vec<String
         true => Ok(Some(names)),
         false => Err(DataError::malformed(
             file,
-            format!("holds {} class names; the {count} classes in their order would be right", names.len()),
+            format!("holds {} class names; expected {count}, in the order of the labels", names.len()),
         )),
     }
 }

@@ -16,14 +16,14 @@ use crate::error::DataError;
 use crate::locality::Locality;
 use file::{CacheFile, Place};
 
-/// Images of an earlier file that are read anew, to see whether they are still the same.
+/// How many images of an existing cache file are compared with the data set, to see whether they still match.
 const COMPARED: usize = 16;
 
-/// A data set whose images are kept, decoded (and shrunk, where its options say so), from their first reading on,
-/// as far as a budget of bytes allows.
+/// A data set that keeps its images after the first read, decoded (and shrunk, where its options say so), within a
+/// budget of bytes.
 ///
-/// Opening and decoding a file often costs more than all that follows; kept, images are decoded once in a run
-/// instead of once in an epoch. Images that no longer fit are read from the data set below every time. Reading
+/// Opening and decoding a file often costs more than everything that follows; with a cache, images are decoded once per
+/// run instead of once per epoch. Images that do not fit are read from the underlying data set every time. Reading
 /// takes no lock.
 pub struct Cached {
     inner: Arc<dyn Dataset>,
@@ -53,10 +53,9 @@ impl Cached {
         Self::new(inner, Store::Memory { budget: budget_bytes, used: AtomicU64::new(0) })
     }
 
-    /// Keeps images of `inner`, decoded as `decode` says, in a file at `path`, within `budget_bytes`, and only while
-    /// `spare_bytes` are free on the disk beside it, for others who write to it. What an earlier program left there
-    /// serves again, if it was of the same images (by their names and some that are compared) decoded in the same
-    /// way; damage is noticed.
+    /// Keeps images of `inner`, decoded as `decode` says, in a file at `path`, within `budget_bytes`, and leaves
+    /// `spare_bytes` of the disk free for other writers. A file left by an earlier run is reused if it holds the same
+    /// images (judged by their names and by comparing a few) decoded in the same way; damage is detected.
     ///
     /// # Errors
     /// [`DataError::Io`] if the file cannot be made.
@@ -70,12 +69,12 @@ impl Cached {
             CacheFile::open(path, fingerprint(&*inner, decode), inner.len(), (budget_bytes, spare_bytes))?;
         let mut cached = Self::new(inner, Store::Disk(file));
         for &(index, place) in &places {
-            // Of an image that two threads read at once there are two records.
+            // An image that two threads read at the same time may have two records.
             let _ = cached.kept[index as usize].set(Kept::OnDisk(place));
         }
         if !cached.is_true() {
             tracing::warn!(
-                "{} holds images that are no longer those of the data; they are kept anew",
+                "{} holds images that no longer match the data set; the cache starts anew",
                 path.display()
             );
             cached.kept = blank(cached.kept.len());
@@ -90,7 +89,7 @@ impl Cached {
         Self { kept: blank(inner.len()), inner, store }
     }
 
-    /// Bytes kept at present; on disk each image takes a few more than its pixels.
+    /// Bytes in use; on disk each image takes a few more than its pixels.
     pub fn used_bytes(&self) -> u64 {
         match &self.store {
             Store::Memory { used, .. } => used.load(Ordering::Relaxed),
@@ -98,8 +97,8 @@ impl Cached {
         }
     }
 
-    /// Gives `spare_bytes` back to a disk that is full all the same, once, and keeps no more images. Whether there
-    /// were any; a cache in memory has none.
+    /// Frees `spare_bytes` on a disk that is full all the same, the first time it is called, and keeps no more images
+    /// from then on. Returns whether any space was freed; a cache in memory frees none.
     pub fn give_way(&self) -> bool {
         match &self.store {
             Store::Memory { .. } => false,
@@ -107,11 +106,11 @@ impl Cached {
         }
     }
 
-    /// Whether some of the images kept are what the data set holds.
+    /// Whether a few of the kept images equal those of the data set.
     fn is_true(&self) -> bool {
         let kept: Vec<usize> =
             (0..self.kept.len()).filter(|&index| self.kept[index].get().is_some()).collect();
-        // Where images lie in blocks, each costs a part of its strand.
+        // Where images lie in blocks, reading one means reading a part of its strand.
         let wanted = if self.inner.locality().is_free() { COMPARED } else { 1 };
         let (mut own, mut scratch) = (DecodeScratch::default(), DecodeScratch::default());
         kept.iter().step_by(kept.len().div_ceil(wanted).max(1)).all(|&index| {
@@ -143,7 +142,7 @@ impl Cached {
                 }
                 let Decoded { width, height, pixels } = image;
                 let kept = Kept::InMemory(Box::new(Pixels { width, height, pixels: pixels.into() }));
-                // Of two threads that come at once, one succeeds.
+                // If two threads arrive at the same time, one succeeds.
                 if self.kept[index].set(kept).is_err() {
                     used.fetch_sub(bytes, Ordering::Relaxed);
                 }
@@ -153,7 +152,7 @@ impl Cached {
                     let _ = self.kept[index].set(Kept::OnDisk(place));
                 }
             }
-            // It is there, but damaged.
+            // The record exists, but is damaged.
             Store::Disk(_) => {}
         }
     }
@@ -170,7 +169,7 @@ fn blank(images: usize) -> Vec<OnceLock<Kept>> {
     (0..images).map(|_| OnceLock::new()).collect()
 }
 
-/// What decides the pixels of all images: which these are, and how they are decoded, by which version.
+/// A hash of everything that determines the pixels: the names of the images, the decode options, and the version.
 fn fingerprint(images: &dyn Dataset, decode: &DecodeOptions) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(env!("CARGO_PKG_VERSION").as_bytes());
@@ -222,7 +221,7 @@ impl Dataset for Cached {
             (Some(Kept::InMemory(kept)), _) => {
                 return Ok(Decoded { width: kept.width, height: kept.height, pixels: &kept.pixels });
             }
-            // What cannot be read back is read anew.
+            // An image that cannot be read back is read from the data set again.
             (Some(Kept::OnDisk(place)), Store::Disk(file))
                 if file.get(place, &mut scratch.unfiled().pixels) =>
             {
@@ -230,7 +229,7 @@ impl Dataset for Cached {
             }
             _ => {}
         }
-        // What is kept is kept whole; what does not fit need not be read whole.
+        // Images are kept whole; one that does not fit need not be decoded whole.
         let whole = Cell::new(true);
         let part = |width: u32, height: u32| {
             whole.set(self.has_room(3 * u64::from(width) * u64::from(height)));

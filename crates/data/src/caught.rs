@@ -1,4 +1,4 @@
-//! Decoders that panic on damaged files: the file is broken, the run goes on.
+//! Catching the panics of decoders on damaged files: the file counts as broken, and the run goes on.
 
 use std::cell::Cell;
 use std::fmt::Display;
@@ -8,16 +8,17 @@ thread_local! {
     static CATCHING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is where a panic would be caught and told as the reason why a file cannot be read. A
-/// program's panic hook need not report it.
+/// Whether a panic in this thread would now be caught and reported as the reason why a file cannot be read. A program's
+/// panic hook need not report such a panic.
 pub fn is_panic_caught() -> bool {
     CATCHING.get()
 }
 
-/// What `read` returns; if it panics, that `what` failed. For readers of file formats which are not our own.
+/// Returns what `read` returns or, if it panics, an error saying that `what` failed. For third-party readers of file
+/// formats.
 ///
 /// # Errors
-/// Those of `read`, and its panic.
+/// The errors of `read`, and its panic.
 pub fn caught<T>(what: &dyn Display, read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     let before = CATCHING.replace(true);
     let result = catch_unwind(AssertUnwindSafe(read));

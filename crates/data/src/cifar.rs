@@ -1,8 +1,8 @@
 //! CIFAR-10 and CIFAR-100 in their binary form.
 //!
 //! A record is the label bytes (CIFAR-10: one; CIFAR-100: coarse, then fine) and 32 x 32 pixels as three planes, red,
-//! green, blue. The files are held in memory whole, 184 MB for all 60,000 images; the planes are
-//! interleaved once, when they are loaded.
+//! green, blue. Whole files are held in memory, 184 MB for all 60,000 images; the planes are interleaved once, when
+//! they are loaded.
 
 use std::path::{Path, PathBuf};
 
@@ -53,7 +53,7 @@ impl Variant {
 #[derive(Debug)]
 pub(crate) struct Images(Vec<u8>);
 
-/// Loads `files` one after another. `part` ("train", "test") is how the images are named.
+/// Loads `files` one after another. `part` ("train" or "test") is used to name the images.
 ///
 /// # Errors
 /// [`DataError::Malformed`] if a file is not a whole number of records or holds a label out of range.
@@ -93,7 +93,7 @@ fn append(bytes: &[u8], variant: Variant, pixels: &mut Vec<u8>, labels: &mut Vec
         let label = head[head.len() - 1];
         if usize::from(label) >= variant.classes() {
             return Err(format!(
-                "not a CIFAR-{} file: image {number} has the label {label}, and labels end at {}",
+                "not a CIFAR-{} file: image {number} has the label {label}, but the largest is {}",
                 variant.classes(),
                 variant.classes() - 1
             ));
@@ -124,7 +124,7 @@ pub(crate) fn find(folder: &Path) -> Result<Option<Files>, DataError> {
             let missing = folder.join(format!("data_batch_{}.bin", gap + 1));
             return Err(DataError::malformed(
                 &missing,
-                "this part of CIFAR-10 is missing, later parts are there",
+                "this part of CIFAR-10 is missing, but later parts exist",
             ));
         }
         let train = train.into_iter().flatten().collect();
@@ -143,7 +143,7 @@ pub(crate) fn find(folder: &Path) -> Result<Option<Files>, DataError> {
 }
 
 impl Variant {
-    /// The variant of a single `.bin` file, from its name, else from its size; `None` if it is neither's.
+    /// The variant of a single `.bin` file, from its name, else from its size; `None` if it fits neither.
     pub(crate) fn guess(file: &Path) -> Result<Option<Self>, DataError> {
         let name = file.file_name().and_then(|n| n.to_str()).unwrap_or("");
         if name.starts_with("data_batch_") || name == "test_batch.bin" {
@@ -158,7 +158,7 @@ impl Variant {
             .find(|variant| bytes > 0 && bytes.is_multiple_of(variant.record_bytes() as u64)))
     }
 
-    /// The class names: those of the file beside the data where there is one, else the known ones or numbers.
+    /// The class names: from the file beside the data where there is one, else the known names or numbers.
     pub(crate) fn class_names(self, folder: &Path) -> Result<Vec<String>, DataError> {
         let file = folder.join(match self {
             Self::Cifar10 => "batches.meta.txt",

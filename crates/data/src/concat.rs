@@ -12,8 +12,8 @@ use crate::files::new_labels;
 use crate::loader::NO_LABEL;
 use crate::locality::Locality;
 
-/// Data sets one after another. Their classes are those of all of them, known by their names; images of a data set
-/// without labels have none.
+/// Several data sets one after another. Its classes are those of all of them, matched by name; images of a data set
+/// without labels have no label.
 pub struct Concat {
     parts: Vec<Part>,
     classes: Vec<String>,
@@ -23,14 +23,14 @@ pub struct Concat {
 struct Part {
     set: Arc<dyn Dataset>,
     first: usize,
-    /// What stands before the names of its images.
+    /// The prefix of its images' names.
     prefix: String,
-    /// For each of its classes, the number here.
+    /// The label in the whole for each label of the part.
     labels: Vec<u32>,
 }
 
 impl Concat {
-    /// `sets` one after another, each with what is put before the names of its images. `classes` holds all of theirs.
+    /// Joins `sets`, each with a prefix for the names of its images. `classes` must contain all of their classes.
     pub fn new(sets: Vec<(String, Arc<dyn Dataset>)>, classes: Vec<String>) -> Self {
         let mut len = 0;
         let parts = sets
@@ -45,8 +45,8 @@ impl Concat {
         Self { parts, classes, len }
     }
 
-    /// All classes of several data sets, of which `sets` are the lists. Where one list begins with each of the others
-    /// they are in its order, which need not be that of their names; else sorted.
+    /// The classes of several data sets, of which `sets` yields the lists. Where one list begins with each of the
+    /// others, its order is kept, sorted or not; else the classes are sorted.
     pub fn classes_of<'a>(sets: impl Iterator<Item = &'a [String]>) -> Vec<String> {
         let labelled: Vec<&[String]> = sets.filter(|classes| !classes.is_empty()).collect();
         match labelled.iter().max_by_key(|classes| classes.len()) {
@@ -128,7 +128,7 @@ mod tests {
                 sets.iter().map(|set| set.split_whitespace().map(str::to_owned).collect()).collect();
             Concat::classes_of(sets.iter().map(Vec::as_slice)).join(" ")
         };
-        // Behind the classes that are learnt come those that are in a test part alone.
+        // Classes that only a test part has come after those that are learnt.
         assert_eq!(joined(&["b a c", "", "b a c aa"]), "b a c aa");
         assert_eq!(joined(&["b a c aa", "b"]), "b a c aa");
         assert_eq!(joined(&["b a", "a b"]), "a b");

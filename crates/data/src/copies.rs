@@ -1,4 +1,4 @@
-//! Images that are there more than once.
+//! Finding images that occur more than once.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,20 +7,20 @@ use std::sync::{Mutex, PoisonError};
 use crate::dataset::{Dataset, Decoded};
 use crate::decode::DecodeScratch;
 
-/// How much of an image a print is taken of.
+/// How much of an image is hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// As much as tells most images apart and is quicker than the whole; nothing where nothing is.
+    /// Enough to tell most images apart, faster than the whole; nothing where no part is faster.
     Sample,
     /// All of it.
     Whole,
 }
 
-/// Groups of images that are the same, each in the order of the data set: files byte for byte, whatever they are called
-/// and whether they lie in one place, and other images by their pixels. No file is decoded, and none is read that
-/// another one does not equal in size. What cannot be read equals nothing.
+/// Groups of identical images, each in the order of the data set: files with the same bytes, wherever they lie and
+/// whatever they are called, and other images with the same pixels. No file is decoded, and a file is read only if
+/// another has the same size. An unreadable image equals no other.
 ///
-/// With `threads` threads; `progress` is told how many images are done with.
+/// Uses `threads` threads, and reports to `progress` how many images are done.
 pub fn copies(dataset: &dyn Dataset, threads: usize, progress: &(dyn Fn(usize) + Sync)) -> Vec<Vec<u32>> {
     let images = dataset.len();
     let all = vec![(0..images as u32).collect()];
@@ -41,7 +41,7 @@ pub fn copies(dataset: &dyn Dataset, threads: usize, progress: &(dyn Fn(usize) +
     same
 }
 
-/// Those of `groups` whose images have labels of several classes: some of these are wrong.
+/// Those of `groups` whose images have different labels: some of these labels are wrong.
 pub fn contradicting<'g>(dataset: &dyn Dataset, groups: &'g [Vec<u32>]) -> Vec<&'g [u32]> {
     let contradicts = |group: &&[u32]| {
         let mut labels = group.iter().filter_map(|&image| dataset.label(image as usize));
@@ -50,10 +50,11 @@ pub fn contradicting<'g>(dataset: &dyn Dataset, groups: &'g [Vec<u32>]) -> Vec<&
     groups.iter().map(Vec::as_slice).filter(contradicts).collect()
 }
 
-/// What an image has in common with its copies, found with a thread's scratch space; `None` where it equals none.
+/// A key that an image has in common with its copies, found with a thread's scratch space; `None` for an image that
+/// equals no other.
 type Key<'a> = &'a (dyn Fn(usize, &mut DecodeScratch) -> Option<u64> + Sync);
 
-/// The groups parted by `key`; those of a single image are left out. All keep the order of the data set.
+/// Splits the groups by `key`, and drops groups of a single image. The groups keep the order of the data set.
 fn parted(groups: Vec<Vec<u32>>, threads: usize, key: Key) -> Vec<Vec<u32>> {
     let flat: Vec<(usize, u32)> = groups
         .iter()
@@ -76,7 +77,7 @@ fn parted(groups: Vec<Vec<u32>>, threads: usize, key: Key) -> Vec<Vec<u32>> {
     same.map(|same| same.iter().map(|&(.., image)| image).collect()).collect()
 }
 
-/// Of an image's size and pixels.
+/// A hash of an image's size and pixels.
 pub(crate) fn pixel_print(image: Decoded) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write_u32(image.width);
@@ -85,7 +86,7 @@ pub(crate) fn pixel_print(image: Decoded) -> u64 {
     hasher.finish()
 }
 
-/// Of a file's bytes.
+/// A hash of a file's bytes.
 pub(crate) fn byte_print(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(bytes);

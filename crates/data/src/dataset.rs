@@ -1,4 +1,4 @@
-//! What a data set is: numbered images, some with a label.
+//! The [`Dataset`] trait: numbered images, some with a label.
 
 use simclr_augment::ImageRef;
 
@@ -31,17 +31,17 @@ pub trait Dataset: Send + Sync {
     /// without a label in one whose others have some.
     fn label(&self, index: usize) -> Option<u32>;
 
-    /// How image `index` is called in messages: its path within the data set, or its number.
+    /// The name of image `index` in messages: its path within the data set, or its number.
     fn name(&self, index: usize) -> String;
 
-    /// Bytes that image `index` takes where it is stored, encoded: of images that are files, or members of archives
-    /// that tell it. Nothing of it is read.
+    /// The encoded size of image `index` in bytes, for image files and for members of archives that record it. Does not
+    /// read the image.
     fn stored_bytes(&self, _index: usize) -> Option<u64> {
         None
     }
 
-    /// A hash of image `index` by which copies of it are known, of all of it or of a sample: of the bytes of a file,
-    /// which is not decoded, or else of the pixels. `None` where it cannot be read.
+    /// A hash by which copies of image `index` are found, of the whole image or of a sample: of a file's bytes, which
+    /// are not decoded, or else of the pixels. `None` if the image cannot be read.
     fn print(&self, index: usize, extent: Extent, scratch: &mut DecodeScratch) -> Option<u64> {
         match extent {
             Extent::Sample => Some(0),
@@ -49,7 +49,7 @@ pub trait Dataset: Send + Sync {
         }
     }
 
-    /// Which images are best read together; orders of epochs respect it.
+    /// Which images are best read together; the order of an epoch respects it.
     fn locality(&self) -> Locality {
         Locality::free(self.len())
     }
@@ -62,12 +62,12 @@ pub trait Dataset: Send + Sync {
         self.read_part(index, &Region::whole, scratch)
     }
 
-    /// Reads image `index` and decodes what `needed` says of it, told its width and height. The image that is
-    /// returned has its full size; its pixels outside of that part are unspecified, those inside are the same as of
-    /// the whole. Data sets that can only read whole images do not ask.
+    /// Reads image `index` and decodes the part that `needed` returns for its width and height. The image has its full
+    /// size all the same: pixels inside the part are those of the whole image, pixels outside are unspecified. Data
+    /// sets that can only read whole images do not call `needed`.
     ///
     /// # Errors
-    /// As [`Dataset::read`]; damage outside of the part may go unnoticed.
+    /// As [`Dataset::read`]; damage outside the part may go unnoticed.
     fn read_part<'a>(
         &'a self,
         index: usize,

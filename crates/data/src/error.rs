@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::decode::READ;
 use crate::listing::LeftOut;
 
-/// Why images could not be had. Every message names the file or the setting, what is wrong, and what would be right.
+/// An error of a data set or a loader. Every message names the file or the setting, what is wrong, and what would be
+/// right.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
@@ -32,7 +33,7 @@ pub enum DataError {
         left_out: Box<LeftOut>,
     },
 
-    /// A pattern of paths that stands for none.
+    /// An invalid pattern of paths.
     #[error("{}: {reason}", shown(.path))]
     Pattern {
         /// The pattern.
@@ -41,7 +42,7 @@ pub enum DataError {
         reason: String,
     },
 
-    /// A single image where a data set is to be given.
+    /// A single image where a data set is expected.
     #[error("{}: is a single image; give the folder it lies in", shown(.0))]
     SingleImage(PathBuf),
 
@@ -72,7 +73,7 @@ pub enum DataError {
         reason: String,
     },
 
-    /// Images cannot be read any more: their folder or archive has gone, or the system cannot read from where it lies.
+    /// Images can no longer be read: their folder or archive is gone, or the system cannot read from its disk.
     #[error("{}: {source}; images cannot be read any more: {}, then go on", shown(.path), remedy(.source))]
     Lost {
         /// One of the images, or the archive.
@@ -102,7 +103,7 @@ pub enum DataError {
         labelled: usize,
     },
 
-    /// More images were asked to be held out than there are to spare.
+    /// Holding out as many images as asked for would leave none.
     #[error("cannot hold out {held_out} of {images} images: at least one must be left to train on")]
     HoldoutTooLarge {
         /// Images to be held out.
@@ -155,21 +156,21 @@ impl DataError {
     }
 }
 
-/// What lets images be read again.
+/// What to do so that images can be read again.
 fn remedy(error: &io::Error) -> &'static str {
-    /// Of all Unix systems: too many files are open in all, or in the process.
+    /// The same on all Unix systems: too many files are open in the system, or in the process.
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
     match error.kind() {
         io::ErrorKind::NotFound => "bring back what has gone",
         _ if cfg!(unix) && matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) => {
-            "let more files be open (`ulimit -n`)"
+            "allow more open files (`ulimit -n`)"
         }
-        _ => "see to the disk or the network that they are on",
+        _ => "check the disk or the network that they are on",
     }
 }
 
-/// What is there instead of images.
+/// Describes the files that are there instead of images.
 fn others(left_out: &LeftOut) -> String {
     if let Some(broken) = left_out.broken.first() {
         return format!(" that can be read ({}: {})", broken.name, broken.reason);
@@ -189,7 +190,7 @@ pub(crate) fn shown(path: &Path) -> String {
     inert(&path.to_string_lossy())
 }
 
-/// Bytes as text that is inert: what is not UTF-8 is escaped too, so that names that differ stay apart.
+/// Bytes as text that is inert: invalid UTF-8 is escaped too, so that different names stay different.
 pub(crate) fn inert_bytes(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -199,8 +200,8 @@ pub(crate) fn inert_bytes(bytes: &[u8]) -> String {
     out
 }
 
-/// The name of an image: bytes as [`inert_bytes`] has them, and backslashes escaped too, so that what was escaped and
-/// what a file is called are told apart.
+/// The name of an image: as [`inert_bytes`], but with backslashes escaped too, so that an escape cannot be confused
+/// with part of a file name.
 pub(crate) fn name_of(bytes: &[u8]) -> String {
     if !bytes.contains(&b'\\') {
         return inert_bytes(bytes);

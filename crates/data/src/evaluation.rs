@@ -11,16 +11,16 @@ use crate::permutation::Order;
 /// At size <= 32 the whole image is resized, as the authors' code does for CIFAR: one that is not square is
 /// distorted there, unlike in training (spec of the views: `simclr_augment::central_crop`).
 ///
-/// In its batches `views` has shape (n, size, size, 3), where n = `indices.len()` is `batch` in all but the last
-/// one, which may be shorter. Broken images are passed over and listed in [`EvalLoader::skipped`].
+/// In a batch, `views` has shape (n, size, size, 3), where n = `indices.len()` is `batch` except in the last one, which
+/// may be shorter. Broken images are skipped and listed in [`EvalLoader::skipped`].
 #[derive(Debug)]
 pub struct EvalLoader {
     feed: Feed,
 }
 
 impl EvalLoader {
-    /// Starts reading `dataset` in batches of `batch` images. Whatever is wrong with the numbers is what the first
-    /// [`EvalLoader::next_batch`] returns.
+    /// Starts reading `dataset` in batches of `batch` images. Numbers out of range are reported by the first
+    /// [`EvalLoader::next_batch`].
     pub fn new(dataset: Arc<dyn Dataset>, size: u32, batch: usize, reading: Reading) -> Self {
         let feed = Feed::start(Job {
             dataset,
@@ -42,7 +42,7 @@ impl EvalLoader {
         self.feed.next()
     }
 
-    /// Gives the buffers of a used batch back.
+    /// Returns the buffers of a used batch for reuse.
     pub fn recycle(&self, batch: Batch) {
         self.feed.recycle(batch);
     }

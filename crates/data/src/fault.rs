@@ -1,4 +1,4 @@
-//! Errors of the system in reading images, told apart from what is wrong in these.
+//! Telling I/O errors of the system from errors in the images themselves.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -10,21 +10,21 @@ use crate::decode::MAX_FILE_BYTES;
 use crate::error::DataError;
 use crate::positioned::Cursor;
 
-/// That the system does not read an image.
+/// An image that the system cannot read.
 #[derive(Debug)]
 pub(crate) struct Unread {
-    /// The file that it is, or is in.
+    /// The file that is the image, or contains it.
     pub path: PathBuf,
-    /// What the system says.
+    /// The system's error.
     pub source: io::Error,
-    /// Whether that is so of everything in the file.
+    /// Whether nothing else in the file can be read either.
     pub whole: bool,
 }
 
-/// Why images cannot be read any more, where image `index` of `len` could not be; nothing where it is only that one.
-/// `known` is one that could be read, and `probe` reads one once more.
+/// Tells a single unreadable image, `index` of `len`, from a lost data set: probes some others, and `known`, which was
+/// readable. Returns the error if all fail. `probe` tries to read an image again.
 ///
-/// A bad sector costs one image, and a list may name many that were never there: some others are tried.
+/// A bad sector costs one image, and a list may name many that never existed.
 pub(crate) fn lost(
     (index, len): (usize, usize),
     known: Option<usize>,
@@ -41,13 +41,14 @@ pub(crate) fn lost(
 pub(crate) fn probe_file(path: PathBuf) -> Result<(), Unread> {
     let read = fs::metadata(&path).and_then(|found| match found.is_file() {
         true => drain(File::open(&path)?.take(MAX_FILE_BYTES)),
-        // A pipe would be waited for.
+        // Opening a pipe would wait for a writer.
         false => Ok(()),
     });
     read.map_err(|source| Unread { path, source, whole: false })
 }
 
-/// Reads the `len` bytes of `file` at `at` and drops them. That there are fewer is not the system's fault.
+/// Reads the `len` bytes of `file` at `at` and drops them. A file that is too short is not the system's fault, and no
+/// error.
 pub(crate) fn probe_range(file: &Arc<File>, at: u64, len: u64) -> io::Result<()> {
     let end = at.saturating_add(len.min(MAX_FILE_BYTES));
     match drain(Cursor::new(Arc::clone(file), at, end)) {
@@ -60,12 +61,12 @@ fn drain(mut from: impl Read) -> io::Result<()> {
     io::copy(&mut from, &mut io::sink()).map(drop)
 }
 
-/// The last error of the system on the way to what is read through others, which may keep no more of it than its text.
+/// The last I/O error of the system below a third-party reader, which may keep no more of it than its text.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fault(Arc<AtomicI32>);
 
 impl Fault {
-    /// Notes an error, if it is one of the system.
+    /// Notes an error if it comes from the system.
     pub fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
         result.inspect_err(|error| {
             let code = error.raw_os_error().filter(|_| error.kind() != io::ErrorKind::Interrupted);
@@ -73,12 +74,12 @@ impl Fault {
         })
     }
 
-    /// What was noted last.
+    /// The error noted last.
     pub fn get(&self) -> Option<io::Error> {
         Some(self.0.load(Ordering::Relaxed)).filter(|&code| code != 0).map(io::Error::from_raw_os_error)
     }
 
-    /// Forgets it.
+    /// Forgets the error.
     pub fn clear(&self) {
         self.0.store(0, Ordering::Relaxed);
     }
@@ -126,7 +127,7 @@ mod tests {
         assert!((0..9).all(|bad| lost((bad, 9), None, one(bad)).is_none()));
         assert!(lost((4, 9), Some(5), |_| Ok(())).is_none());
         assert!(lost((4, 9), None, |_| unread(EIO, false)).is_some());
-        // Of an archive that cannot be opened nothing can be read, whatever others can.
+        // Nothing can be read from an archive that cannot be opened, whatever other archives do.
         assert!(
             lost((4, 9), Some(5), |index| if index == 4 { unread(ENOENT, true) } else { Ok(()) }).is_some()
         );
@@ -144,7 +145,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn only_what_the_system_says_is_its_fault() {
-        // At its beginning nothing is mapped.
+        // Nothing is mapped at address 0.
         let bad = Arc::new(File::open("/proc/self/mem").unwrap());
         assert_eq!(probe_range(&bad, 0, 9).unwrap_err().raw_os_error(), Some(EIO));
         let file = Arc::new(File::open("Cargo.toml").unwrap());

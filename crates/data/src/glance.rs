@@ -1,4 +1,4 @@
-//! Whether anything can be learnt from images, as far as a few of them tell.
+//! A quick look at a few images, to see whether anything can be learnt from the data set.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use crate::dataset::Dataset;
 use crate::sample::{LOOKED_AT, look};
 use crate::tones::{Tones, Values};
 
-/// Images that are looked at where each costs more than itself, such as a block of an archive.
+/// The number of images looked at where each costs more than itself, such as a block of an archive.
 const FEW: usize = 4;
 
 /// What a few images, spread evenly over a data set, are like.
@@ -17,12 +17,12 @@ pub struct Glance {
     pub images: usize,
     /// How many of them have the same pixels as one looked at before.
     pub superfluous: usize,
-    /// Their values, as far as the window acts on them.
+    /// The values of those that the window acts on.
     pub tones: Tones,
 }
 
 impl Glance {
-    /// Looks at up to 16 images, or 4 where each costs more than itself. The same images for the same data set.
+    /// Looks at up to 16 images, or 4 where each costs more than itself; always the same ones for the same data set.
     pub fn at(dataset: &dyn Dataset) -> Glance {
         let (mut prints, mut glance) = (HashSet::new(), Glance::default());
         let count = if dataset.locality().is_free() { LOOKED_AT } else { FEW };

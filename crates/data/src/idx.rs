@@ -2,7 +2,7 @@
 //!
 //! Big-endian: two zero bytes, the element type (8 = unsigned byte), the number of dimensions, each dimension as 32
 //! bits, then the elements. Images have dimensions (n, height, width), grey, or (n, height, width, 3); labels have (n).
-//! The files are held in memory whole: 55 MB for the 70,000 images of MNIST.
+//! Whole files are held in memory: 55 MB for the 70,000 images of MNIST.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ pub(crate) struct Images {
     width: u32,
     height: u32,
     channels: usize,
-    /// For grey ones.
+    /// Applies to grey images only.
     window: Window,
 }
 
@@ -88,7 +88,7 @@ impl Images {
     }
 }
 
-/// Gives both parts the classes of the one that has more, so that a label means the same in each.
+/// Gives both parts the classes of the part with more, so that a label means the same in each.
 pub(crate) fn share_classes(one: &mut Binary<Images>, other: &mut Binary<Images>) {
     match one.classes.len() < other.classes.len() {
         true => one.classes.clone_from(&other.classes),
@@ -102,7 +102,7 @@ fn load_labels(path: &Path, images: usize) -> Result<Vec<u8>, DataError> {
     if idx.dims != [images] {
         return Err(DataError::malformed(
             path,
-            format!("holds {:?} labels for {images} images; one each would be right", idx.dims),
+            format!("holds {:?} labels for {images} images; expected one per image", idx.dims),
         ));
     }
     file.drain(..idx.data.start);
@@ -117,7 +117,7 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// `images` with the label file named like it, where that exists.
+    /// Pairs `images` with the label file of the corresponding name, if it exists.
     pub(crate) fn of(images: PathBuf) -> Self {
         let name = images.file_name().and_then(|n| n.to_str()).unwrap_or("");
         let labels = images.with_file_name(name.replace("images", "labels").replace("idx3", "idx1"));
@@ -125,7 +125,7 @@ impl Pair {
         Self { images, labels }
     }
 
-    /// Loads both. `part` ("train", "test") is how the images are named.
+    /// Loads both. `part` ("train" or "test") is used to name the images.
     ///
     /// # Errors
     /// [`DataError::Malformed`] if a file is cut short or the two do not belong together.
@@ -153,7 +153,7 @@ pub(crate) fn is_images(file: &Path) -> bool {
     read.is_ok() && matches!(magic, [0, 0, 8, 3 | 4])
 }
 
-/// A folder of more entries than this is no folder of IDX files: a million images are not looked through for some.
+/// How many entries of a folder are looked at: a folder of a million images is not searched for IDX files.
 const LOOKED_AT: usize = 20_000;
 
 /// Looks for IDX files directly in `folder`: (training, test). `None` if there are none.
@@ -170,7 +170,7 @@ pub(crate) fn find(folder: &Path) -> Result<Option<(Pair, Option<Pair>)>, DataEr
             continue;
         }
         if name.ends_with(".gz") {
-            // Beside the unpacked file it does no harm.
+            // A compressed file beside the unpacked one does no harm.
             if !path.with_extension("").is_file() {
                 return Err(DataError::malformed(&path, "is compressed; unpack it first (gunzip)"));
             }

@@ -34,8 +34,7 @@ use crate::error::DataError;
 /// # }
 /// ```
 ///
-/// Images that are made or fetched when they are asked for are a [`Dataset`] of their own; of its functions five have
-/// to be there:
+/// For images that are made or fetched on demand, implement [`Dataset`]; five of its functions are required:
 ///
 /// ```
 /// use simclr_data::{DataError, Dataset, DecodeOptions, DecodeScratch, Decoded, Region, decode_bytes};
@@ -76,28 +75,28 @@ use crate::error::DataError;
 #[derive(Clone)]
 pub struct InMemory {
     images: Vec<(u32, u32, Vec<u8>)>,
-    /// One an image, or none.
+    /// One per image, or empty.
     labels: Vec<Option<u32>>,
     classes: Vec<String>,
 }
 
 impl InMemory {
-    /// `images`, each its width and height in pixels, both at least 1, and `height * width * 3` bytes: 8-bit RGB,
-    /// rows from the top, interleaved. They are called "image 0" and so on.
+    /// Takes `images`, each its width and height in pixels, both at least 1, and `height * width * 3` bytes: 8-bit RGB,
+    /// rows from the top, interleaved. They are named "image 0" and so on.
     ///
     /// # Errors
-    /// [`DataError::Image`] for the first that has no pixels, or another number of bytes.
+    /// [`DataError::Image`] for the first image that has no pixels, or the wrong number of bytes.
     pub fn new(images: Vec<(u32, u32, Vec<u8>)>) -> Result<Self, DataError> {
         let all = Self { images, labels: Vec::new(), classes: Vec::new() };
         (0..all.images.len()).try_for_each(|index| all.image(index).map(drop))?;
         Ok(all)
     }
 
-    /// The same with a label, or `None`, for each image, and the names of the classes in the order of the labels.
+    /// Adds a label, or `None`, for each image, and the names of the classes in the order of the labels.
     ///
     /// # Errors
-    /// [`DataError::Setting`] for fewer or more labels than there are images, and for a label that is none of the
-    /// classes'.
+    /// [`DataError::Setting`] if there are fewer or more labels than images, or a label is not below the number of
+    /// classes.
     pub fn with_labels<L: Into<Option<u32>>>(
         self,
         labels: Vec<L>,
@@ -107,7 +106,7 @@ impl InMemory {
         let labels: Vec<Option<u32>> = labels.into_iter().map(Into::into).collect();
         if labels.len() != self.images.len() {
             return wrong(format!(
-                "{} for {} images; one each would be right",
+                "{} for {} images; expected one per image",
                 labels.len(),
                 self.images.len()
             ));
@@ -178,7 +177,7 @@ mod tests {
         let classes = || vec!["a".to_owned(), "b".to_owned()];
         assert_eq!(
             message(two().with_labels(vec![0], classes())),
-            "labels: 1 for 2 images; one each would be right"
+            "labels: 1 for 2 images; expected one per image"
         );
         assert_eq!(
             message(two().with_labels(vec![0, 2], classes())),

@@ -1,10 +1,10 @@
-//! What was found in folders and archives, kept in a file so that it need not be found again.
+//! A file of what was found in folders and archives, so that they need not be searched again.
 //!
-//! A folder is as it was if no folder below it has changed since: adding, removing or renaming a file changes the
-//! folder that it lies in. What was left out because a link led nowhere or something could not be read may be there
-//! without such a change, so a listing with such things is not kept. An archive is as it was if its size and its times
-//! are: a copy over it may keep the time at which it was last written, not that at which it was changed. The file
-//! carries a checksum; what is damaged or of another version counts as absent.
+//! A folder counts as unchanged if no folder below it has changed since: adding, removing or renaming a file changes
+//! the folder that it lies in. A dangling link or something unreadable may become readable without such a change, so a
+//! listing with such things is not kept. An archive counts as unchanged if its size and times are the same: a file
+//! copied over it may keep the modification time, but not the change time. The index carries a checksum; a damaged one,
+//! or one of another version, counts as absent.
 
 use std::fs;
 use std::io;
@@ -18,22 +18,22 @@ use crate::names::{Names, Paths, bytes_of, os_name};
 use crate::temporary::temporary_of;
 
 const MAGIC: &[u8] = b"simclr index 5\n";
-/// A folder that changed so shortly before it was listed, in nanoseconds, may have changed again within the same
-/// tick of its clock.
+/// In nanoseconds: a folder that changed this shortly before it was listed may have changed again within the same tick
+/// of its clock.
 const TICK: u64 = 2_000_000_000;
 
 /// The image files of an archive, in its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Members {
     pub names: Names,
-    /// Where the bytes of each begin, in the archive as it is once decompressed.
+    /// The offset of each in the decompressed archive.
     pub offsets: Vec<u64>,
-    /// How many there are.
+    /// The length of each in bytes.
     pub lens: Vec<u64>,
     /// Their labels, `NO_LABEL` for those without; empty if none has one.
     pub labels: Vec<u32>,
     pub left_out: LeftOut,
-    /// What is wrong with the archive where its end is missing or damaged.
+    /// What is wrong with the archive, if it is cut short or damaged.
     pub broken: Option<String>,
 }
 
@@ -44,7 +44,7 @@ enum Entry {
         listed: u64,
         listing: Arc<Listing>,
     },
-    /// With the times at which it was last written and changed.
+    /// `times` are those at which it was last modified and changed.
     Archive {
         path: PathBuf,
         len: u64,
@@ -57,28 +57,28 @@ enum Entry {
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     entries: Vec<Entry>,
-    /// Whether it holds more than the file that it came from.
+    /// Whether it has changed since it was loaded.
     grown: bool,
 }
 
 impl Index {
-    /// Reads an index; an empty one if there is no file, or none that can be trusted.
+    /// Reads an index; returns an empty one if there is no file, or it cannot be trusted.
     pub fn load(file: &Path) -> Self {
         let entries = fs::read(file).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
         Self { entries, grown: false }
     }
 
-    /// Writes the index, if it has grown since it was loaded, to a temporary file that then takes the place of `file`.
+    /// Writes the index, if it has changed since it was loaded, to a temporary file that then replaces `file`.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// Any I/O error of the system.
     pub fn save(&mut self, file: &Path) -> io::Result<()> {
         if !self.grown {
             return Ok(());
         }
         let temporary = temporary_of(file);
         let put = fs::write(&temporary, encode(&self.entries)).and_then(|()| fs::rename(&temporary, file));
-        // The error that is told is the first.
+        // The first error is the one to return.
         put.inspect_err(|_| _ = fs::remove_file(&temporary))?;
         self.grown = false;
         Ok(())
@@ -103,7 +103,7 @@ impl Index {
         Ok(listing)
     }
 
-    /// The members of an archive, from the index if it is as it was, else as `scan` finds them.
+    /// The members of an archive, from the index if it is unchanged, else as `scan` finds them.
     pub(crate) fn members(
         &mut self,
         path: &Path,
@@ -141,7 +141,8 @@ fn is_fresh(root: &Path, listed: u64, listing: &Listing) -> bool {
     })
 }
 
-/// When a file was last written, and changed in any way where the system tells that, in nanoseconds since 1970.
+/// When a file was last modified, and when it was changed in any way if the system records that, in nanoseconds since
+/// 1970.
 fn times(metadata: &fs::Metadata) -> [u64; 2] {
     #[cfg(unix)]
     let changed = {
@@ -273,7 +274,8 @@ impl Writer {
         self.names(&paths.files);
     }
 
-    /// A listing with something broken is not kept, what is wrong with an archive is beside this, and parts come later.
+    /// Leaves out the other fields: listings with something broken are not kept, an archive's fault is stored in
+    /// `Members`, and parts are worked out later.
     fn left_out(&mut self, left_out: &LeftOut) {
         self.number(left_out.count as u64);
         self.number(left_out.files.len() as u64);
@@ -284,7 +286,8 @@ impl Writer {
     }
 }
 
-/// Reads what [`Writer`] wrote; `None` where the bytes are something else. Memory is taken only for what is there.
+/// Reads what [`Writer`] wrote; `None` if the bytes are something else. Memory is allocated only for data that are
+/// there.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -345,7 +348,7 @@ impl<'a> Reader<'a> {
         for _ in 0..self.number()? {
             files.push(LeftOutFile { name: self.text()?, reason: self.text()? });
         }
-        // More than are remembered could not be joined with others.
+        // `LeftOut::extend` relies on there being no more than `REMEMBERED`.
         (files.len() <= count.min(crate::listing::REMEMBERED)).then_some(LeftOut {
             count,
             files,
@@ -405,7 +408,7 @@ mod tests {
             damaged[at] ^= 0x41;
             assert!(decode(&damaged).is_none(), "byte {at}");
             assert!(decode(&bytes[..at]).is_none(), "cut at {at}");
-            // Behind a checksum that is right again it may mean something else, but never a panic.
+            // With its checksum corrected it may mean something else, but must never panic.
             let checked = damaged.len() - 4;
             let checksum = crc32c::crc32c(&damaged[..checked]);
             damaged[checked..].copy_from_slice(&checksum.to_le_bytes());
@@ -422,7 +425,7 @@ mod tests {
         fs::write(root.join("deep/a.jpg"), "").unwrap();
         let mut index = Index::default();
         assert_eq!(index.listing(&root).unwrap().images.len(), 1);
-        // As if it had been listed a while later: what changed just now is not trusted.
+        // Pretends that it was listed a while later, as a folder that changed just now is not trusted.
         let later = |index: &mut Index| {
             if let Entry::Folder { listed, .. } = &mut index.entries[0] {
                 *listed += 2 * TICK;

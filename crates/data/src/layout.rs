@@ -1,14 +1,14 @@
-//! What the folders that images lie in mean: classes, and parts to train and to test on.
+//! Deriving classes, and parts to train and to test on, from the folders that images lie in.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::error::inert_bytes;
 use crate::loader::NO_LABEL;
 
-/// Names of the training and the test part, in the order of preference.
+/// Names of the training and the test part, in order of preference.
 pub(crate) const TRAIN_NAMES: [&str; 2] = ["train", "training"];
 pub(crate) const TEST_NAMES: [&str; 6] = ["test", "testing", "val", "validation", "valid", "dev"];
-/// Names of a folder beside these whose images have no labels and are to pretrain on.
+/// Names of a folder beside these, whose images have no labels and are to pretrain on.
 const UNLABELLED_NAMES: [&str; 2] = ["unlabelled", "unlabeled"];
 
 /// Classes, and a label for each image.
@@ -22,10 +22,9 @@ pub(crate) struct Classes {
 
 /// The classes of images that lie in `folders` (one for each image, relative, components separated by `/`).
 ///
-/// They are labelled if at least two folders of the first level hold images at any depth, at least one of them more
-/// than one image: then the class of an image is the folder of the first level that it lies in. Where images lie beside
-/// these folders, two of them must hold images directly. Otherwise (one folder per image, a single folder) they are
-/// not.
+/// They are labelled if at least two top-level folders hold images at any depth, at least one of them more than one
+/// image: then the class of an image is its top-level folder. Where images lie beside these folders, two of them must
+/// hold images directly. Otherwise (one folder per image, a single folder) they are not labelled.
 pub(crate) fn classes<'a>(folders: impl Iterator<Item = &'a [u8]> + Clone) -> Classes {
     let counts = count(folders.clone());
     let any_beside = folders.clone().any(<[u8]>::is_empty);
@@ -42,14 +41,14 @@ pub(crate) fn classes<'a>(folders: impl Iterator<Item = &'a [u8]> + Clone) -> Cl
     }
 }
 
-/// Images in a folder.
+/// The number of images in a folder.
 #[derive(Default)]
 struct Counts {
     directly: usize,
     in_all: usize,
 }
 
-/// The images in each folder of the first level.
+/// Counts the images in each top-level folder.
 fn count<'a>(folders: impl Iterator<Item = &'a [u8]>) -> BTreeMap<&'a [u8], Counts> {
     let mut counts: BTreeMap<&[u8], Counts> = BTreeMap::new();
     for folder in folders.filter(|folder| !folder.is_empty()) {
@@ -61,15 +60,15 @@ fn count<'a>(folders: impl Iterator<Item = &'a [u8]>) -> BTreeMap<&'a [u8], Coun
     counts
 }
 
-/// The classes of a part to test on that does not tell them by itself, having one image of each or only one of those in
-/// `names`, those of the part to train on; `None` where another folder holds some of its images.
+/// The classes of a test part that does not tell them by itself, as it has one image of each class or a single class:
+/// its folders are matched with `names`, the classes of the training part. `None` if an image lies in another folder.
 fn known_classes<'a>(
     folders: impl Iterator<Item = &'a [u8]>,
     names: &[String],
     root: Root,
 ) -> Option<Classes> {
     let number: HashMap<&str, u32> = names.iter().map(String::as_str).zip(0..).collect();
-    // The folder that holds all others may be above the one class that there is.
+    // With `Root::Common`, a folder that holds everything may lie above the only class.
     let depth = if root == Root::Given { 1 } else { usize::MAX };
     let label = |folder: &[u8]| match folder {
         [] => Some(NO_LABEL),
@@ -94,8 +93,8 @@ pub(crate) fn folder_of(path: &[u8]) -> &[u8] {
     path.iter().rposition(|&byte| byte == b'/').map_or(b"", |slash| &path[..slash])
 }
 
-/// The length of what all `folders` begin with, whole components only: archives often hold one folder that holds
-/// all else.
+/// The length of the common prefix of all `folders`, in whole components: archives often hold one folder that holds all
+/// else.
 pub(crate) fn common_root<'a>(mut folders: impl Iterator<Item = &'a [u8]>) -> usize {
     let Some(first) = folders.next() else { return 0 };
     let mut common = first.len();
@@ -110,16 +109,16 @@ pub(crate) fn common_root<'a>(mut folders: impl Iterator<Item = &'a [u8]>) -> us
     common
 }
 
-/// A path behind its first `root` bytes and the `/` that follows.
+/// A path after its first `root` bytes and the `/` that follows.
 pub(crate) fn below(path: &[u8], root: usize) -> &[u8] {
     path[root..].strip_prefix(b"/").unwrap_or(&path[root..])
 }
 
-/// The part of a data set that something belongs to.
+/// A part of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Split {
     Train,
-    /// The number is the place of its name in [`TEST_NAMES`].
+    /// The number is the index of its name in [`TEST_NAMES`].
     Test(usize),
 }
 
@@ -136,8 +135,8 @@ pub(crate) fn split_of_path(path: &str) -> Option<Split> {
     path.rsplit('/').find_map(|part| part.split(|c: char| !c.is_ascii_alphabetic()).find_map(split_named))
 }
 
-/// Which of several parts to test on is used: the first that has labels, if the training images have some, else the
-/// first. ImageNet's `test/` has none, its `val/` has.
+/// Which of several test parts is used: the first that has labels, if the training images have some, else the first.
+/// ImageNet's `test/` has no labels, its `val/` has.
 pub(crate) fn preferred_test(train_is_labelled: bool, labelled: impl IntoIterator<Item = bool>) -> usize {
     let first = labelled.into_iter().position(|labelled| labelled);
     first.filter(|_| train_is_labelled).unwrap_or(0)
@@ -148,7 +147,7 @@ pub(crate) fn preferred_test(train_is_labelled: bool, labelled: impl IntoIterato
 pub(crate) struct Arranged {
     /// The images, ascending.
     pub chosen: Vec<u32>,
-    /// The classes of those.
+    /// The classes of these images.
     pub classes: Classes,
 }
 
@@ -179,12 +178,12 @@ impl Root {
     }
 }
 
-/// Parts and classes of images that lie in `folders` (one for each image): `train/`, `test/` (or `val/`) and
-/// `unlabelled/` below the root are parts, folders below the first two classes. The images beside the parts are left
-/// out; those beside the classes have no label.
+/// Finds the parts and classes of images that lie in `folders` (one for each image): `train/`, `test/` (or `val/`) and
+/// `unlabelled/` below the root are parts, and folders below the first two are classes. Images beside the parts are
+/// left out; images beside the classes have no label.
 ///
-/// A folder called `train` among others of which none is called like another part is one of them, maybe a class; unless
-/// there are classes in it, and the others do not hold images directly, as those of classes do.
+/// If no other folder is named like a part, a folder called `train` is an ordinary folder, perhaps a class; unless it
+/// contains classes and the others do not hold images directly, as class folders do.
 pub(crate) fn arrange(folders: &[&[u8]], root: Root) -> Arrangement {
     let start = root.len(folders.iter().copied());
     let inside = |image: u32| below(folders[image as usize], start);
@@ -262,7 +261,7 @@ mod tests {
         let test = test.unwrap();
         assert_eq!((&train.chosen[..], &train.classes.labels[..]), (&[0, 1, 2][..], &[0, 1, 1][..]));
         assert_eq!((&test.chosen[..], &test.classes.labels[..]), (&[3, 4, 5][..], &[1, 1, 0][..]));
-        // A part to test on with one class, with one image of each, with another folder, with none.
+        // Test parts with one class, with one image of each class, with another folder, and with no folder.
         let of = |tests: &[&str]| {
             let train = ["train/a", "train/b", "train/b"];
             let folders: Vec<&[u8]> = train.iter().chain(tests).map(|folder| folder.as_bytes()).collect();

@@ -2,9 +2,9 @@
 //!
 //! [`open`] recognises what a path holds, a [`Loader`] turns a data set into batches of augmented views, and an
 //! [`EvalLoader`] into central crops in order. The batches are a function of (data set, seed, place), whatever the
-//! number of threads. An [`Opener`] opens several paths as one, says how images are decoded, and keeps what it
-//! found; a [`survey`] reads every image once and tells what there is; [`copies`] finds images that are there more
-//! than once. Images that a program already has are an [`InMemory`].
+//! number of threads. An [`Opener`] opens several paths as one, sets how images are decoded, and keeps an index of what
+//! it found; [`survey`] reads every image once and summarises the data set; [`copies`] finds images that occur more
+//! than once. [`InMemory`] is a data set of images that a program already holds.
 //!
 //! A folder to batches:
 //!

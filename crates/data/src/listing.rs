@@ -9,33 +9,32 @@ use crate::decode::{Format, MAGIC_BYTES, READ};
 use crate::error::{DataError, name_of};
 use crate::names::{Names, Paths, bytes_of, extension, os_name};
 
-/// Extensions taken for images without opening the file: a million files must not be opened to be listed. What is in
-/// them is decided by their first bytes when they are read.
+/// Extensions taken for images without opening the file, so that listing a million files does not open them. When they
+/// are read, their first bytes decide.
 const IMAGE_EXTENSIONS: [&str; 16] = [
     "jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "tif", "tiff", "gif", "pbm", "pgm", "ppm",
     "pnm", "pam",
 ];
 
-/// Extensions of what usually lies beside images, left out without opening the file.
+/// Extensions of files that usually lie beside images, left out without opening them.
 const OTHER_EXTENSIONS: [&str; 20] = [
     "txt", "csv", "tsv", "json", "jsonl", "xml", "yaml", "yml", "toml", "md", "html", "pdf", "npy", "xmp",
     "aae", "mp4", "mov", "avi", "gz", "zst",
 ];
 
-/// Extensions of what cameras store before they make an image of it. Many of these files are TIFFs, whose first page is
-/// a small preview.
+/// Extensions of raw files from cameras. Many are TIFFs whose first page is only a small preview.
 const RAW_EXTENSIONS: [&str; 20] = [
     "3fr", "arw", "cr2", "cr3", "crw", "dcr", "dng", "iiq", "kdc", "mrw", "nef", "nrw", "orf", "pef", "raf",
     "rw2", "rwl", "sr2", "srw", "x3f",
 ];
 
-/// Why a file in which there is nothing yet is left out.
+/// The reason why an empty file is left out. It may be filled later.
 const EMPTY: &str = "the file is empty";
 
-/// How many left-out files are remembered by name.
+/// The most left-out files whose names are kept.
 pub(crate) const REMEMBERED: usize = 1000;
 
-/// A file among the images that is not read.
+/// A file among the images that is not used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOutFile {
     /// Its path within the data set, control characters escaped.
@@ -44,19 +43,19 @@ pub struct LeftOutFile {
     pub reason: String,
 }
 
-/// What lies among the images and is not read. Hidden files are not counted.
+/// The files among the images that are not used. Hidden files are not counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeftOut {
-    /// How many files there are that are of no use here.
+    /// The number of files that are not used.
     pub count: usize,
     /// The first thousand of them.
     pub files: Vec<LeftOutFile>,
-    /// How many of them are images that lie in none of the parts that are used.
+    /// How many of them are images outside the parts that are used.
     pub images: usize,
-    /// What may hold images and cannot be read: folders, links that lead nowhere, archives from where they are cut
-    /// short. It is not among the others.
+    /// Things that may hold images but cannot be read: folders, dangling links, the rest of archives that are cut
+    /// short. They are not among `files`.
     pub broken: Vec<LeftOutFile>,
-    /// What else was found and not understood, in sentences.
+    /// Notes, in sentences, on anything else that was found and not understood.
     pub notes: Vec<String>,
 }
 
@@ -96,13 +95,13 @@ pub(crate) struct Stamp {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Listing {
     pub images: Paths,
-    /// Files that may hold many images. They count as left out as well.
+    /// Files that may hold many images. They also count as left out.
     pub archives: Paths,
     pub left_out: LeftOut,
-    /// Every folder that was looked into, and every file that was empty.
+    /// Every folder that was read, and every empty file.
     pub stamps: Vec<Stamp>,
-    /// Whether something may be read the next time without any folder's changing: a link led nowhere, a folder or a
-    /// file could not be read. Such a listing holds once.
+    /// Whether something may become readable without any folder changing: a link was dangling, or a folder or a file
+    /// could not be read. Such a listing must not be kept.
     pub passing: bool,
 }
 
@@ -124,7 +123,7 @@ pub(crate) fn list(root: &Path) -> Result<Listing, DataError> {
 struct Walk<'r> {
     root: &'r Path,
     listing: Listing,
-    /// The real paths of the folders that the walk is in, to notice links that lead back.
+    /// The real paths of the folders that the walk is in, to notice links that lead back to them.
     inside: Vec<PathBuf>,
 }
 
@@ -140,7 +139,7 @@ impl Walk<'_> {
     /// Lists one folder: its files and sub-folders in the order of their names, which is the order of whole paths.
     fn folder(&mut self, relative: &[u8], real: PathBuf) -> std::io::Result<()> {
         let path = self.root.join(os_name(relative));
-        // Before reading: what changes meanwhile must show later.
+        // Taken before reading, so that a change meanwhile shows up later.
         let changed = changed(&path)?;
         let (mut names, mut kinds) = (Names::default(), Vec::new());
         for entry in fs::read_dir(&path)? {
@@ -210,7 +209,7 @@ impl Walk<'_> {
                 Ok(Ok(())) => self.listing.images.push(number, name),
                 Ok(Err(reason)) => {
                     if reason == EMPTY {
-                        // Its folder does not change when it is filled.
+                        // Filling it does not change its folder.
                         let changed = changed(&path()).unwrap_or(0);
                         self.listing.stamps.push(Stamp { path: relative.clone(), changed });
                     }
@@ -222,8 +221,8 @@ impl Walk<'_> {
         }
     }
 
-    /// A link whose target cannot be had. By its name it may be an image, which is broken like others, or a file that
-    /// is not read anyway.
+    /// Handles a link whose target cannot be read. By its name it may be an image, which then is a broken one, or a
+    /// file that is not used anyway.
     fn broken_link(&mut self, folder: &[u8], number: u32, name: &[u8], error: &std::io::Error) {
         self.listing.passing = true;
         match kind_by_name(name) {
@@ -236,7 +235,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Notes what may be read the next time, while its folder stays as it is.
+    /// Notes something unreadable that may become readable without its folder changing.
     fn broken(&mut self, folder: &[u8], name: &[u8], reason: &str) {
         self.listing.passing = true;
         self.listing.left_out.push_broken(name_of(&join(folder, name)), reason);
@@ -281,7 +280,7 @@ pub(crate) fn is_archive_name(name: &[u8]) -> bool {
         })
 }
 
-/// Whether a file is an image by its name, or else why not; nothing where the name does not tell.
+/// Whether a file is an image by its name, or else why not; `None` if the name does not tell.
 fn kind_by_name(name: &[u8]) -> Option<Result<(), String>> {
     let extension = extension(name);
     if is_image_name(name) {
@@ -295,7 +294,7 @@ fn kind_by_name(name: &[u8]) -> Option<Result<(), String>> {
         .then(|| Err(format!("camera raw (.{}) is not read; convert it to JPEG or TIFF", lower())))
 }
 
-/// Whether a file is an image by its name or its first bytes, or else why not; an error if these cannot be had.
+/// Whether a file is an image by its name or its first bytes, or else why not; an error if the bytes cannot be read.
 fn looks_like_image(name: &[u8], path: impl Fn() -> PathBuf) -> std::io::Result<Result<(), String>> {
     if let Some(told) = kind_by_name(name) {
         return Ok(told);

@@ -1,10 +1,10 @@
-//! Which images are best read together, and orders that keep them together.
+//! Which images are best read together, and epoch orders that keep them together.
 //!
-//! A file of a folder can be read by itself. What lies in a compressed archive or in a Parquet file is read a block
-//! at a time, and the blocks of one strand (a shard, a row group) one after another. An epoch's order of such
-//! images therefore shuffles the strands, reads four at once, and shuffles the images within windows of 16 blocks;
-//! memory holds the blocks of about two windows. The order is a function of (seed, epoch) and of how the images
-//! lie, like every other.
+//! A file in a folder can be read by itself. Images in a compressed archive or in a Parquet file are read a block at a
+//! time, and the blocks of one strand (a shard, a row group) one after another. An epoch's order of such images
+//! therefore shuffles the strands, reads four at once, and shuffles the images within windows of 16 blocks; memory
+//! holds the blocks of about two windows. The order is a function of (seed, epoch) and of how the images lie, like
+//! every other.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use simclr_augment::Stream;
 
 use crate::permutation::{ORDER, shuffle};
 
-/// About how many bytes of files make a block.
+/// The approximate number of bytes of files in a block.
 pub(crate) const BLOCK_BYTES: u64 = 8 << 20;
-/// Blocks whose images are shuffled together.
+/// The number of blocks whose images are shuffled together.
 pub(crate) const WINDOW: usize = 16;
-/// Strands that are read at once.
+/// The number of strands that are read at the same time.
 const OPEN: usize = 4;
-/// Stands for the number of a part in the stream that mixes parts.
+/// Replaces the number of a part in the key of the stream that mixes parts.
 const MIX: u64 = u64::MAX;
 
-/// How the images of a data set lie. Made by data sets, kept by those that wrap others.
+/// How the images of a data set are laid out in storage. Data sets that wrap others pass on their layout.
 #[derive(Clone, Debug, Default)]
 pub struct Locality {
     parts: Vec<Part>,
@@ -65,8 +65,8 @@ impl Blocks {
         self.strands[strand] as usize..end
     }
 
-    /// Those of `chosen` images (ascending) that lie in each block, numbered by their place in `chosen`; empty
-    /// blocks are dropped.
+    /// Restricts the blocks to the `chosen` images (ascending), numbered by their place in `chosen`; empty blocks are
+    /// dropped.
     fn restrict(&self, chosen: &[u32]) -> Self {
         let mut restricted = Self { len: chosen.len() as u32, ..Self::default() };
         let mut last = None;
@@ -132,9 +132,9 @@ impl Locality {
         self.parts.iter().all(|part| part.blocks.is_none())
     }
 
-    /// How `chosen` of the images lie, numbered by their place in `chosen`.
+    /// The layout of the `chosen` images, numbered by their place in `chosen`.
     pub(crate) fn restrict(&self, chosen: &[u32]) -> Self {
-        // In no order, blocks mean nothing.
+        // Blocks mean nothing if the images are in no order.
         if self.is_free() || !chosen.is_sorted() {
             return Self::free(chosen.len());
         }
@@ -178,7 +178,7 @@ impl Locality {
         }
     }
 
-    /// `count` images to set apart, ascending: any, or those of whole blocks where images are read in blocks.
+    /// Draws `count` images to hold out, ascending: single images, or whole blocks where images are read in blocks.
     pub(crate) fn draw(&self, count: usize, stream: &mut Stream) -> Vec<u32> {
         let images: u32 = self.parts.iter().map(|part| part.len).sum();
         let mut drawn: Vec<u32>;
@@ -209,7 +209,8 @@ impl Locality {
     }
 }
 
-/// Several orders as one: each keeps its own, and at every place each is as likely as it has images left.
+/// Merges several orders, keeping each: at every place, the probability of each is proportional to the images it has
+/// left.
 fn mixed(orders: &[Vec<u32>], stream: &mut Stream) -> Vec<u32> {
     let mut rests: Vec<std::slice::Iter<u32>> = orders.iter().map(|order| order.iter()).collect();
     let mut left: u32 = orders.iter().map(|order| order.len() as u32).sum();
@@ -269,7 +270,7 @@ mod tests {
             here.sort_unstable();
             here.dedup();
             assert!(here.len() <= WINDOW);
-            // What comes before a block in its strand has been or is being read.
+            // Earlier blocks of the same strand have been read, or are in this window.
             for &block in &here {
                 let first = blocks.blocks_of(blocks.strand_of(block)).start;
                 assert!((first..block).all(|before| seen.contains(&before) || here.contains(&before)));

@@ -1,9 +1,9 @@
-//! Very many names in little memory.
+//! Storing very many names in little memory.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-/// Byte strings one after another in one buffer: 8 bytes each beside their own.
+/// Byte strings one after another in one buffer, with an overhead of 8 bytes each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Names {
     bytes: Vec<u8>,
@@ -35,10 +35,10 @@ impl Names {
     }
 }
 
-/// Paths relative to a root: the name of each folder is held once.
+/// Paths relative to a root; the name of each folder is stored once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Paths {
-    /// The folders, "" the root itself, components separated by `/`.
+    /// The folders, components separated by `/`; "" is the root itself.
     pub folders: Names,
     /// The folder of each file.
     pub folder_of: Vec<u32>,
@@ -71,7 +71,7 @@ impl Paths {
     }
 }
 
-/// A name of the operating system as bytes; `None` for one that has no such form here.
+/// A file name as bytes; `None` if the system gives it no such form.
 pub(crate) fn bytes_of(name: &OsStr) -> Option<&[u8]> {
     #[cfg(unix)]
     return Some(std::os::unix::ffi::OsStrExt::as_bytes(name));

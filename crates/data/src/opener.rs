@@ -1,4 +1,4 @@
-//! Recognising what paths hold, with what was found in them before.
+//! Recognising what paths hold, with the help of an index of what was found before.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -246,7 +246,7 @@ fn several(sources: Vec<(String, Source)>) -> Source {
     let mut left_out = LeftOut::default();
     for (path, source) in &sources {
         let mut own = source.left_out.clone();
-        // Archives that are given themselves go by the path of one of them, and lie beside it.
+        // Archives given directly go by the path of one of them; the names in `broken` are relative to its folder.
         let place = Path::new(path);
         let beside =
             place.parent().filter(|_| !place.is_dir()).map(|parent| parent.join("").display().to_string());
@@ -272,7 +272,7 @@ fn open_stl10(files: &stl10::Files, options: DecodeOptions) -> Result<Source, Da
     let train = files.train.as_ref().map(|path| open(path, "train")).transpose()?;
     let test = files.test.as_ref().map(|path| open(path, "test")).transpose()?;
     let unlabelled = files.unlabelled.as_ref().map(|path| open(path, "unlabelled")).transpose()?;
-    // Whatever is there comes first.
+    // The first part that exists serves as the training part.
     let (train, test, unlabelled) = match (train, test, unlabelled) {
         (Some(train), test, unlabelled) => (train, test, unlabelled),
         (None, test, Some(unlabelled)) => (unlabelled, test, None),

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-/// The most paths that a pattern may stand for.
+/// The most paths that a pattern may expand to.
 const MOST: usize = 100_000;
 
-/// The paths that `path` stands for: itself where it exists or holds no braces.
+/// Expands a pattern: `path` itself if it exists or has no braces.
 ///
 /// # Errors
-/// What is wrong with the pattern.
+/// A sentence saying what is wrong with the pattern.
 pub(crate) fn expand(path: &Path) -> Result<Vec<PathBuf>, String> {
     match path.to_str() {
         Some(text) if text.contains('{') && !path.exists() => {
@@ -17,15 +17,15 @@ pub(crate) fn expand(path: &Path) -> Result<Vec<PathBuf>, String> {
             Ok(paths.into_iter().map(PathBuf::from).collect())
         }
         Some(text) if text.contains(['*', '?']) && !path.exists() => {
-            Err("no such file; * and ? are for the shell, which spreads them where they are not quoted; a \
-                 pattern is written as {000..146}"
+            Err("no such file; * and ? are expanded by the shell, unless quoted; write a \
+                 pattern as {000..146}"
                 .to_owned())
         }
         _ => Ok(vec![path.to_owned()]),
     }
 }
 
-/// Puts every reading of `text` behind each of `paths`.
+/// Appends every expansion of `text` to each of `paths`.
 fn parts(text: &str, paths: &mut Vec<String>) -> Result<(), String> {
     let Some((before, rest)) = text.split_once('{') else {
         paths.iter_mut().for_each(|path| path.push_str(text));
@@ -48,12 +48,12 @@ fn parts(text: &str, paths: &mut Vec<String>) -> Result<(), String> {
 }
 
 fn numbers(first: &str, last: &str) -> Result<Vec<String>, String> {
-    let wrong = || format!("{{{first}..{last}}} is no range; {{000..146}} would be right");
+    let wrong = || format!("{{{first}..{last}}} is not a range; expected one like {{000..146}}");
     let (from, to): (u64, u64) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
     if from > to || to - from >= MOST as u64 {
         return Err(wrong());
     }
-    // As the shell has it: a leading zero asks for equal lengths.
+    // As in the shell: a leading zero asks for equal lengths.
     let padded = [first, last].iter().any(|text| text.len() > 1 && text.starts_with('0'));
     let width = if padded { first.len().max(last.len()) } else { 0 };
     Ok((from..=to).map(|number| format!("{number:0width$}")).collect())
@@ -79,8 +79,8 @@ mod tests {
     fn what_is_no_pattern_is_named() {
         assert!(expanded("a{0..3").unwrap_err().contains("not closed"));
         assert!(expanded("a{x}").unwrap_err().contains("{x}"));
-        assert!(expanded("a{5..3}").unwrap_err().contains("no range"));
-        assert!(expanded("{0..99999999999}").unwrap_err().contains("no range"));
+        assert!(expanded("a{5..3}").unwrap_err().contains("not a range"));
+        assert!(expanded("{0..99999999999}").unwrap_err().contains("not a range"));
         assert!(expanded("{0..999}{0..999}").unwrap_err().contains("more than"));
     }
 }

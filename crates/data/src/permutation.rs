@@ -8,8 +8,8 @@ use simclr_augment::Stream;
 use crate::dataset::Dataset;
 use crate::locality::Locality;
 
-/// Takes the place of an image number in the key of the stream, so that the order shares its random numbers with no
-/// view: no data set has this many images.
+/// Replaces an image number in the key of the stream, so that the order shares no random numbers with any view: no data
+/// set has this many images.
 pub(crate) const ORDER: u64 = u64::from_le_bytes(*b"ordering");
 
 /// The images 0..`len` in the order in which epoch `epoch` of the run seeded `seed` visits them: a Fisher-Yates
@@ -30,18 +30,18 @@ pub(crate) fn shuffle(items: &mut [u32], stream: &mut Stream) {
 pub(crate) enum Order {
     /// As the data set is numbered, once.
     Natural,
-    /// Shuffled anew in each epoch, epoch after epoch; no image comes twice within `apart` places.
+    /// Shuffled anew in each epoch, epoch after epoch; no image occurs twice within `apart` consecutive places.
     Shuffled { seed: u64, apart: usize },
 }
 
 impl Order {
-    /// Whether one epoch follows the other.
+    /// Whether epoch follows epoch.
     pub fn is_endless(self) -> bool {
         matches!(self, Order::Shuffled { .. })
     }
 }
 
-/// The orders of the epochs in work, computed once and shared by all threads.
+/// The orders of the epochs in progress, computed once and shared by all threads.
 #[derive(Debug)]
 pub(crate) struct Orders {
     order: Order,
@@ -56,7 +56,7 @@ impl Orders {
     }
 
     pub fn of_epoch(&self, epoch: u64) -> Arc<[u32]> {
-        // A poisoned lock holds a list that is still right: it is only ever pushed to or shortened.
+        // Even behind a poisoned lock the list is right: it is only ever pushed to or shortened.
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let known = |recent: &[(u64, Arc<[u32]>)], epoch| {
             recent.iter().find(|(known, _)| *known == epoch).map(|(_, order)| Arc::clone(order))
@@ -73,7 +73,7 @@ impl Orders {
                 self.after(before.as_deref(), seed, apart, epoch).into()
             }
         };
-        // Two epochs are in work where one ends and the next begins; more when the data set is smaller than the
+        // Two epochs are in progress where one ends and the next begins; more if the data set is smaller than the
         // batches that are made ahead.
         if recent.len() == 2 {
             recent.remove(0);
@@ -82,10 +82,10 @@ impl Orders {
         order
     }
 
-    /// The order of an epoch, of which nothing is known yet.
+    /// The order of an epoch, computed without any of `recent`.
     fn shuffled(&self, seed: u64, apart: usize, epoch: u64) -> Vec<u32> {
-        // An order differs from the plain one in its first `apart` places, and the next one looks at as many of the
-        // last: where the two do not meet, a plain order will do to begin with.
+        // An order differs from the plain one in its first `apart` places, and the next order depends on as many of its
+        // last: if the two do not overlap, the plain order of `epoch` is enough to start from.
         let first = if self.len >= 2 * apart { epoch } else { 0 };
         let plain = self.locality.order(seed, first);
         (first + 1..=epoch).fold(plain, |before, epoch| self.after(Some(&before), seed, apart, epoch))
@@ -101,17 +101,18 @@ impl Orders {
     }
 }
 
-/// Exchanges places of `order`, which follows `before` and has the same images, until at least `apart` - 1 others lie
-/// between an image and itself: then no `apart` places have an image twice, whichever of them make a batch.
+/// Swaps entries of `order`, which follows `before` and has the same images, so that no `apart` consecutive places hold
+/// an image twice, wherever a batch begins.
 fn keep_apart(before: &[u32], order: &mut [u32], apart: usize) {
     let apart = apart.min(order.len());
     let tail = &before[before.len() - apart.saturating_sub(1)..];
-    // How far from the end of `before` an image lies, if it lies in the tail.
+    // The distance of each image in the tail from the end of `before`.
     let places: HashMap<u32, usize> =
         tail.iter().rev().zip(1..).map(|(&image, place)| (image, place)).collect();
     for at in 0..apart.saturating_sub(1) {
         let fits = |image: &u32| places.get(image).is_none_or(|place| at + place >= apart);
-        // Of the `apart` - `at` images up to place `apart`, one fewer are too near to themselves at most.
+        // Of the `apart` - `at` images from place `at` to `apart`, at most all but one are too near to their earlier
+        // place.
         if let Some(next) = order[at..].iter().position(fits) {
             order.swap(at, at + next);
         }
@@ -138,7 +139,7 @@ mod tests {
 
     #[test]
     fn stays_what_it_is() {
-        // Checkpoints hold a place in this order: another order under the same seed would break every resume.
+        // Checkpoints store a place in this order: another order under the same seed would break every resume.
         assert_eq!(permutation(10, 42, 0), [9, 5, 1, 0, 3, 6, 7, 2, 8, 4]);
     }
 
@@ -167,7 +168,7 @@ mod tests {
             let shared = orders();
             let all: Vec<Arc<[u32]>> = (0..20).map(|epoch| shared.of_epoch(epoch)).collect();
             for (epoch, order) in all.iter().enumerate() {
-                // Wherever one begins, the order is the same, and each has all images.
+                // Wherever a run starts, the order is the same, and it has all images.
                 assert_eq!(*order, orders().of_epoch(epoch as u64), "{len}, {apart}, epoch {epoch}");
                 let mut sorted = order.to_vec();
                 sorted.sort_unstable();

@@ -1,4 +1,4 @@
-//! Reading a file at a place, by any number of threads at once.
+//! Reading and writing a file at an offset, by any number of threads at the same time.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -38,7 +38,7 @@ pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result
     }
 }
 
-/// A reader of its own place in a file that others read too.
+/// A reader with its own position in a file that others read too.
 #[derive(Clone, Debug)]
 pub(crate) struct Cursor {
     file: Arc<File>,
@@ -74,7 +74,7 @@ impl Seek for Cursor {
     }
 }
 
-/// Makes `out` the `len` bytes of `file` at `offset`; refuses instead of aborting where memory is short.
+/// Reads the `len` bytes of `file` at `offset` into `out`; returns an error instead of aborting if memory is short.
 pub(crate) fn read_range(file: &File, offset: u64, len: u64, out: &mut Vec<u8>) -> Result<(), String> {
     out.clear();
     let len = usize::try_from(len).map_err(|_| format!("{len} bytes are more than fit into memory"))?;

@@ -3,10 +3,10 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// What is at a path that is no file to read: "no such file", "is a folder" or "is no regular file"; nothing where it is
-/// one, or the system does not tell.
+/// Why a path is not a file to read: "no such file", "is a folder" or "is no regular file"; `None` if it is one, or the
+/// system does not tell.
 ///
-/// Whoever opens a pipe waits for another to write into it, and what a device gives may have no end.
+/// Opening a pipe waits for a writer, and reading a device may never end.
 pub fn not_a_file(path: &Path) -> Option<&'static str> {
     match path.metadata() {
         Ok(found) if found.is_file() => None,

@@ -1,12 +1,12 @@
-//! What a few images tell about all of them.
+//! Judging a data set by a few of its images.
 
 use crate::dataset::{Dataset, Decoded};
 use crate::decode::{DecodeScratch, StoredAs};
 
-/// Images that a [`Sample`] looks at.
+/// The number of images that a [`Sample`] looks at.
 pub(crate) const LOOKED_AT: usize = 16;
 
-/// What some of the images of a data set, spread evenly over it, are like once decoded. All 0 if none could be read.
+/// The sizes of some decoded images, spread evenly over a data set. All 0 if none could be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     /// How many were looked at; those that could not be read are not counted.
@@ -19,12 +19,12 @@ pub struct Sample {
     pub height: u32,
     /// The longest of their sides, in pixels.
     pub longest: u32,
-    /// Bytes of one, on average.
+    /// The average size of a decoded image in bytes.
     pub bytes: u64,
 }
 
 impl Sample {
-    /// Looks at up to 16 images. The same images for the same data set.
+    /// Looks at up to 16 images; always the same ones for the same data set.
     pub fn of(dataset: &dyn Dataset) -> Self {
         let (mut widths, mut heights, mut bytes) = (Vec::new(), Vec::new(), 0);
         let size = |image: Decoded<'_>| (image.width, image.height, image.pixels.len() as u64);
@@ -43,7 +43,7 @@ impl Sample {
 }
 
 /// Whether up to `count` images, spread evenly over a data set, are all grey: three equal channels at every pixel.
-/// Operators that change colours then mean nothing. The first that is not decides.
+/// Operators that change colours then have no effect. Stops at the first image that is not grey.
 pub fn all_grey(dataset: &dyn Dataset, count: usize) -> bool {
     let mut grey = 0;
     let is_grey =
@@ -55,11 +55,11 @@ pub fn all_grey(dataset: &dyn Dataset, count: usize) -> bool {
     end && grey > 0
 }
 
-/// Images that are tried in place of one that cannot be read.
+/// The number of images that are tried in place of one that cannot be read.
 const INSTEAD: usize = 3;
 
-/// Looks at up to `count` of the images that can be read. `more` is told what was `seen` of each, and how it was stored,
-/// until it has enough; whether it wanted all.
+/// Looks at up to `count` of the images that can be read. Passes what was `seen` of each, and how it is stored, to
+/// `more`, until that returns false; returns whether it never did.
 pub(crate) fn look<T>(
     dataset: &dyn Dataset,
     count: usize,

@@ -10,20 +10,19 @@ use crate::error::DataError;
 use crate::listing::LeftOut;
 use crate::opener::Opener;
 
-/// What was recognised at a path.
+/// The data set that was recognised at a path.
 #[derive(Clone)]
 pub struct Source {
     /// The images to train on.
     pub train: Arc<dyn Dataset>,
-    /// The images to test on, where the data set sets some apart. Its classes are numbered as those of `train`, behind
-    /// which come those that it alone has.
+    /// The images to test on, if the data set has a test part. Its classes are numbered as those of `train`, followed
+    /// by any that only it has.
     pub test: Option<Arc<dyn Dataset>>,
-    /// More images to train on without labels, where the data set sets some apart (STL-10; `unlabelled/` beside
-    /// `train/`).
+    /// More images to train on without labels, if the data set has some (STL-10; `unlabelled/` beside `train/`).
     pub unlabelled: Option<Arc<dyn Dataset>>,
     /// What kind of data set it is.
     pub kind: SourceKind,
-    /// The files among the images that are not read, with the reasons.
+    /// The files among the images that are not used, with the reasons.
     pub left_out: LeftOut,
 }
 
@@ -50,7 +49,7 @@ pub enum SourceKind {
     Zip,
     /// A text or CSV file of paths.
     List,
-    /// So many of these together.
+    /// This many of these together.
     Several(usize),
     /// Images rendered by this program.
     Made,
@@ -92,12 +91,12 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
-    /// A data set without any parts.
+    /// A data set with a training part only.
     pub fn of(kind: SourceKind, train: Arc<dyn Dataset>) -> Self {
         Self { train, test: None, unlabelled: None, kind, left_out: LeftOut::default() }
     }
 
-    /// The images to pretrain on: those to train on, and then those that are there for that alone.
+    /// The images to pretrain on: those of `train`, followed by those of `unlabelled`.
     pub fn to_pretrain(&self) -> Arc<dyn Dataset> {
         match &self.unlabelled {
             None => self.train.clone(),

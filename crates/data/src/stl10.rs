@@ -1,7 +1,7 @@
 //! STL-10 in its binary form.
 //!
 //! Images are 96 x 96, three planes (red, green, blue), each column by column; labels count from 1. The files are read
-//! image by image: the 100,000 unlabelled ones would take 2.8 GB.
+//! image by image, as the 100,000 unlabelled images would take 2.8 GB of memory.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -29,8 +29,8 @@ pub(crate) struct Images {
     count: usize,
 }
 
-/// Opens `images` (`train_X.bin`), with the labels that lie beside it (`train_y.bin`), if any. `part` is how the
-/// images are named.
+/// Opens `images` (`train_X.bin`), with the labels that lie beside it (`train_y.bin`), if any. `part` is used to name
+/// the images.
 ///
 /// # Errors
 /// [`DataError::Malformed`] if a file is cut short, the two do not belong together, or a label is out of range.
@@ -52,7 +52,7 @@ fn read_labels(path: &Path, images: usize) -> Result<Vec<u8>, DataError> {
     let bad = |reason: String| DataError::malformed(path, reason);
     let bytes = std::fs::metadata(path).map_err(|e| DataError::io(path, e))?.len();
     if bytes != images as u64 {
-        return Err(bad(format!("holds {bytes} labels for {images} images; one each would be right")));
+        return Err(bad(format!("holds {bytes} labels for {images} images; expected one per image")));
     }
     let mut labels = std::fs::read(path).map_err(|e| DataError::io(path, e))?;
     for (number, label) in labels.iter_mut().enumerate() {
@@ -88,7 +88,7 @@ pub(crate) fn find(folder: &Path) -> Option<Files> {
     (files.train.is_some() || files.test.is_some() || files.unlabelled.is_some()).then_some(files)
 }
 
-/// True for one of the files by its name.
+/// Whether a file is one of STL-10's image files, by its name.
 pub(crate) fn is_images(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
     matches!(name, "train_X.bin" | "test_X.bin" | "unlabeled_X.bin")
@@ -126,7 +126,7 @@ impl Pixels for Images {
     }
 }
 
-/// Three planes of columns to rows of pixels.
+/// Converts three planes of columns to rows of pixels.
 fn interleave(planes: &[u8], pixels: &mut [u8]) {
     let side = SIDE as usize;
     for (at, pixel) in pixels.as_chunks_mut::<3>().0.iter_mut().enumerate() {
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_disk_that_fails_is_no_broken_image() {
-        // At its beginning nothing is mapped: an error of input.
+        // Nothing is mapped at address 0: reading fails with an I/O error.
         let file = Arc::new(File::open("/proc/self/mem").unwrap());
         let pixels = Images { path: "train_X.bin".into(), file, count: 9 };
         let set = Binary { pixels, labels: Vec::new(), classes: Vec::new(), part: "train", shrink: None };

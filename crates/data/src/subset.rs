@@ -12,11 +12,11 @@ use crate::error::DataError;
 use crate::locality::Locality;
 use crate::permutation::shuffle;
 
-/// Take the place of the image number in the keys of the streams that draw parts; see `permutation`.
+/// These replace the image number in the keys of the streams that draw parts; see `permutation`.
 const HOLDOUT: u64 = u64::from_le_bytes(*b"held out");
 const BALANCED: u64 = u64::from_le_bytes(*b"balanced");
 
-/// Chosen images of another data set, with its classes.
+/// Some images of another data set, with its classes.
 #[derive(Clone)]
 pub struct Subset {
     whole: Arc<dyn Dataset>,
@@ -36,13 +36,13 @@ impl Subset {
         Self { whole, indices }
     }
 
-    /// The images of the whole data set that this subset consists of.
+    /// The numbers, in the whole data set, of the images of this subset.
     pub fn indices(&self) -> &[u32] {
         &self.indices
     }
 
-    /// Splits `whole` at random into (the rest, `held_out` images), each in the order of `whole`. The same seed
-    /// makes the same split. Where images are read in blocks, whole blocks are held out.
+    /// Splits `whole` at random into (the rest, `held_out` images), each in the order of `whole`. The same seed gives
+    /// the same split. Where images are read in blocks, whole blocks are held out.
     ///
     /// # Errors
     /// [`DataError::HoldoutTooLarge`] if nothing would be left.
@@ -62,14 +62,14 @@ impl Subset {
     }
 }
 
-/// `images` images of `whole`, as many of each class as of any other, drawn at random and in the order of `whole`:
-/// the subsets of semi-supervised evaluation (1% and 10% of the labels). Where they cannot be shared out evenly,
-/// some classes, drawn too, give one more; a class with fewer gives all that it has, and the others more. The same
-/// seed makes the same subset, and a larger one contains a smaller.
+/// Draws `images` images of `whole` at random, as many of each class as of any other, in the order of `whole`: the
+/// subsets of semi-supervised evaluation (1% and 10% of the labels). If the number does not divide evenly, some
+/// classes, also drawn at random, give one more; a class with too few gives all that it has, and the others more. The
+/// same seed gives the same subset, and larger subsets contain smaller ones.
 ///
 /// # Errors
-/// [`DataError::NoLabels`], or [`DataError::SubsetSize`] where a class would get no image or there are not as many
-/// with labels.
+/// [`DataError::NoLabels`], or [`DataError::SubsetSize`] if a class would get no image or there are too few labelled
+/// images.
 pub fn balanced_subset(whole: Arc<dyn Dataset>, images: usize, seed: u64) -> Result<Subset, DataError> {
     let mut by_class = vec![Vec::new(); whole.classes().len()];
     for index in 0..whole.len() {
@@ -90,7 +90,7 @@ pub fn balanced_subset(whole: Arc<dyn Dataset>, images: usize, seed: u64) -> Res
         return Err(DataError::SubsetSize { images, classes: order.len(), labelled });
     }
     shuffle(&mut order, &mut Stream::new(seed, 0, BALANCED, 1));
-    // One of each class in turn, until there are enough: every subset is the beginning of one list.
+    // One of each class in turn, until there are enough: every subset is a prefix of the same list.
     let mut indices = Vec::with_capacity(images);
     for turn in 0.. {
         order.retain(|&label| by_class[label as usize].len() > turn);

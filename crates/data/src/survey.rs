@@ -1,4 +1,4 @@
-//! What all images of a data set are: every one is read once.
+//! Reading every image of a data set once, to summarise it.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -17,26 +17,26 @@ use crate::tones::{Tones, Values};
 pub struct Spread {
     /// The smallest.
     pub least: u32,
-    /// The one in the middle.
+    /// The median.
     pub median: u32,
     /// The largest.
     pub most: u32,
 }
 
-/// What was found.
+/// The summary of a data set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
     /// Images that can be read.
     pub readable: usize,
-    /// Images that cannot, in the order of the data set.
+    /// Images that cannot be read, in the order of the data set.
     pub broken: Vec<Skipped>,
-    /// Readable images of each class of the data set, and, last, of none.
+    /// Readable images of each class of the data set and, last, of none.
     pub per_class: Vec<usize>,
     /// How many images are stored in which format; empty for binary data sets.
     pub formats: BTreeMap<String, usize>,
     /// Images all of whose pixels have three equal channels.
     pub grey: usize,
-    /// What the window makes of the images that it acts on.
+    /// The values of the images that the window acts on.
     pub tones: Tones,
     /// Widths in pixels.
     pub width: Spread,
@@ -47,13 +47,13 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Images that another one before them equals.
+    /// The number of images that equal an earlier one.
     pub fn superfluous(&self) -> usize {
         self.duplicates.iter().map(|group| group.len() - 1).sum()
     }
 }
 
-/// What one thread has seen.
+/// The findings of one thread.
 #[derive(Default)]
 struct Seen {
     survey: Survey,
@@ -62,7 +62,7 @@ struct Seen {
     prints: Vec<(u64, u32)>,
 }
 
-/// Reads every image of `dataset` once with `threads` threads. `progress` is told the number of images read so far.
+/// Reads every image of `dataset` once with `threads` threads. Reports the number of images read so far to `progress`.
 ///
 /// # Errors
 /// [`DataError::Lost`]; with `strict`, the error of the first image that cannot be read.
@@ -105,7 +105,7 @@ pub fn survey(
     let Seen { mut survey, widths, heights, prints } =
         all.into_inner().unwrap_or_else(PoisonError::into_inner);
     survey.broken.sort_by_key(|broken| broken.index);
-    // Images are claimed in order and each claimed one is looked at: the first that is broken is among them.
+    // Images are claimed in order and every claimed image is looked at: the first broken one is among them.
     if let Some(Skipped { name, reason, .. }) = survey.broken.first().filter(|_| strict) {
         return Err(DataError::Image { name: name.clone(), reason: reason.clone() });
     }
@@ -116,7 +116,7 @@ pub fn survey(
 }
 
 impl Seen {
-    /// Fails where images cannot be read any more.
+    /// Fails if images can no longer be read.
     fn look_at(
         &mut self,
         dataset: &dyn Dataset,
@@ -176,7 +176,7 @@ fn spread(mut values: Vec<u32>) -> Spread {
     Spread { least: at(0), median: at(values.len() / 2), most: at(values.len().saturating_sub(1)) }
 }
 
-/// Groups of equal images. Equal prints are a suspicion; the pixels decide.
+/// Groups of equal images. Equal prints only raise a suspicion; the pixels decide.
 fn duplicates(dataset: &dyn Dataset, mut prints: Vec<(u64, u32)>) -> Vec<Vec<u32>> {
     prints.sort_unstable();
     let (mut one, mut other) = (DecodeScratch::default(), DecodeScratch::default());

@@ -1,14 +1,14 @@
-//! The names of files that are being written.
+//! Names for files that are being written.
 
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Ending of such names: `FILE.PROCESS-NUMBER.tmp`, so that two programs never write into one. What is found of a
+/// The ending of such names: `FILE.PROCESS-NUMBER.tmp`, so that two programs never write to the same file. A file of a
 /// process that is gone was left by a program that was stopped.
 const TEMPORARY: &str = ".tmp";
 
-/// A name that no file has had in this process.
+/// A new name, which this process has not used before.
 pub fn temporary_of(file: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let mut name = file.as_os_str().to_owned();
@@ -16,7 +16,8 @@ pub fn temporary_of(file: &Path) -> PathBuf {
     name.into()
 }
 
-/// The name of the file that a temporary one was to become, and the process that writes or wrote it.
+/// The name of the file that a temporary one was to become, and the process that writes or wrote it; `None` if `name`
+/// is not a temporary one.
 pub fn unfinished(name: &str) -> Option<(&str, u32)> {
     let (whole, writer) = name.strip_suffix(TEMPORARY)?.rsplit_once('.')?;
     let (process, number) = writer.split_once('-')?;

@@ -1,15 +1,15 @@
-//! Which of the 256 values that a channel can have images make use of.
+//! How much of the range of 256 values the images use.
 
 use crate::dataset::Decoded;
 use crate::decode::StoredAs;
 
-/// Values that lie closer together than this, a quarter of what there is room for, are hardly told apart.
+/// If all values lie within less than this, a quarter of the full range, little can be seen.
 const NARROW: u8 = 64;
 
-/// The 8-bit values of some images, over all their channels.
+/// The range of the 8-bit values of some images, over all their channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Values {
-    /// How many images.
+    /// The number of images.
     pub images: usize,
     /// The darkest value of any.
     pub least: u8,
@@ -24,7 +24,7 @@ impl Default for Values {
 }
 
 impl Values {
-    /// Those of one image.
+    /// The values of one image.
     pub(crate) fn of(image: Decoded<'_>) -> Values {
         let (least, most) = image
             .pixels
@@ -33,7 +33,7 @@ impl Values {
         Values { images: 1, least, most }
     }
 
-    /// Whether there are such images, and none shows much.
+    /// Whether there are such images, and all their values lie within a narrow range.
     pub fn are_narrow(&self) -> bool {
         self.images > 0 && self.most.saturating_sub(self.least) < NARROW
     }
@@ -45,7 +45,7 @@ impl Values {
     }
 }
 
-/// What the [`Window`](crate::Window) makes of the images that it acts on.
+/// The values of the images that the [`Window`](crate::Window) acts on, after it is applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tones {
     /// Images that are stored with 16 bits a channel.
@@ -55,7 +55,7 @@ pub struct Tones {
 }
 
 impl Tones {
-    /// Counts an image with these values, stored so.
+    /// Counts an image with these values, stored as `stored` says.
     pub(crate) fn count(&mut self, values: Values, stored: StoredAs) {
         match (stored.bits > 8, stored.grey) {
             (true, _) => self.deep.add(values),
@@ -64,7 +64,7 @@ impl Tones {
         }
     }
 
-    /// Counts those of `other`.
+    /// Adds the counts of `other`.
     pub(crate) fn add(&mut self, other: Tones) {
         self.deep.add(other.deep);
         self.grey.add(other.grey);

@@ -1,13 +1,12 @@
-//! Decoded images in a file, which serves again when the program is started anew.
+//! Decoded images in a file, which later runs of the program reuse.
 //!
 //! ```text
 //! magic (16 bytes), fingerprint (8), then records of
 //! tag, image, width, height, checksum of the pixels, checksum of these five (4 bytes each), pixels
 //! ```
 //!
-//! Numbers are little-endian. Records are written by several threads, so that one that was not finished may lie
-//! among the last ones: what follows it is given up. A record's pixels are held against their checksum whenever
-//! they are read.
+//! Numbers are little-endian. Several threads write records, so one of the last may be unfinished: all that follows it
+//! is discarded. A record's pixels are checked against their checksum whenever they are read.
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
@@ -20,7 +19,7 @@ use crate::positioned::{read_exact_at, write_all_at};
 
 const MAGIC: &[u8; 16] = b"simclr images 1\n";
 const START: u64 = 24;
-/// After so many more bytes the disk is asked anew what is free.
+/// The free space of the disk is checked each time this many bytes have been written.
 const LOOK_EVERY: u64 = 16 << 20;
 const TAG: u32 = u32::from_le_bytes(*b"imag");
 /// Bytes before the pixels of a record.
@@ -41,16 +40,16 @@ impl Place {
     }
 }
 
-/// The file.
+/// A cache file that is open for reading and writing.
 pub(super) struct CacheFile {
     file: File,
     /// Where the next record goes.
     end: AtomicU64,
-    /// Where the last one ends at the latest.
+    /// The largest offset at which a record may end.
     limit: u64,
-    /// What is left free on the disk, and given back to it where others have filled it.
+    /// Bytes left free on the disk; as many are freed when others have filled it.
     spare: u64,
-    /// Where the disk is asked next what is free.
+    /// The offset at which the free space is checked next.
     look_at: AtomicU64,
     /// Set when no more records are written.
     full: AtomicBool,
@@ -59,9 +58,9 @@ pub(super) struct CacheFile {
 }
 
 impl CacheFile {
-    /// Opens the file at `path` with the images that it holds of a data set of `images` images: those of another
-    /// `fingerprint` are thrown away. Of records there will be at most `budget` bytes, and fewer where less than
-    /// `spare` bytes would be left free on the disk.
+    /// Opens the file at `path`, and returns the images in it of a data set of `images` images; a file with another
+    /// `fingerprint` is emptied. Records take at most `budget` bytes, and fewer where less than `spare` bytes would be
+    /// left free on the disk.
     pub fn open(
         path: &Path,
         fingerprint: u64,
@@ -103,7 +102,7 @@ impl CacheFile {
         self.end.load(Ordering::Relaxed) - START
     }
 
-    /// The records from the first on, as far as they are whole.
+    /// The records before the first that is not whole.
     fn scan(&self, images: usize) -> std::io::Result<Vec<(u32, Place)>> {
         let len = self.file.metadata()?.len();
         let (mut places, mut at) = (Vec::new(), START);
@@ -134,31 +133,31 @@ impl CacheFile {
 
     /// Keeps no more images.
     fn stop(&self, reason: &str) {
-        // Said once.
+        // Warn once.
         if !self.full.swap(true, Ordering::Relaxed) {
             tracing::warn!("the cache on disk can keep no more images: {reason}");
         }
     }
 
-    /// Keeps no more images where the disk, asked now and then, has little left.
+    /// Checks the free space of the disk now and then, and keeps no more images when little is left.
     fn look_at_disk(&self) {
         let end = self.end.load(Ordering::Relaxed);
         let due = |at: u64| (end >= at).then_some(end + LOOK_EVERY);
         if self.look_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok()
             && free_bytes(&self.file).is_some_and(|free| free < self.spare.saturating_add(LOOK_EVERY))
         {
-            self.stop("what is free on the disk is left to checkpoints and logs");
+            self.stop("the rest of the disk is left to checkpoints and logs");
         }
     }
 
-    /// Gives the last `spare` bytes of records back to a disk that others have filled, the first time, and keeps no
-    /// more images. Whether there were any.
+    /// Frees the last `spare` bytes of records on a disk that others have filled, the first time it is called, and
+    /// keeps no more images. Returns whether any space was freed.
     pub fn give_way(&self) -> bool {
         if self.given.swap(true, Ordering::Relaxed) {
             return false;
         }
         self.stop("the disk is full");
-        // Images that lay there are found to be gone and read anew.
+        // Images that lay there fail to be read back, and are read from the data set again.
         let end = self.end.load(Ordering::Relaxed);
         let cut = end.saturating_sub(self.spare).max(START);
         cut < end && self.file.set_len(cut).is_ok()
@@ -188,7 +187,7 @@ impl CacheFile {
         Some(Place { offset: at + HEAD, width, height, checksum })
     }
 
-    /// Makes `pixels` those of the image at `place`; whether they are what was written.
+    /// Reads the image at `place` into `pixels`; returns whether they are what was written.
     pub fn get(&self, place: &Place, pixels: &mut Vec<u8>) -> bool {
         resize(pixels, place.bytes() as usize).is_ok()
             && read_exact_at(&self.file, pixels, place.offset).is_ok()
@@ -203,7 +202,7 @@ fn start(fingerprint: u64) -> [u8; START as usize] {
     start
 }
 
-/// What programs may still write to the disk of `file`, where the system tells.
+/// The bytes still available on the disk of `file`, where the system reports them.
 fn free_bytes(file: &File) -> Option<u64> {
     #[cfg(unix)]
     return rustix::fs::fstatvfs(file).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
