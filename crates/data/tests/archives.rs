@@ -1,4 +1,4 @@
-//! Data sets in archives, tables and lists: what is recognised, and that nothing of it changes the bits.
+//! Data sets in archives, tables and lists: what is recognised, and that the pixels are the same in all of them.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn several(paths: &[&Path]) -> Source {
     Opener::default().open(&paths.iter().map(|path| path.to_path_buf()).collect::<Vec<_>>()).unwrap()
 }
 
-/// Members as WebDataset has them: image i shows the value i and has the label i mod 3.
+/// Members as in WebDataset: image i shows the value i and has the label i mod 3.
 fn samples(range: std::ops::Range<u8>) -> Vec<(String, Vec<u8>)> {
     range
         .flat_map(|i| {
@@ -103,7 +103,7 @@ fn lists_of_paths() {
         (1, "horse", Some(1))
     );
 
-    // Of several parts to test on the first with labels is used, the others are told.
+    // Of several test parts, the first with labels is used, and the others are reported.
     write(
         &at("parts.csv"),
         "path,label,split\na/1.png,dog,train\na/2 b.png,,test\nc/3.png,dog,val\na/2 b.png,dog,dev\n",
@@ -153,7 +153,7 @@ fn zip_archives_are_folders() {
             (source.train.classes(), labels(&*source.train)),
             (&["cat".to_owned(), "dog".to_owned()][..], vec![Some(0), Some(0), Some(1)])
         );
-        // One folder holds them all, so it is no class; labels are those of training or none.
+        // One folder holds them all, so it is not a class; labels are those of training or none.
         assert_eq!(colors(&*source.test.unwrap()), [4, 3]);
         assert_eq!(source.left_out.files[0].name, "set/readme.txt");
     }
@@ -175,12 +175,12 @@ fn zip_archives_are_parts_by_their_names() {
         assert_eq!((test.classes(), colors(&*test)), (source.train.classes(), vec![10, 12, 11, 13]));
         assert_eq!(labels(&*test), [Some(1), Some(1), Some(2), Some(2)]);
     }
-    // The other part to test on is left out, as what tells no part is.
+    // The other test part is left out, and so is an archive whose name tells no part.
     write(&at("val.zip"), set(20..24, &["ant", "bee"]));
     write(&at("more.zip"), set(30..34, &["ant", "bee"]));
     let source = open(dir.path()).unwrap();
     assert_eq!((source.train.len(), source.test.unwrap().len(), source.left_out.count), (6, 4, 2));
-    // Whoever names it wants it.
+    // An archive that is listed explicitly is wanted.
     let source = several(&[&at("train.zip"), &at("more.zip"), &at("test.zip")]);
     assert_eq!((source.kind, source.train.len()), (SourceKind::Several(2), 10));
     assert_eq!(colors(&*source.test.unwrap()), [10, 12, 11, 13]);
@@ -195,7 +195,7 @@ fn zip_archives_are_parts_by_their_names() {
     assert_eq!(source.train.classes(), ["ant", "bee", "cat", "cow", "elk"]);
     let test = source.test.unwrap();
     assert_eq!((test.classes()[5].as_str(), test.label(0), test.label(3)), ("dog", Some(1), Some(5)));
-    // Without one to train on all are.
+    // If no archive is named as a training part, all are to train on.
     let source = several(&[&at("val.zip"), &at("more.zip")]);
     assert!(source.train.len() == 8 && source.test.is_none());
 }
@@ -215,7 +215,7 @@ fn damaged_zip_archives_are_named_and_their_members_passed_over() {
     let reason = source.train.read(1, &mut DecodeScratch::default()).unwrap_err().to_string();
     assert!(reason.contains("1.png") && reason.contains("checksum"), "{reason}");
     assert!(source.train.read(2, &mut DecodeScratch::default()).is_ok());
-    // The second image's length, as the directory at the end tells it.
+    // The second image's length in the directory at the end.
     let mut torn = whole.clone();
     let second = torn.windows(5).rposition(|bytes| bytes == b"1.png").unwrap();
     torn[second - 46 + 24] ^= 1;
@@ -243,7 +243,7 @@ fn members_of_a_zip_from_windows_lie_in_folders_too() {
     assert_eq!((source.train.classes(), source.train.len()), (&["a".to_owned(), "b".to_owned()][..], 3));
 }
 
-/// A zip whose directory declares another size than its data has.
+/// A zip whose directory declares a size that its data do not have.
 #[test]
 fn a_zip_bomb_is_refused() {
     let dir = tempdir().unwrap();
@@ -322,7 +322,7 @@ fn of_several_parts_to_test_on_the_labelled_one_is_used() {
     assert_eq!((colors(&*source.train), colors(&*source.test.unwrap())), (vec![0, 1, 2, 3], vec![9, 10, 11]));
     let left_out: Vec<_> = source.left_out.files.iter().map(|file| file.name.as_str()).collect();
     assert_eq!(left_out, ["extra-0.tar", "test-0.tar"]);
-    // Whoever names it wants it, whatever the folders above are called.
+    // An archive that is listed explicitly is wanted, whatever the folders above it are called.
     let paths = ["train-0.tar", "extra-0.tar"].map(|name| dir.path().join(name));
     let source = several(&[&paths[0], &paths[1]]);
     assert_eq!((colors(&*source.train), source.left_out.count), (vec![0, 1, 2, 3, 12, 13], 0));
@@ -348,26 +348,26 @@ fn damaged_shards_are_read_up_to_the_damage() {
     assert!(told.starts_with("a.tar: the archive is cut short: it ends within entry "), "{told}");
     let entry: usize = told.split(' ').find_map(|word| word.parse().ok()).unwrap();
     assert!((3 * read..3 * read + 3).contains(&(entry - 1)), "{told}");
-    // Of another file among folders and archives too, each time.
+    // The same for another file among folders and archives, each time.
     let mut opener = Opener::default();
     for _ in 0..2 {
         let source = opener.open(&[file.clone(), PathBuf::from("tests/golden")]).unwrap();
         assert!(broken(&source).ends_with(&told));
     }
-    // As do several that are given themselves.
+    // The same for several archives given directly.
     let first = dir.path().join("0.tar");
     write(&first, tar(&samples(0..2)));
     let source = opener.open(&[first.clone(), file.clone(), PathBuf::from("tests/golden")]).unwrap();
     let beside = format!("{}: the archive is cut short", file.display());
     assert!(broken(&source).starts_with(&beside), "{}", broken(&source));
-    // One that is none among others.
+    // A file that is not an archive, among others.
     write(&first, &whole[..300]);
     let source = open(dir.path()).unwrap();
     assert!(
         source.left_out.broken.iter().any(|file| file.name == "0.tar" && file.reason.contains("tar archive"))
     );
     fs::remove_file(&first).unwrap();
-    // Within the head of an entry, and between two of them: some writers end there.
+    // Within the header of an entry, and between two entries: some writers end there.
     write(&file, &whole[..1024 + 100]);
     assert!(
         broken(&open(&file).unwrap())
@@ -384,7 +384,7 @@ fn damaged_shards_are_read_up_to_the_damage() {
         write(&file, pack(&whole));
         assert_eq!(open(&file).unwrap().left_out.count, 0);
     }
-    // Nothing of it is whole.
+    // No member is whole.
     write(&file, &whole[..550]);
     let message = error(&file);
     assert!(message.contains("no images in it") && message.contains("cut short"), "{message}");
@@ -396,7 +396,7 @@ fn damaged_shards_are_read_up_to_the_damage() {
     assert!(broken(&source).starts_with("b.tar.gz: the archive is cut short or damaged after entry "));
     assert!(!source.train.is_empty());
 
-    // Found whole, then damaged before it is read.
+    // Whole when it is scanned, then damaged before it is read.
     write(&file, &packed);
     let source = open(&file).unwrap();
     let mut torn = packed.clone();

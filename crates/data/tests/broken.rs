@@ -15,7 +15,7 @@ use simclr_data::{
 };
 use tempfile::{TempDir, tempdir};
 
-/// Twelve good images, among them one of a single pixel and one 30,000 pixels wide, and four broken ones.
+/// Twelve good images, one of them a single pixel and one 30,000 pixels wide, and four broken ones.
 fn folder() -> TempDir {
     let dir = tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
@@ -70,12 +70,12 @@ fn training_passes_over_them() {
     let mut loader = Loader::new(source.train, config, Position::default());
     for epoch in 0..6 {
         let batch = loader.next_batch().unwrap();
-        // Of 16 places four are passed over, the last of them with the next batch perhaps.
+        // Four of 16 places are skipped, the last of them perhaps with the next batch.
         assert!((epoch * 16 + 12..=epoch * 16 + 16).contains(&batch.position.0), "{:?}", batch.position);
         assert_eq!(batch.indices.len(), 12);
         let mut indices = batch.indices.clone();
         indices.sort_unstable();
-        // All that can be read: "cut" and "empty" come first by name, "noise" and "text" after the good ones.
+        // All readable images: "cut" and "empty" come first by name, "noise" and "text" after the good ones.
         assert_eq!(indices.iter().filter(|&&i| i < 2).count(), 0);
         loader.recycle(batch);
     }
@@ -158,14 +158,14 @@ fn an_archive_that_goes_is_lost_and_its_images_are_not_broken() {
             assert!((0..40).all(|index| set.read(index, &mut scratch).is_ok()), "{name}: it is back");
         }
     }
-    // What is open stays.
+    // A file that is open stays readable.
     let path = write("a.zip", zip(&members("a"), true));
     let set = open(&path).unwrap().train;
     fs::remove_file(&path).unwrap();
     assert_eq!(survey(&*set, 2, false, &|_| ()).unwrap().readable, 20);
 }
 
-/// A sample looks at others in the place of those that cannot be read.
+/// A sample looks at other images in place of those that cannot be read.
 #[test]
 fn a_sample_passes_over_them() {
     let every_second: Vec<usize> = (0..64).step_by(2).collect();

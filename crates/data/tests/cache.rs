@@ -1,4 +1,4 @@
-//! Images kept on disk serve again, and only where they are whole and still those of the data.
+//! Images kept on disk are reused, but only if they are whole and still match the data set.
 
 mod common;
 
@@ -12,7 +12,7 @@ use simclr_data::{Cached, Dataset, DecodeOptions, DecodeScratch};
 use tempfile::{TempDir, tempdir};
 
 const IMAGES: usize = 100;
-/// Bytes before the records, and of each.
+/// Bytes before the records, and of each record.
 const START: usize = 24;
 const RECORD: usize = 24 + 5 * 4 * 3;
 
@@ -27,7 +27,7 @@ fn folder() -> (TempDir, PathBuf) {
     (dir, file)
 }
 
-/// Reads all images through a cache, which must give what `images` holds, and returns how many of them were read.
+/// Reads all images through a cache, which must return those of `images`, and returns how many were read from `images`.
 #[track_caller]
 fn pass(images: &Arc<Numbered>, decode: &DecodeOptions, file: &Path) -> usize {
     images.reads.store(0, Ordering::Relaxed);
@@ -47,7 +47,7 @@ fn what_was_kept_serves_again() {
     let (_dir, file) = folder();
     let (images, decode) = (images(0), DecodeOptions::default());
     assert_eq!(pass(&images, &decode, &file), IMAGES);
-    // A few are compared.
+    // A few images are read to be compared.
     assert!(pass(&images, &decode, &file) <= 16);
     assert_eq!(fs::metadata(&file).unwrap().len() as usize, START + IMAGES * RECORD);
 }
@@ -104,7 +104,7 @@ fn damage_is_noticed_wherever_it_is() {
         fs::write(&file, damaged).unwrap();
         pass(&images, &decode, &file);
     }
-    // As a system that went down leaves it: a record that was never written, others after it.
+    // As after a system crash: a record that was never written, and others after it.
     let mut hole = whole.clone();
     hole[START + 7 * RECORD..][..RECORD].fill(0);
     fs::write(&file, hole).unwrap();
@@ -139,7 +139,7 @@ fn what_is_to_stay_free_on_the_disk_is_left_free() {
     let (_dir, file) = folder();
     let images = images(0);
     let shared: Arc<dyn Dataset> = images.clone();
-    // No disk has so much.
+    // No disk has that much.
     let spare = u64::MAX / 2;
     let cached = Cached::on_disk(shared, &DecodeOptions::default(), (1 << 20, spare), &file).unwrap();
     let mut scratch = DecodeScratch::default();

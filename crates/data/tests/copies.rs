@@ -1,4 +1,4 @@
-//! Images that are there more than once are found, and nothing else.
+//! Images that occur more than once are found, and nothing else.
 
 mod common;
 
@@ -21,11 +21,11 @@ fn files_are_compared_byte_for_byte() {
     let dir = tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     ["a/1.png", "a/2.png", "b/3.png"].iter().zip(0..).for_each(|(name, value)| picture(&at(name), value));
-    // Other bytes, if the same pixels.
+    // Different bytes, though the same pixels.
     picture(&at("b/same.bmp"), 1);
     fs::copy(at("a/2.png"), at("b/copy.png")).unwrap();
     fs::copy(at("a/1.png"), at("a/copy.png")).unwrap();
-    // Large ones of one size, which differ in few bytes, within the sample, or outside of it.
+    // Large files of one size, which differ in a few bytes, within the sample or outside it.
     let large = |name: &str, changed: usize| {
         let mut bytes = vec![7; 100_000];
         bytes[changed] += 1;
@@ -41,7 +41,7 @@ fn files_are_compared_byte_for_byte() {
     assert_eq!(groups(&*source.train), expected);
     let found = copies(&*source.train, 1, &|_| ());
     assert_eq!(contradicting(&*source.train, &found), [&found[1]]);
-    // Every image is done with in the end.
+    // In the end every image is done.
     let most = AtomicUsize::new(0);
     copies(&*source.train, 2, &|done| {
         most.fetch_max(done, Ordering::Relaxed);

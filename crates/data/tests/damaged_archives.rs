@@ -1,4 +1,4 @@
-//! Damage to archives that leaves what is read of them looking whole.
+//! Damage to archives whose readable entries still look whole.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! Decoding: formats, orientation, and files that are not what they say.
+//! Decoding: formats, orientation, and files that are not what they claim to be.
 
 use image::{
     DynamicImage, GrayAlphaImage, GrayImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbImage, RgbaImage,
@@ -60,7 +60,7 @@ fn lossless_formats_keep_every_pixel() {
     let picture = RgbImage::from_fn(13, 7, |x, y| Rgb([x as u8 * 19, y as u8 * 36, (x * y) as u8]));
     for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::Pnm]
     {
-        // The name says JPEG: the content decides.
+        // The name says JPEG, but the content decides.
         let mut scratch = DecodeScratch::default();
         let bytes = encoded(picture.clone(), format);
         let image = decode_bytes("a.jpg", &bytes, &DecodeOptions::default(), &mut scratch).unwrap();
@@ -156,7 +156,7 @@ fn window_background_and_shrinking_are_obeyed() {
     let twelve_bits = DecodeOptions { window: Window::Values { low: 0, high: 4095 }, ..Default::default() };
     let deep: ImageBuffer<Luma<u16>, Vec<u16>> = ImageBuffer::from_pixel(2, 2, Luma([2048]));
     assert_eq!(first(encoded(deep, ImageFormat::Tiff), twelve_bits).0, [128; 3]);
-    // 8-bit colour is taken as it is, 8-bit grey is not: neither as PNG nor as JPEG.
+    // The window leaves 8-bit colour as it is and changes 8-bit grey, both in PNG and in JPEG.
     let narrow = DecodeOptions { window: Window::Values { low: 50, high: 150 }, ..Default::default() };
     let color = RgbImage::from_pixel(2, 2, Rgb([100; 3]));
     assert_eq!(first(encoded(color, ImageFormat::Png), narrow).0, [100; 3]);
@@ -169,7 +169,7 @@ fn window_background_and_shrinking_are_obeyed() {
     let small = DecodeOptions { shrink: Some(10), ..Default::default() };
     let large = RgbImage::from_pixel(60, 40, Rgb([7, 8, 9]));
     assert_eq!(first(encoded(large, ImageFormat::Bmp), small), ([7, 8, 9], 15, 10));
-    // The orientation turns what was shrunk.
+    // The orientation is applied after shrinking.
     let (_, width, height) = first(std::fs::read(golden("orientation-6.jpg")).unwrap(), small);
     assert_eq!((width, height), (15, 10));
 }
@@ -253,7 +253,7 @@ fn tiffs_that_store_colours_times_opacity_are_understood() {
         let image = decode_bytes("x", &bytes, &DecodeOptions::default(), &mut scratch).unwrap();
         [image.pixels[0], image.pixels[1], image.pixels[2]]
     };
-    // Black at half opacity is grey over white, however it is stored; white stays white only where it is known how.
+    // Black at half opacity is grey over white either way; values of 128 are white where stored times the opacity.
     for (kind, expected) in [(2, [191, 191, 127]), (1, [255, 255, 127])] {
         let bytes = tiff::<RGBA8>(&[128, 128, 0, 128], &[(Tag::ExtraSamples, kind)]);
         assert_eq!(first(bytes), expected, "{kind}");
@@ -379,7 +379,7 @@ fn noise_and_other_formats_are_named() {
         [&b"BM\x64\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0"[..], &(-5i32).to_le_bytes(), &[0, 0, 0, 128, 1, 0, 24]];
     let bmp = [&header.concat()[..], &[0; 25]].concat();
     assert_eq!(refusal(&bmp), "picture.jpg: damaged BMP: Negative width (-5)");
-    // A pixel of three channels that are CIELab.
+    // A pixel of three CIELab channels.
     let tags: [[u32; 3]; 9] = [
         [256, 1, 1],
         [257, 1, 1],
@@ -415,7 +415,7 @@ fn noise_and_other_formats_are_named() {
 }
 
 proptest::proptest! {
-    /// Whatever is damaged, decoding returns.
+    /// Decoding returns, whatever is damaged.
     #[test]
     fn damaged_files_never_panic(which in 0usize..4, at in 0usize..4000, to: u8) {
         let mut bytes = match which {

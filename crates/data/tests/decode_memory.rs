@@ -1,4 +1,4 @@
-//! Decoding where there is no memory for an image.
+//! Decoding when there is not enough memory for an image.
 #![cfg(target_os = "linux")]
 
 use std::io::Cursor;
@@ -21,7 +21,7 @@ fn large(image: DynamicImage) -> Vec<u8> {
     bytes
 }
 
-/// Runs itself once more, with less memory than the image takes: without memory a program may end at once.
+/// Runs itself again with less memory than the image takes, as a program without memory may abort.
 #[test]
 fn an_image_that_memory_does_not_suffice_for_is_unreadable() {
     if std::env::var_os(LIMITED).is_none() {

@@ -1,4 +1,4 @@
-//! The loader: same batches whoever makes them, every image once, broken ones passed over, resumable anywhere.
+//! The loader: the same batches for any number of threads, every image once, broken ones skipped, resumable anywhere.
 
 mod common;
 
@@ -96,7 +96,7 @@ fn each_branch_has_views_of_its_own_family() {
 
 #[test]
 fn a_loader_with_broken_images_goes_on_to_its_next() {
-    // Of the first loader's first batch two images are broken.
+    // Two images of the first loader's first batch are broken.
     let broken = permutation(70, 11, 0)[1..3].iter().map(|&image| image as usize).collect::<Vec<_>>();
     let dataset = numbers(70, &broken);
     let [first, second] = [0, 1].map(|rank| half(&dataset, rank, Position::default(), 4));
@@ -117,7 +117,7 @@ fn no_image_is_twice_in_a_batch_that_passes_over_broken_ones() {
             let distinct: BTreeSet<u32> = batch.indices.iter().copied().collect();
             assert_eq!(distinct.len(), 32, "seed {seed}: {:?}", batch.indices);
         }
-        // Whichever batch is the first, those after it are the same.
+        // Whichever batch is first, those after it are the same.
         let rest = take(&dataset, LoaderConfig { seed, ..config(32, 1) }, all[9].position, 20);
         assert!(rest.iter().zip(&all[10..]).all(|(a, b)| (&a.indices, &a.views) == (&b.indices, &b.views)));
     }
@@ -139,7 +139,7 @@ fn epochs_follow_one_another_without_a_gap() {
             assert_eq!(distinct.len(), 16, "no image is twice in a batch");
         }
         if broken.is_empty() {
-            // Only what comes soon after an epoch may stand elsewhere than in the shuffled order.
+            // Only the first places after the end of an epoch may differ from the shuffled order.
             assert_eq!(seen[..60], permutation(60, 11, 0));
             assert_eq!(seen[76..120], permutation(60, 11, 1)[16..]);
             let ends: Vec<u64> = batches.iter().map(|batch| batch.position.epochs(60)).collect();
@@ -160,7 +160,7 @@ fn views_are_drawn_for_the_epoch_that_an_image_belongs_to() {
     }
 }
 
-/// Whether both views of the image in place `place` of a batch of 4 are those that `epoch` draws.
+/// Whether both views of the image at `place` in a batch of 4 are those drawn for `epoch`.
 fn is_view(dataset: &Arc<dyn Dataset>, batch: &Batch, place: usize, epoch: u64) -> bool {
     let view = 8 * 8 * 3;
     assert_eq!(batch.views.len(), 2 * 4 * view);
@@ -238,7 +238,7 @@ fn too_few_images_is_an_error_not_a_wait() {
     assert!(
         error(numbers(5, &[]), LoaderConfig { views: vec![], ..config(1, 1) }).starts_with("views: no view")
     );
-    // Not enough left in this epoch: it is filled up from the next.
+    // Not enough images are left in this epoch: the batch is filled up from the next.
     let batches = take(&numbers(8, &[]), config(6, 2), Position(2 * 8 + 5), 1);
     assert_eq!(batches[0].position, Position(3 * 8 + 3));
 }

@@ -1,4 +1,4 @@
-//! Recognising data sets, and what is wrong with them.
+//! Recognising data sets and their faults.
 
 mod common;
 
@@ -33,7 +33,7 @@ fn class_folders_give_labels_at_any_depth() {
     let source = open(dir.path()).unwrap();
     assert_eq!(source.kind.to_string(), "folder, one sub-folder per class");
     assert_eq!(source.train.classes(), ["ant", "cat", "dog"]);
-    // What lies beside the classes has no label; pretraining needs none.
+    // Images beside the class folders have no label; pretraining needs none.
     let labels: Vec<_> = (0..source.train.len()).map(|i| source.train.label(i)).collect();
     assert_eq!(labels, [Some(0), Some(1), Some(1), Some(2), Some(2), None]);
     assert_eq!((source.train.name(5), source.left_out.count), ("stray.png".to_owned(), 0));
@@ -62,14 +62,14 @@ fn train_and_test_share_the_numbers_of_classes() {
     ] {
         picture(&dir.path().join(name), 0);
     }
-    // Unlabelled, so the labelled `val` is of more use.
+    // `test` has no labels, so the labelled `val` is used.
     picture(&dir.path().join("test/x.png"), 0);
     let source = open(dir.path()).unwrap();
     let test = source.test.unwrap();
     assert_eq!(test.classes(), ["a", "b", "c"]);
     assert_eq!((0..3).map(|i| test.label(i).unwrap()).collect::<Vec<_>>(), [1, 1, 2]);
 
-    // A class that nothing is learnt of comes behind the others.
+    // A class without training images comes after the others.
     picture(&dir.path().join("val/aa/1.png"), 0);
     let source = open(dir.path()).unwrap();
     let test = source.test.unwrap();
@@ -121,10 +121,10 @@ fn classes_are_the_folders_of_the_first_level() {
         assert_eq!((source.train.label(1), source.train.label(3)), (Some(0), Some(1)));
         assert_eq!(source.test.map(|test| test.label(2)), (path == "parts").then_some(Some(1)));
     }
-    // With an image beside them they are albums.
+    // With an image beside them, the folders are albums.
     picture(&dir.path().join("set/1.png"), 0);
     assert_eq!(open(&dir.path().join("set")).unwrap().kind, SourceKind::Folder);
-    // What lies beside train/ does not become a class by this.
+    // This does not make a folder beside train/ a class.
     picture(&dir.path().join("more/train/a/1.png"), 0);
     picture(&dir.path().join("more/train/b/1.png"), 0);
     picture(&dir.path().join("more/train/b/2.png"), 0);
@@ -149,7 +149,7 @@ fn a_folder_of_unlabelled_images_beside_train_is_to_pretrain_on() {
     fs::remove_dir_all(dir.path().join("train/b")).unwrap();
     let source = open(dir.path()).unwrap();
     assert_eq!((source.train.len(), source.unlabelled.unwrap().len()), (2, 2));
-    // Without a part to train on it is a folder like others.
+    // Without a training part it is a folder like any other.
     fs::remove_dir_all(dir.path().join("train")).unwrap();
     let source = open(dir.path()).unwrap();
     assert!(source.train.len() == 3 && source.unlabelled.is_none());
@@ -161,7 +161,7 @@ fn what_lies_beside_the_parts_is_left_out_and_told() {
     for name in ["train/a/1.png", "train/a/2.png", "train/b/1.png", "extra/x.png", "stray.png"] {
         picture(&dir.path().join(name), 0);
     }
-    // Nothing is called a part to test on, but the classes are in train/.
+    // No folder is named like a test part, but train/ contains the classes.
     let source = open(dir.path()).unwrap();
     assert_eq!(names(&*source.train), ["train/a/1.png", "train/a/2.png", "train/b/1.png"]);
     assert!(source.train.classes() == ["a", "b"] && source.test.is_none());
@@ -323,7 +323,7 @@ fn what_cannot_be_read_is_told_apart_from_what_is_left_out() {
     let locked = dir.path().join("locked");
     let lock = |mode| fs::set_permissions(&locked, fs::Permissions::from_mode(mode)).unwrap();
     lock(0);
-    // Nothing is locked to root.
+    // Root can read everything.
     let is_root = fs::read_dir(&locked).is_ok();
     let source = open(dir.path());
     lock(0o755);
@@ -339,11 +339,11 @@ fn what_cannot_be_read_is_told_apart_from_what_is_left_out() {
     assert_eq!(told[..2], ["album: a link that leads nowhere", "gone.tar.gz: a link that leads nowhere"]);
     assert!(told.len() == 3 && told[2].starts_with("round: a link that cannot be followed: "), "{told:?}");
     assert_eq!(source.left_out.count, 1, "{:?}", source.left_out);
-    // One that is an image by its name is a broken one.
+    // A link named like an image is a broken image.
     assert_eq!(names(&*source.train)[..2], ["a.png", "gone.png"]);
     assert!(source.train.read(1, &mut DecodeScratch::default()).is_err());
 
-    // Beside shards too, and where nothing else is.
+    // The same beside shards, and where there is nothing else.
     fs::create_dir(dir.path().join("shards")).unwrap();
     fs::write(dir.path().join("shards/a.tar"), common::tar(&[("1.png".to_owned(), common::png(1))])).unwrap();
     symlink("nowhere", dir.path().join("shards/b.tar")).unwrap();
@@ -451,7 +451,7 @@ fn idx_folder_and_file() {
     let image = source.train.read(1, &mut scratch).unwrap();
     assert_eq!((image.width, image.height, &image.pixels[..6]), (4, 2, &[8, 8, 8, 9, 9, 9][..]));
 
-    // Grey values go through the window, and what is large is shrunk, as with files.
+    // Grey values go through the window, and large images are shrunk, as with image files.
     let decode = DecodeOptions { window: Window::Values { low: 8, high: 12 }, ..DecodeOptions::default() };
     let mut read = |decode| {
         let mut opener = Opener { decode, ..Opener::default() };

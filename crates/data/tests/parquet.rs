@@ -96,7 +96,7 @@ fn what_is_no_table_of_images_is_named() {
 }
 
 /// A table of row groups with one image each, of these values, that have no checksum of their own. The page of the last
-/// has one: the crate that writes the table writes none, so that it is put in.
+/// has one, which is inserted here, as the crate that writes the table writes none.
 fn table_with_a_checksum(values: &[u8]) -> Vec<u8> {
     let schema = parse_message_type("message m { required binary image; }").unwrap();
     let options = WriterProperties::builder()
@@ -121,7 +121,7 @@ fn table_with_a_checksum(values: &[u8]) -> Vec<u8> {
     let (start, len) = groups[last].column(0).byte_range();
     let (start, end) = (start as usize, (start + len) as usize);
     // In Thrift: the kind of page and its two sizes, each a field and one byte that holds twice the number. The
-    // checksum is the next field, of five bytes, and shortens the step to the one after it by one.
+    // checksum is the next field, of five bytes, and reduces the field delta of the one after it by one.
     let head = bytes[start..].first_chunk::<7>().unwrap();
     assert!(matches!(head, [0x15, 0, 0x15, 0..128, 0x15, 0..128, 0x2c]), "{head:?}");
     let mut checksum = flate2::Crc::new();
@@ -158,7 +158,7 @@ fn the_checksum_of_a_page_is_compared() {
     assert_eq!(source.train.read(0, &mut scratch).unwrap().pixels[0], 50);
     let message = source.train.read(1, &mut scratch).unwrap_err().to_string();
     assert!(message.starts_with("a.parquet row 1: ") && message.contains("checksum"), "{message}");
-    // The first page, which is looked at before: the table may hold others.
+    // The first page is checked when the table is opened, but the table may hold other images.
     let mut bytes = table_with_a_checksum(&[60]);
     let at = bytes.windows(36).position(|pixels| pixels == [60; 36]).unwrap();
     bytes[at] ^= 1;
@@ -166,7 +166,7 @@ fn the_checksum_of_a_page_is_compared() {
     assert!(open(&file).unwrap().train.read(0, &mut scratch).is_err());
 }
 
-/// Whatever is damaged, opening and reading return.
+/// Opening and reading return, whatever is damaged.
 #[test]
 fn damaged_tables_never_panic() {
     let dir = tempdir().unwrap();

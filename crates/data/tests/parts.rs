@@ -1,4 +1,4 @@
-//! Reading only what views look at makes the same views.
+//! Decoding only the parts that views look at gives the same views.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use simclr_data::{
     Reading, Share, Window, decode_file, decode_part,
 };
 
-/// A folder of the JPEG files of `golden`: colours and grey, several samplings, progressive, every orientation.
+/// A folder of the JPEG files in `golden`: colour and grey, several samplings, progressive, every orientation.
 fn folder() -> tempfile::TempDir {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let folder = tempfile::tempdir().unwrap();
@@ -49,7 +49,7 @@ fn views_of_parts_are_those_of_whole_images() {
         let decode = DecodeOptions { window, ..DecodeOptions::default() };
         let set =
             Opener { decode, ..Opener::default() }.open(&[folder.path().to_owned()]).unwrap().to_pretrain();
-        // What is kept is read whole; of what finds no room, parts.
+        // Images that are kept are read whole; of those without room, parts.
         let kept: Arc<dyn Dataset> = Arc::new(Cached::in_memory(Arc::clone(&set), 1 << 20));
         let full = Arc::new(Cached::in_memory(Arc::clone(&set), 5000));
         let (all, evaluation) = (views(Arc::clone(&kept)), crops(Arc::clone(&kept)));
@@ -74,7 +74,7 @@ fn a_part_is_the_same_whichever_way_the_image_is_turned() {
         for crop in [(0, 0, 5, 3), (13, 2, 11, 14), (8, 15, 1, 1), (23, 0, 1, 16)] {
             let (left, top, width, height) = crop;
             let crop = CropBox { left, top, width, height };
-            // Nothing of an image decoded before may be taken for this one's.
+            // No pixels of an image decoded earlier may be taken for this one's.
             let mut part = DecodeScratch::default();
             let needed = |w: u32, h: u32| {
                 assert_eq!((w, h), (image.width, image.height));
@@ -92,6 +92,6 @@ fn a_part_is_the_same_whichever_way_the_image_is_turned() {
             untouched += u32::from(different);
         }
     }
-    // Of most files the rest was not decoded.
+    // For most files, the rest was not decoded.
     assert!(untouched > 20, "{untouched}");
 }

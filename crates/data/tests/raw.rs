@@ -1,4 +1,4 @@
-//! Batches whose views somebody else makes: the same images and the same views, whatever is kept of them elsewhere.
+//! Batches whose views the consumer makes: the same images and the same views, whichever images it keeps.
 
 mod common;
 
@@ -13,7 +13,7 @@ use simclr_data::{
     Region,
 };
 
-/// Images of many sizes; every seventh is broken. What is not asked for is black.
+/// Images of many sizes; every seventh is broken. Pixels that are not asked for are black.
 struct Sizes(usize);
 
 const SEED: u64 = 3;
@@ -71,12 +71,12 @@ fn config(threads: usize) -> LoaderConfig {
     loading(8, SEED, threads)
 }
 
-/// What a GPU does, on the CPU: makes the views of raw batches, and keeps whole images, at most `room`.
+/// Does on the CPU what a GPU does: makes the views of raw batches, and keeps at most `room` whole images.
 struct Maker {
     kept: Option<Arc<Kept>>,
     images: HashMap<u32, Vec<u8>>,
     room: usize,
-    /// Images whose pixels were brought.
+    /// The number of images whose pixels were sent.
     brought: usize,
 }
 
@@ -117,7 +117,7 @@ impl Maker {
     }
 }
 
-/// Batches with their views, from `start` on, those that were skipped, and how many images were brought.
+/// Batches with their views, and the images that were skipped.
 fn take(mut loader: Loader, batches: usize, mut each: impl FnMut(Batch) -> Batch) -> (Vec<Batch>, Vec<u32>) {
     let mut taken = Vec::new();
     for _ in 0..batches {
@@ -149,7 +149,7 @@ fn what_is_kept_is_not_brought_again() {
     let loader = Loader::raw(Arc::new(Sizes(61)), config(1), Position::default(), maker.kept.clone());
     let (epochs, good) = (40, 52);
     take(loader, epochs * 6, |batch| maker.make(batch));
-    // The loader is some epochs ahead: what was on its way comes again.
+    // The loader is some epochs ahead: images already on their way are sent again.
     assert!((good..epochs * good / 3).contains(&maker.brought), "{}", maker.brought);
 }
 

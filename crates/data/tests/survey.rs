@@ -1,4 +1,4 @@
-//! A survey counts what is there.
+//! A survey counts the images and their properties.
 
 mod common;
 
@@ -27,7 +27,7 @@ fn everything_is_counted_for_any_number_of_threads() {
     let source = open(dir.path()).unwrap();
     let expected = survey(&*source.train, 1, false, &|_| ()).unwrap();
     assert_eq!((expected.readable, expected.grey, expected.tones.deep.images), (8, 6, 2));
-    // Of all channels, grey or not.
+    // Over all channels, grey or not.
     assert_eq!(expected.tones.deep, Values { images: 2, least: 0, most: 9 });
     assert_eq!((expected.broken.len(), expected.broken[0].name.as_str()), (1, "a/broken.jpg"));
     assert_eq!(expected.per_class, [3, 5, 0]);

@@ -1,4 +1,4 @@
-//! What the tests of data sets share: small pictures and archives of them, made in memory.
+//! Helpers for the tests of data sets: small pictures and archives of them, made in memory.
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 pub mod numbered;
@@ -88,7 +88,7 @@ pub fn loading(batch: usize, seed: u64, threads: usize) -> LoaderConfig {
     }
 }
 
-/// So many batches of 10 images from `start` on.
+/// `count` batches of 10 images from `start` on.
 pub fn batches(source: &Source, threads: usize, start: Position, count: usize) -> Vec<Batch> {
     let mut loader = Loader::new(source.to_pretrain(), loading(10, 5, threads), start);
     (0..count).map(|_| loader.next_batch().unwrap()).collect()

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Region};
 
-/// Images of one size that depend on their number, of three classes in turn. It counts how often they are read.
+/// Images of one size whose pixels depend on their number, of three classes in turn. Counts how often they are read.
 pub struct Numbered {
     pub pixels: Vec<Vec<u8>>,
     pub reads: AtomicUsize,
@@ -16,7 +16,7 @@ pub struct Numbered {
 }
 
 impl Numbered {
-    /// Images of `size` [width, height], of which those of `broken` cannot be read; with another `salt`, others.
+    /// Images of `size` [width, height], of which those in `broken` cannot be read; another `salt` gives other images.
     pub fn new(len: usize, size: [u32; 2], broken: &[usize], salt: usize) -> Arc<Numbered> {
         let bytes = 3 * size[0] as usize * size[1] as usize;
         Arc::new(Numbered {
@@ -61,7 +61,7 @@ impl Dataset for Numbered {
     }
 }
 
-/// What a broken image gives.
+/// The error for a broken image.
 pub fn torn(set: &dyn Dataset, index: usize) -> DataError {
     DataError::Image { name: set.name(index), reason: "torn".to_owned() }
 }
