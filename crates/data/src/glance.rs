@@ -10,10 +10,10 @@ use crate::tones::{Tones, Values};
 /// The number of images looked at where each costs more than itself, such as a block of an archive.
 const FEW: usize = 4;
 
-/// What a few images, spread evenly over a data set, are like.
+/// The findings on a few images, spread evenly over a data set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Glance {
-    /// How many were looked at; those that could not be read are not counted.
+    /// The number of images looked at, without those that could not be read.
     pub images: usize,
     /// How many of them have the same pixels as one looked at before.
     pub superfluous: usize,

@@ -241,7 +241,7 @@ fn decode(bytes: &[u8]) -> Option<Vec<Entry>> {
     input.0.is_empty().then_some(entries)
 }
 
-/// Numbers as LEB128, byte strings behind their length.
+/// Writes numbers as LEB128, and byte strings after their length.
 struct Writer(Vec<u8>);
 
 impl Writer {

@@ -71,7 +71,7 @@ impl Paths {
     }
 }
 
-/// A file name as bytes; `None` if the system gives it no such form.
+/// A file name as bytes; `None`, on systems other than Unix, if it is not Unicode.
 pub(crate) fn bytes_of(name: &OsStr) -> Option<&[u8]> {
     #[cfg(unix)]
     return Some(std::os::unix::ffi::OsStrExt::as_bytes(name));

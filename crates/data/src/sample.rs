@@ -9,7 +9,7 @@ pub(crate) const LOOKED_AT: usize = 16;
 /// The sizes of some decoded images, spread evenly over a data set. All 0 if none could be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
-    /// How many were looked at; those that could not be read are not counted.
+    /// The number of images looked at, without those that could not be read.
     pub images: usize,
     /// The median of their shorter sides, in pixels.
     pub shorter: u32,

@@ -120,7 +120,8 @@ impl<R: Read> Read for Bounded<R> {
 /// left-out files.
 ///
 /// # Errors
-/// [`DataError`] if the archive cannot be opened, or if reading it fails. An archive without images is no error here.
+/// [`DataError`] if the archive cannot be opened, or an I/O error stops the scan. An archive without images is no error
+/// here.
 pub(crate) fn scan(path: &Path, packing: Packing) -> Result<Members, DataError> {
     let io = |e| DataError::io(path, e);
     let (mut found, fault) = (Found::default(), Fault::default());
@@ -249,7 +250,7 @@ impl Found {
 
     /// Returns what was found; `end` is how the walk ended.
     fn finish(self, path: &Path, end: std::io::Result<()>, fault: &Fault) -> Result<Members, DataError> {
-        // After an I/O error the rest may be readable another time: this is no short archive.
+        // After an I/O error the rest may be readable another time: do not take this for a short archive.
         if let Some(error) = fault.get() {
             return Err(DataError::io(path, error));
         }

@@ -128,7 +128,7 @@ impl Loader {
     }
 
     /// Like [`Loader::new`], but leaves the views to the consumer: [`Batch::raw`] has what they are made of. The pixels
-    /// of images that the consumer has `kept` are not sent; with a `kept`, images are decoded whole.
+    /// of images that the consumer has registered in `kept` are not sent; with `kept`, images are decoded whole.
     pub fn raw(
         dataset: Arc<dyn Dataset>,
         mut config: LoaderConfig,
