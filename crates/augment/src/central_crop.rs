@@ -1,4 +1,4 @@
-//! The view for evaluation: nothing random.
+//! The evaluation view, in which nothing is random.
 
 use crate::family::{check_size, view_len};
 use crate::passes::{Input, Pass};
@@ -11,15 +11,15 @@ const KEPT: f64 = 0.875;
 /// Views of at most this side are not cropped.
 const UNCROPPED: u32 = 32;
 
-/// The part of an image of `width` x `height` pixels, both at least 1, that evaluation at `size` looks at:
-/// the central square of 87.5% of the shorter side, or the whole image, square or not, when `size` is at most 32.
+/// Returns the part of an image of `width` x `height` pixels, both at least 1, that evaluation at `size` sees: the
+/// central square with 87.5% of the shorter side, or the whole image, square or not, when `size` is at most 32.
 pub fn central_crop_box(width: u32, height: u32, size: u32) -> CropBox {
     if size <= UNCROPPED {
         return CropBox::whole(width, height);
     }
     let shorter = width.min(height);
     let side = ((KEPT * f64::from(shorter)).round_ties_even().max(1.0) as u32).min(shorter);
-    // Half a pixel goes to the top and to the left, as in the authors' code.
+    // An odd margin has its extra pixel at the top and at the left, as in the authors' code.
     CropBox { left: (width - side).div_ceil(2), top: (height - side).div_ceil(2), width: side, height: side }
 }
 
@@ -31,7 +31,7 @@ pub fn central_crop_box(width: u32, height: u32, size: u32) -> CropBox {
 /// `out` does not hold exactly one view.
 ///
 /// # Panics
-/// When `image` was not made by [`ImageRef::new`] and is none.
+/// May panic when the fields of `image` break the promises that [`ImageRef::new`] checks.
 ///
 /// ```
 /// use simclr_augment::{ImageRef, Scratch, central_crop};
@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(central_crop_box(500, 375, 224), crop(86, 24, 328));
         assert_eq!(central_crop_box(1, 30_000, 224), crop(0, 15_000, 1));
         assert_eq!(central_crop_box(40, 50, 32), CropBox::whole(40, 50));
-        // Of no pixels, none.
+        // An image without pixels has an empty crop.
         assert_eq!(central_crop_box(0, 5, 224), crop(0, 3, 0));
     }
 

@@ -8,10 +8,10 @@ use crate::{
     RandomResizedCrop, ViewFamily, ViewOp, decimal,
 };
 
-/// The law of the views. The default is the ImageNet family of the paper; CIFAR differs by
+/// The distribution of the views. The default is the ImageNet family of the paper; that of CIFAR differs by
 /// `color_strength = 0.5` and, through the size, by having no blur.
 ///
-/// Probabilities are in [0, 1]. Unknown keys are refused when it is read.
+/// Probabilities are in [0, 1]. Deserialising rejects unknown keys.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ViewConfig {
@@ -22,11 +22,11 @@ pub struct ViewConfig {
     /// Smallest and largest width / height of a crop, in [0.01, 100].
     #[serde(serialize_with = "decimal::pair")]
     pub crop_aspect: [f32; 2],
-    /// Law of the aspect ratio.
+    /// Distribution of the aspect ratio.
     pub crop_aspect_law: AspectLaw,
-    /// Smallest and largest fraction of the image's area of a crop that both views share, in (0, 1], with the
-    /// aspect ratios above; what a branch draws, it draws of that part. Absent: of the whole image. For studies of
-    /// one operator at a time (arXiv:2002.05709, section 3.1).
+    /// Smallest and largest area of a crop that both views share, as a fraction of the image's, in (0, 1]; its aspect
+    /// ratio is drawn as set above. Each branch then works on that part; when absent, on the whole image. For studies
+    /// of one operator at a time (arXiv:2002.05709, section 3.1).
     #[serde(serialize_with = "decimal::optional_pair", skip_serializing_if = "Option::is_none")]
     pub shared_crop: Option<[f32; 2]>,
     /// Probability of a horizontal flip.
@@ -52,7 +52,7 @@ pub struct ViewConfig {
     pub blur_sigma: [f32; 2],
     /// What the blur sees beyond the border.
     pub blur_padding: BlurPadding,
-    /// A list of operators that takes the place of the settings above.
+    /// A named list of operators, used in place of the settings above.
     pub preset: ViewPreset,
     /// The operators of the first branch, in place of the preset's or of the settings above.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +80,7 @@ pub enum ViewPreset {
 }
 
 impl ViewPreset {
-    /// The operators, in their order; of [`ViewPreset::None`], those of the paper.
+    /// Returns the preset's operators in order; for [`ViewPreset::None`], those of the paper.
     pub fn ops(self) -> Vec<ViewOp> {
         let crop = ViewOp::RandomResizedCrop(RandomResizedCrop::default());
         let flip = ViewOp::HorizontalFlip(HorizontalFlip::default());
@@ -124,12 +124,12 @@ impl ViewConfig {
         Self { color_prob: 0.0, gray_prob: 0.0, blur_prob: Some(0.0), ..Self::default() }
     }
 
-    /// The probability of the blur for views of `size` x `size` pixels, the default resolved.
+    /// Returns the probability of the blur for views of `size` x `size` pixels: as set, or the default for that size.
     pub fn blur_prob_at(&self, size: u32) -> f32 {
         self.blur_prob.unwrap_or_else(|| usual_prob(size))
     }
 
-    /// The families of the two branches, with views of `size` x `size` pixels.
+    /// Returns the families of the two branches, with views of `size` x `size` pixels.
     ///
     /// # Errors
     /// As [`ViewConfig::validate`], and for a `size` outside of 1 to 16,384.
@@ -148,7 +148,7 @@ impl ViewConfig {
         Ok([family(&self.a)?, family(&self.b)?])
     }
 
-    /// The operators of a branch without a list of its own, for views of `size` x `size` pixels, in their order.
+    /// Returns the operators of a branch without its own list, in order, for views of `size` x `size` pixels.
     pub fn ops(&self, size: u32) -> Vec<ViewOp> {
         match self.preset {
             ViewPreset::None => self.own_ops(size),
@@ -156,12 +156,12 @@ impl ViewConfig {
         }
     }
 
-    /// A crop of this area.
+    /// A crop with an area in this range and the aspect ratio of these settings.
     fn crop_of(&self, area: [f32; 2]) -> RandomResizedCrop {
         RandomResizedCrop { area, aspect: self.crop_aspect, aspect_law: self.crop_aspect_law }
     }
 
-    /// The operators that the settings above say.
+    /// The operators that the settings describe, without regard to presets and lists.
     fn own_ops(&self, size: u32) -> Vec<ViewOp> {
         vec![
             ViewOp::RandomResizedCrop(self.crop_of(self.crop_area)),
@@ -183,9 +183,9 @@ impl ViewConfig {
     /// Checks every value.
     ///
     /// # Errors
-    /// [`AugmentError::OutOfRange`] naming the first key whose value is not usable, and what would be.
+    /// [`AugmentError::OutOfRange`] for the first invalid value, naming its key and what the key accepts.
     pub fn validate(&self) -> Result<(), AugmentError> {
-        // What a preset or a list takes the place of is checked as well.
+        // Settings that a preset or a list overrides are checked too.
         let own = self.own_ops(1);
         own.iter().try_for_each(ViewOp::check).map_err(|error| error.renamed(own_key))?;
         let shared = self.shared_crop.map(|area| self.crop_of(area).check());
@@ -205,7 +205,7 @@ impl ViewConfig {
     }
 }
 
-/// The key of the table `[view]` that sets an operator's `key`.
+/// Returns the key of the `[view]` table that sets an operator's `key`.
 fn own_key(key: &str) -> String {
     let name = match key {
         "random_resized_crop.area" => "crop_area",

@@ -1,8 +1,7 @@
-//! Writing `f32` settings as the decimals that were typed.
+//! Serialises `f32` settings as the decimals that were typed.
 //!
-//! Serialisers that know only `f64` would turn 0.08 into 0.07999999821186066; going through the shortest
-//! decimal that reads back as the same `f32` keeps a resolved configuration as legible as the one it came
-//! from.
+//! Serialisers that know only `f64` would turn 0.08 into 0.07999999821186066. Going through the shortest decimal
+//! that reads back as the same `f32` keeps a resolved configuration as legible as its source.
 
 use serde::Serializer;
 use serde::ser::SerializeTuple;

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// What can be wrong with an image, a configuration or a buffer handed to this crate.
+/// An invalid image, configuration or buffer given to this crate.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum AugmentError {
@@ -26,7 +26,7 @@ pub enum AugmentError {
         /// Length of the buffer.
         got: u64,
     },
-    /// A configuration key holds a value that it cannot take.
+    /// A configuration key has an invalid value.
     #[error("{key} = {value}: must be {expected}")]
     OutOfRange {
         /// Dotted name of the key, such as `view.crop_area`.
@@ -49,7 +49,7 @@ pub enum AugmentError {
 }
 
 impl AugmentError {
-    /// The same error where the key is called `name` of it.
+    /// Replaces the key of an [`AugmentError::OutOfRange`] by `name(key)`; other errors stay as they are.
     pub(crate) fn renamed(self, name: impl FnOnce(&str) -> String) -> Self {
         match self {
             Self::OutOfRange { key, value, expected } => {

@@ -1,4 +1,4 @@
-//! The whole family of views: draw a recipe, apply it.
+//! A family of views: draws recipes and applies them.
 
 use crate::ops::auto_augment::{affine, histogram, posterize, sharpness};
 use crate::ops::blur::{self, Blur};
@@ -14,11 +14,11 @@ use crate::{
 /// Largest side of a view: 3 x 16,384^2 values are 3 GiB of `f32`, far beyond any encoder.
 pub(crate) const MAX_SIZE: u32 = 16_384;
 
-/// A law of augmentations with views of S x S pixels (arXiv:2002.05709, section 2.1 and appendix A).
+/// A distribution of augmentations that make views of S x S pixels (arXiv:2002.05709, section 2.1 and appendix A).
 #[derive(Debug, Clone)]
 pub struct ViewFamily {
     size: u32,
-    /// A crop that all views of an image share, before their own.
+    /// A crop that all views of an image share, taken before their own crops.
     shared: Option<RandomResizedCrop>,
     crop: Option<RandomResizedCrop>,
     ops: Vec<ViewOp>,
@@ -27,23 +27,22 @@ pub struct ViewFamily {
 }
 
 impl ViewFamily {
-    /// The family of the first branch of `config` with views of `size` x `size` pixels; [`ViewConfig::families`]
-    /// makes those of both.
+    /// Creates the family of the first branch of `config`, with views of `size` x `size` pixels;
+    /// [`ViewConfig::families`] creates those of both branches.
     ///
     /// # Errors
-    /// [`AugmentError::OutOfRange`] for the first key of `config` that is not usable, or for a `size` outside
-    /// of 1 to 16,384.
+    /// [`AugmentError::OutOfRange`] for the first invalid key of `config`, or for a `size` outside of 1 to 16,384.
     pub fn first_branch(config: &ViewConfig, size: u32) -> Result<Self, AugmentError> {
         let [first, _] = config.families(size)?;
         Ok(first)
     }
 
-    /// The family that applies `ops` in their order, with views of `size` x `size` pixels. Without a crop at their
-    /// head the whole image is resized.
+    /// Creates the family that applies `ops` in order, with views of `size` x `size` pixels. Unless the first operator
+    /// is a crop, the whole image is resized.
     ///
     /// # Errors
-    /// [`AugmentError::OutOfRange`] for the first setting that is not usable, a crop that is not the first, more
-    /// operators than a view can have, or a `size` outside of 1 to 16,384.
+    /// [`AugmentError::OutOfRange`] for the first invalid setting, a crop that is not the first operator, operators
+    /// that may make more than 32 steps, or a `size` outside of 1 to 16,384.
     pub fn from_ops(ops: &[ViewOp], size: u32) -> Result<Self, AugmentError> {
         check_size(size)?;
         ops.iter().try_for_each(ViewOp::check)?;
@@ -54,34 +53,34 @@ impl ViewFamily {
         if let Some(place) = rest.iter().position(|op| matches!(op, ViewOp::RandomResizedCrop(_))) {
             return Err(AugmentError::OutOfRange {
                 key: "op".to_owned(),
-                value: format!("random_resized_crop in place {}", place + ops.len() - rest.len() + 1),
+                value: format!("random_resized_crop at position {}", place + ops.len() - rest.len() + 1),
                 expected: "the first of its list",
             });
         }
         let most: usize = rest.iter().map(ViewOp::most_steps).sum();
         if most > MOST_STEPS {
-            const { assert!(MOST_STEPS == 32, "what is expected says so") };
+            const { assert!(MOST_STEPS == 32, "the message below says 32") };
             return Err(AugmentError::OutOfRange {
                 key: "op".to_owned(),
-                value: format!("a list that may do {most} things to a view"),
-                expected: "at most 32 things, a colour jitter being four",
+                value: format!("a list of up to {most} steps"),
+                expected: "at most 32 steps, four of them for each colour jitter",
             });
         }
         Ok(Self { size, shared: None, crop, ops: rest.to_vec(), gray: false })
     }
 
-    /// The same family of what `law` cuts out of an image: the same part for all of its views in an epoch, whatever
-    /// their family.
+    /// Restricts the family to a crop drawn from `law`: the same part of an image for all of its views in an epoch,
+    /// whatever their family.
     ///
     /// # Errors
-    /// [`AugmentError::OutOfRange`] for a setting of the crop that is not usable.
+    /// [`AugmentError::OutOfRange`] for an invalid setting of the crop.
     pub fn of_shared_crop(self, law: RandomResizedCrop) -> Result<Self, AugmentError> {
         law.check()?;
         Ok(Self { shared: Some(law), ..self })
     }
 
-    /// The same family for images that are grey: saturation, hue and greyscale, where they would change nothing, are
-    /// left out; behind noise, which colours an image, they stay. All other draws stay as they are.
+    /// Adapts the family to grey images: leaves out saturation, hue and greyscale where they would change nothing, but
+    /// keeps those after noise, which colours a view. All other draws stay as they are.
     pub fn for_gray_images(self) -> Self {
         Self { gray: true, ..self }
     }
@@ -112,7 +111,7 @@ impl ViewFamily {
         view_len(self.size)
     }
 
-    /// Draws the crop alone, with which [`ViewFamily::draw`] begins: the only part of the image that its view looks at.
+    /// Draws only the crop, as [`ViewFamily::draw`] does first: the view reads no other part of the image.
     pub fn draw_crop(&self, width: u32, height: u32, stream: &mut Stream) -> CropBox {
         let whole = match &self.shared {
             Some(law) => law.draw(width, height, &mut stream.of_image()),
@@ -129,7 +128,7 @@ impl ViewFamily {
         let crop = self.draw_crop(width, height, stream);
         let (mut flip, mut steps) = (false, Steps::default());
         for op in &self.ops {
-            // Flips that nothing precedes are part of the resize.
+            // Flips before any other step are part of the resize.
             match op {
                 ViewOp::HorizontalFlip(law) if steps.is_empty() => flip ^= stream.chance(law.prob),
                 other => other.draw(self.size, stream, &mut steps),
@@ -148,9 +147,9 @@ impl ViewFamily {
     /// once, at the end. Equal images and recipes give equal bytes.
     ///
     /// # Panics
-    /// When `out` is not [`ViewFamily::view_len`] bytes long, or when `recipe` was drawn for an image of
-    /// another size. When `image` was not made by [`ImageRef::new`] and is none, and when `recipe` was not drawn and
-    /// its crop lies outside of the image, or what a [`Step::Cutout`] covers outside of the view.
+    /// When `out` is not [`ViewFamily::view_len`] bytes long, or when `recipe` was drawn for an image of another size.
+    /// Also for a `recipe` that was not drawn and whose crop reaches outside of the image or a [`Step::Cutout`] outside
+    /// of the view, and for an `image` whose fields break the promises that [`ImageRef::new`] checks.
     pub fn apply(&self, image: ImageRef<'_>, recipe: &Recipe, scratch: &mut Scratch, out: &mut [u8]) {
         assert_eq!(out.len(), self.view_len(), "length of the view's buffer");
         assert_eq!(
@@ -167,7 +166,7 @@ impl ViewFamily {
         // The mean grey value of the planes, where it is known.
         let mut mean = None;
         loop {
-            // As many operators in one pass as look at one pixel at a time.
+            // One pass runs all consecutive operators that look at one pixel at a time.
             ops.clear();
             while let Some((&step, after)) = rest.split_first() {
                 let Some(op) = PixelOp::of(step, mean.filter(|_| ops.is_empty())) else { break };
@@ -188,7 +187,7 @@ impl ViewFamily {
             if contrast {
                 continue;
             }
-            // An operator that looks at more than a pixel.
+            // The next operator looks at more than one pixel.
             mean = None;
             rest = after;
             match step {
@@ -239,7 +238,7 @@ pub(crate) fn view_len(size: u32) -> usize {
     3 * size as usize * size as usize
 }
 
-/// Refuses sizes that no view can have.
+/// Returns an error unless `size` is from 1 to [`MAX_SIZE`].
 pub(crate) fn check_size(size: u32) -> Result<(), AugmentError> {
     if (1..=MAX_SIZE).contains(&size) {
         return Ok(());

@@ -2,8 +2,8 @@
 
 use crate::AugmentError;
 
-/// An 8-bit RGB image that someone else owns. [`ImageRef::new`] checks what its fields promise; what uses one of which
-/// it is not true may panic.
+/// A borrowed 8-bit RGB image. [`ImageRef::new`] checks what its fields promise; functions that are given an image
+/// that breaks these promises may panic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageRef<'a> {
     /// Width in pixels, at least 1.
@@ -25,8 +25,7 @@ impl<'a> ImageRef<'a> {
         if width == 0 || height == 0 {
             return Err(AugmentError::EmptyImage { width, height });
         }
-        // Two u32 sides need up to 66 bits with the channels: saturation only makes a wrong length stay
-        // wrong.
+        // Two u32 sides times three channels need up to 66 bits; a saturated product is longer than any slice.
         let expected = u64::from(width).saturating_mul(u64::from(height)).saturating_mul(3);
         let got = pixels.len() as u64;
         if got != expected {

@@ -1,11 +1,11 @@
 //! Views: an 8-bit RGB image and a random stream in, an S x S view out.
 //!
-//! A [`ViewFamily`] is the law from which the augmentations of an image are drawn: random resized crop,
+//! A [`ViewFamily`] is the distribution from which the augmentations of an image are drawn: random resized crop,
 //! horizontal flip, colour jitter, greyscale and Gaussian blur, in the order and with the ranges of SimCLR
-//! (arXiv:2002.05709, appendix A). Drawing and applying are apart: [`ViewFamily::draw`] turns a random
+//! (arXiv:2002.05709, appendix A). Drawing and applying are separate: [`ViewFamily::draw`] turns a random
 //! [`Stream`] into a [`Recipe`], a plain list of parameters, and [`ViewFamily::apply`] turns an image and a
 //! recipe into pixels. The stream is a function of (seed, epoch, image, view) alone, so the same four numbers
-//! give the same view whoever computes it and in whatever order.
+//! give the same view whichever thread computes it, and in whatever order.
 //!
 //! One image to two views:
 //!

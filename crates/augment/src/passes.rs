@@ -1,4 +1,5 @@
-//! One sweep over a view: made or loaded block by block, changed by operators in registers, stored or rounded to bytes.
+//! One sweep over a view: each row is resized or loaded, changed by operators in registers, and stored or rounded to
+//! bytes.
 
 use crate::ops::brightness::{add, multiply};
 use crate::ops::contrast::contrast;
@@ -25,8 +26,8 @@ pub(crate) enum PixelOp {
 }
 
 impl PixelOp {
-    /// The operator of a step, unless it looks at more than a pixel: contrast needs the mean grey value of what it
-    /// is applied to.
+    /// Returns the operator of a step, or `None` if it looks at more than one pixel. Contrast needs `mean`, the mean
+    /// grey value of the view that it is applied to.
     pub fn of(step: Step, mean: Option<f32>) -> Option<Self> {
         Some(match step {
             Step::Brightness(factor) => Self::Brightness(factor),
@@ -70,7 +71,7 @@ impl PixelOp {
 pub(crate) enum Input<'a> {
     /// The planes.
     Planes,
-    /// An image, cropped and resized: the resizer is prepared for it.
+    /// An image, to be cropped and resized by a resizer that is prepared for it.
     Image(&'a mut Resizer, ImageRef<'a>, CropBox),
 }
 
@@ -78,15 +79,15 @@ pub(crate) enum Input<'a> {
 pub(crate) struct Pass<'a> {
     pub planes: &'a mut Planes,
     pub from: Input<'a>,
-    /// Applied one after another.
+    /// The operators, applied one after another.
     pub ops: &'a [PixelOp],
-    /// The finished view, when nothing comes after; otherwise the planes are written.
+    /// The buffer of the finished view, if no step follows; otherwise the planes are written.
     pub out: Option<&'a mut [u8]>,
     /// Whether the mean grey value is wanted.
     pub mean: bool,
 }
 
-/// Operators one after another.
+/// Applies operators one after another.
 #[derive(Clone, Copy)]
 struct All<'a>(&'a [PixelOp]);
 
@@ -101,7 +102,7 @@ impl PixelMap for All<'_> {
 }
 
 impl Task for Pass<'_> {
-    /// The mean grey value of the view after the operators, where it is wanted.
+    /// The mean grey value of the view after the operators, if `mean` is set.
     type Output = f32;
 
     #[inline(always)]
@@ -110,7 +111,7 @@ impl Task for Pass<'_> {
         let mask = self.planes.mask();
         let mut sums = [0.0; BLOCK];
         for y in 0..side {
-            // A row that goes out at once leaves no trace: all of them may use the same place.
+            // Rows that go straight to `out` are not kept: they all use row 0 of the planes.
             let rows = match (&mut self.from, &self.out) {
                 (Input::Image(resizer, image, crop), out) => {
                     let rows = self.planes.row_mut(if out.is_some() { 0 } else { y });

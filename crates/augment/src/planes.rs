@@ -1,9 +1,9 @@
-//! The form in which a view is worked on: three planes of `f32` in [0, 1], red, green, blue, each row-major.
+//! The working form of a view: three planes of `f32` in [0, 1], red, green, blue, each row-major.
 
 use crate::simd::{Aligned, BLOCK, each, round_up};
 
-/// Three planes of `side` x `side` values, their rows padded to whole blocks. What stands in the padding is
-/// arbitrary, but never NaN.
+/// Three planes of `side` x `side` values, their rows padded to whole blocks. The values of the padding
+/// are arbitrary, but never NaN.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Planes {
     side: usize,
@@ -19,12 +19,12 @@ impl Planes {
         self.values.resize(3 * side * self.pitch);
     }
 
-    /// Side of the view.
+    /// The side of the view in pixels.
     pub fn side(&self) -> usize {
         self.side
     }
 
-    /// Values of a padded row.
+    /// The number of values of a padded row.
     pub fn pitch(&self) -> usize {
         self.pitch
     }
@@ -44,8 +44,8 @@ impl Planes {
         self.values.chunks_exact_mut(self.pitch).map(move |row| &mut row[..side])
     }
 
-    /// Fills each place (x, y) with what was at the place that `from` says, or with black where that is none. `spare`
-    /// holds what was there.
+    /// Sets each pixel (x, y) to the old pixel at `from(x, y)`, or to black where that is `None`. `spare` takes a copy
+    /// of the old values.
     pub fn resample(&mut self, spare: &mut Vec<f32>, from: impl Fn(usize, usize) -> Option<(usize, usize)>) {
         let (side, pitch) = (self.side, self.pitch);
         for plane in self.split_mut() {

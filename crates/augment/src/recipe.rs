@@ -2,21 +2,21 @@
 
 use crate::{CropBox, Step, Steps};
 
-/// Everything random about one view, drawn for an image of one size. Applied in the order of the fields.
+/// All random parameters of one view, drawn for an image of one size. They apply in the order of the fields.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recipe {
-    /// Width and height of the image that it was drawn for, in pixels.
+    /// Width and height in pixels of the image that the recipe was drawn for.
     pub image: (u32, u32),
-    /// What is cut out and resized to the view, inside the image.
+    /// The part of the image that is cut out and resized to the view.
     pub crop: CropBox,
     /// Whether the view is mirrored left to right as it is resized.
     pub flip: bool,
-    /// What is done then.
+    /// The steps after the resize.
     pub steps: Steps,
 }
 
 impl Recipe {
-    /// The view that only resizes: the whole of an image of `width` x `height` pixels.
+    /// Creates the recipe that only resizes the whole of an image of `width` x `height` pixels.
     pub fn identity(width: u32, height: u32) -> Self {
         Self {
             image: (width, height),
@@ -26,7 +26,7 @@ impl Recipe {
         }
     }
 
-    /// The operators applied, a few words each, in their order: "crop 0.31 1.20" (fraction of the area,
+    /// Describes the operators in order, a few words each: "crop 0.31 1.20" (fraction of the area,
     /// width / height), "flip", "brightness x1.42", "contrast x0.70", "saturation x1.05", "hue -0.08" (turns),
     /// "gray", "blur 1.3" (sigma).
     pub fn describe(&self) -> Vec<String> {

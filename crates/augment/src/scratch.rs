@@ -10,11 +10,11 @@ use crate::resize::Resizer;
 /// All temporary memory of [`crate::ViewFamily::apply`] and [`crate::central_crop`]: one for each thread,
 /// never shared.
 ///
-/// It grows to the largest image and view seen; from then on nothing is allocated. What it holds never
-/// influences a result.
+/// It grows to the largest image and view seen; from then on nothing is allocated. Its contents never influence a
+/// result.
 #[derive(Debug, Clone, Default)]
 pub struct Scratch {
-    /// The vectors that are worked with.
+    /// The instruction set whose vectors are used.
     pub(crate) isa: Isa,
     pub(crate) resizer: Resizer,
     pub(crate) blurrer: Blurrer,
@@ -22,12 +22,12 @@ pub struct Scratch {
     pub(crate) planes: Planes,
     /// The operators of one pass.
     pub(crate) ops: Vec<PixelOp>,
-    /// A plane as it was.
+    /// A copy of a plane, for operators that read its old values.
     pub(crate) spare: Vec<f32>,
 }
 
 impl Scratch {
-    /// Scratch space that works with the vectors of `isa`. They have no influence on a result.
+    /// Creates scratch space that uses the vectors of `isa`. The choice does not influence any result.
     pub fn with_isa(isa: Isa) -> Self {
         Self { isa, ..Self::default() }
     }

@@ -5,13 +5,14 @@ use std::convert::Infallible;
 use rand::{SeedableRng, TryRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Stands for the view in the key of what all views of an image share: no view has this number.
+/// Takes the place of the view's number in the key of the stream that all views of an image share. No view has this
+/// number.
 const SHARED: u64 = u64::MAX;
 
 /// The random stream of one view of one image: ChaCha with 8 rounds, keyed by exactly (seed, epoch, image,
 /// view).
 ///
-/// The four numbers are the 256 bits of the key, so that no two views share a stream and none depends on
+/// The four numbers are the 256 bits of the key, so that no two views share a stream and no stream depends on
 /// which thread drew before. It implements `rand`'s `Rng`; the draws of this crate use [`Stream::unit`] and
 /// [`Stream::below`], whose definitions will not change under a new version of `rand`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +29,7 @@ impl Stream {
         Self(ChaCha8Rng::from_seed(key))
     }
 
-    /// The stream of what all views of the image share, in the same epoch of the same run.
+    /// The stream that all views of the image share in the same epoch of the same run.
     pub(crate) fn of_image(&self) -> Self {
         let mut key = self.0.get_seed();
         key[24..].copy_from_slice(&SHARED.to_le_bytes());
@@ -52,8 +53,8 @@ impl Stream {
 
     /// A uniform integer in [0, `bound`); 0 when `bound` is 0.
     ///
-    /// The high half of a 64 x 32-bit product: its bias, below 2^-32, is beyond any number of draws that a
-    /// training run makes.
+    /// The high half of a 64 x 32-bit product: its bias, below 2^-32, is too small to show in the draws of a training
+    /// run.
     pub fn below(&mut self, bound: u32) -> u32 {
         ((u128::from(self.bits()) * u128::from(bound)) >> 64) as u32
     }

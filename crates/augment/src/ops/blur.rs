@@ -40,7 +40,7 @@ impl Default for GaussianBlur {
 }
 
 impl GaussianBlur {
-    /// Whether it changes views of `size` x `size` pixels: its kernel has one pixel below 20.
+    /// Whether the blur changes views of `size` x `size` pixels: below 20, its kernel has one pixel.
     pub fn changes(size: u32) -> bool {
         radius(size as usize) > 0
     }
@@ -65,26 +65,26 @@ impl Draw for GaussianBlur {
     }
 }
 
-/// The probability of the blur for views of `size` x `size` pixels, where none is given.
+/// The default probability of the blur for views of `size` x `size` pixels.
 pub(crate) fn usual_prob(size: u32) -> f32 {
     if size > 64 { 0.5 } else { 0.0 }
 }
 
-/// Weights below this, relative to that of the centre, are left out: all together they move a value by less than a
-/// hundredth of an 8-bit step, and a small sigma costs no more than the few taps that it needs.
+/// Weights below this, relative to that of the centre, are left out: together they would move a value by less than a
+/// hundredth of an 8-bit step, and without them a small sigma costs only the few taps that it needs.
 const NEGLIGIBLE: f32 = 2e-4;
 
-/// Blurs with buffers that are kept from one view to the next.
+/// The kernel of a blur, and buffers that are kept from one view to the next.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Blurrer {
     /// Weights from the centre outwards.
     kernel: Vec<f32>,
     /// One row with its padding on both sides.
     padded: Vec<f32>,
-    /// The rows around the present one, blurred along their length: a ring of as many as the kernel sees, three
-    /// planes each, and one row of zeros.
+    /// The rows around the current one, already blurred horizontally: a ring of as many rows as the kernel covers,
+    /// three planes each, followed by one row of zeros.
     ring: Aligned,
-    /// Where the rows that the kernel sees begin in the ring.
+    /// The offsets in the ring of the rows that the kernel covers.
     around: Vec<usize>,
 }
 
@@ -96,15 +96,14 @@ pub(crate) fn radius(size: usize) -> usize {
 
 impl Blurrer {
     /// Prepares a Gaussian of standard deviation `sigma` pixels, sampled at whole pixels up to `radius` and scaled
-    /// to sum to
-    /// 1. False if it changes nothing.
+    /// to sum to 1. Returns false if the blur changes nothing.
     pub fn prepare(&mut self, radius: usize, sigma: f32) -> bool {
         self.kernel.clear();
         let scale = -0.5 / (sigma * sigma);
         let weights = (0..=radius).map(|t| ((t * t) as f32 * scale).exp());
         self.kernel.extend(weights.take_while(|&weight| weight > NEGLIGIBLE));
-        // A sigma so small that its square underflows leaves NaN at the centre, which the comparison above
-        // refuses.
+        // A sigma so small that its square underflows leaves NaN at the centre, for which the comparison above is
+        // false.
         if self.kernel.is_empty() {
             self.kernel.push(1.0);
         }
@@ -121,7 +120,7 @@ pub(crate) struct Blur<'a> {
     pub blurrer: &'a mut Blurrer,
     pub planes: &'a mut Planes,
     pub padding: BlurPadding,
-    /// The finished view, when nothing comes after; otherwise the planes are written.
+    /// The buffer of the finished view, if no step follows; otherwise the planes are written.
     pub out: Option<&'a mut [u8]>,
 }
 
@@ -162,7 +161,8 @@ impl Task for Blur<'_> {
     }
 }
 
-/// Where row `y - radius` of `side` lies in the ring: beyond the border, what the padding says.
+/// The slot in the ring of row `y - radius` of a view of `side` rows; beyond the border, the slot of the row that
+/// `padding` puts there.
 fn slot(y: usize, radius: usize, side: usize, padding: BlurPadding) -> usize {
     let slots = 2 * radius + 1;
     let inside = (radius..radius + side).contains(&y);
@@ -176,7 +176,7 @@ fn slot(y: usize, radius: usize, side: usize, padding: BlurPadding) -> usize {
     }
 }
 
-/// Fills `radius` values on either side of the `length` in the middle with their mirror image.
+/// Fills the `radius` values on either side of the middle `length` values with their mirror image.
 fn mirror(line: &mut [f32], radius: usize, length: usize) {
     let last = radius + length - 1;
     for t in 1..=radius {
@@ -219,7 +219,7 @@ mod tests {
             .collect()
     }
 
-    /// `plane` three times over, blurred.
+    /// Blurs a view whose three planes all equal `plane`.
     fn blurred(
         blurrer: &mut Blurrer,
         plane: &[f32],

@@ -52,7 +52,7 @@ impl Draw for ColorJitter {
 
     /// Draws the four parameters, then the order, uniform over all 24.
     fn draw(&self, _side: u32, stream: &mut Stream, steps: &mut Steps) {
-        // Without strength each operator would be the identity, at full price.
+        // At strength 0 each operator would be the identity, at full cost.
         let prob = if self.strength > 0.0 { self.prob } else { 0.0 };
         if !stream.chance(prob) {
             return;

@@ -1,4 +1,4 @@
-//! Cutout: a square goes (DeVries and Taylor, arXiv:1708.04552).
+//! Cutout: fills a square (DeVries and Taylor, arXiv:1708.04552).
 
 use serde::{Deserialize, Serialize};
 
@@ -6,8 +6,8 @@ use super::{Draw, Step, Steps};
 use crate::planes::Planes;
 use crate::{AugmentError, Stream, check, decimal};
 
-/// Fills a square whose centre is anywhere in the view; what reaches beyond the border is cut off, as in the
-/// authors' code.
+/// Fills a square whose centre is uniform over the view; the part beyond the border is cut off, as in the authors'
+/// code.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cutout {
@@ -17,7 +17,7 @@ pub struct Cutout {
     /// Smallest and largest side of the square, as a fraction of the view's, in (0, 1]; uniform between them.
     #[serde(serialize_with = "decimal::pair")]
     pub side: [f32; 2],
-    /// What it is filled with, in [0, 1]: 0 is black.
+    /// The value of the filled pixels, in [0, 1]: 0 is black.
     #[serde(serialize_with = "decimal::one")]
     pub fill: f32,
 }
@@ -55,7 +55,7 @@ impl Draw for Cutout {
     }
 }
 
-/// Fills the rectangle of columns and rows, [first, end) each.
+/// Fills the rectangle of `columns` and `rows`, each as [first, end).
 pub(crate) fn cutout(planes: &mut Planes, columns: [u32; 2], rows: [u32; 2], fill: f32) {
     for y in rows[0]..rows[1] {
         for row in planes.row_mut(y as usize) {

@@ -31,7 +31,7 @@ impl Draw for GaussianNoise {
             "gaussian_noise.sigma",
             self.sigma,
             |v| (0.0..=1.0).contains(&v),
-            "two standard deviations [smallest, largest], each from 0 to 1, the full range",
+            "two standard deviations [smallest, largest], each from 0 to 1 (the full range)",
         )
     }
 
@@ -44,7 +44,7 @@ impl Draw for GaussianNoise {
     }
 }
 
-/// `clip(value + sigma * n)`, n standard normal (Box and Muller), from the random stream that `key` stands for.
+/// `clip(value + sigma * n)`, n standard normal (Box and Muller), from the random stream keyed by `key`.
 pub(crate) fn noise(planes: &mut Planes, sigma: f32, key: u64) {
     let mut stream = Stream::new(key, 0, 0, 0);
     let mut waiting = None;

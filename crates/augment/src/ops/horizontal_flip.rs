@@ -6,7 +6,7 @@ use super::{Draw, Step, Steps};
 use crate::planes::Planes;
 use crate::{AugmentError, Stream, check, decimal};
 
-/// Mirrors a view left to right. Next to the crop it is part of the resize and costs nothing.
+/// Mirrors a view left to right. Directly after the crop it is part of the resize and costs nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HorizontalFlip {

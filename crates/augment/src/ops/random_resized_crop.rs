@@ -33,13 +33,13 @@ impl CropBox {
 }
 
 impl CropBox {
-    /// This box of the part `whole` of an image, as a box of the image.
+    /// Converts a box inside of the part `whole` of an image to a box of the image.
     pub(crate) fn within(self, whole: CropBox) -> Self {
         Self { left: whole.left + self.left, top: whole.top + self.top, ..self }
     }
 }
 
-/// Tries before the whole image is taken, as in the authors' code.
+/// How many boxes are tried before the whole image is taken, as in the authors' code.
 const TRIES: usize = 100;
 
 /// How the aspect ratio of a random resized crop is distributed over its range.
@@ -53,7 +53,7 @@ pub enum AspectLaw {
     LogUniform,
 }
 
-/// A random part of the image, resized to the view. First in its list.
+/// Resizes a random part of the image to the view. Must be the first operator of its list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RandomResizedCrop {
@@ -64,7 +64,7 @@ pub struct RandomResizedCrop {
     /// Smallest and largest width / height, in [0.01, 100].
     #[serde(serialize_with = "decimal::pair")]
     pub aspect: [f32; 2],
-    /// Law of the aspect ratio.
+    /// Distribution of the aspect ratio.
     pub aspect_law: AspectLaw,
 }
 

@@ -43,7 +43,7 @@ impl Draw for Rotation {
     }
 }
 
-/// Turns the view counterclockwise by that many right angles.
+/// Turns the view counterclockwise by `quarters` right angles.
 pub(crate) fn rotate(planes: &mut Planes, quarters: u32, spare: &mut Vec<f32>) {
     let last = planes.side().saturating_sub(1);
     planes.resample(spare, |x, y| {

@@ -6,7 +6,7 @@ use super::{Draw, Step, Steps};
 use crate::planes::Planes;
 use crate::{AugmentError, Stream, check, decimal};
 
-/// Replaces each channel by the length of its gradient.
+/// Replaces each channel by the magnitude of its gradient.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sobel {
@@ -37,7 +37,7 @@ impl Draw for Sobel {
 /// outermost pixels: TensorFlow's `sobel_edges`.
 pub(crate) fn sobel(planes: &mut Planes, spare: &mut Vec<f32>) {
     let (side, pitch) = (planes.side(), planes.pitch());
-    // The neighbours of a place; at the border, the one inside stands for the one that is missing.
+    // The two neighbours of a row or column; at the border, the inner one also replaces the missing one.
     let around = |place: usize| match place {
         0 => [1.min(side - 1); 2],
         place if place == side - 1 => [place - 1; 2],

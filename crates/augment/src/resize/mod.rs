@@ -2,8 +2,8 @@
 //!
 //! The filter is the cubic convolution of Keys with a = -0.5 (Catmull-Rom), as in Pillow and in TensorFlow's
 //! antialiased resize. When shrinking, the filter is stretched by the scale, so that every source pixel
-//! counts (antialiasing). Weights beyond the crop are dropped and the rest sum to one: cropping then
-//! resizing, never looking outside of the crop.
+//! counts (antialiasing). Weights beyond the crop are dropped and the rest sum to one, as if the crop
+//! were an image of its own: no pixel outside of it counts.
 
 mod taps;
 
@@ -12,24 +12,25 @@ use crate::simd::{Aligned, Vector, round_up};
 use crate::{CropBox, ImageRef};
 use taps::Taps;
 
-/// Resizes with buffers that are kept from one image to the next.
+/// A resize, with buffers that are kept from one image to the next.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Resizer {
     rows: Taps,
     columns: Columns,
-    /// The taps of the columns before they are put side by side.
+    /// The taps of the columns, before they are laid out in `columns`.
     unsorted: Taps,
-    /// The source rows that the present row of the view is blended from, as three lines of 0 to 255 each: a ring.
+    /// A ring of the source rows that the current row of the view is blended from, each as three lines of values from 0
+    /// to 255.
     ring: Aligned,
-    /// Rows that the ring holds.
+    /// The number of rows that the ring holds.
     slots: usize,
-    /// Where the rows to blend begin in it.
+    /// The offsets in the ring of the rows to blend.
     blended: Vec<usize>,
-    /// The next source row that is not in it.
+    /// The next source row to put into the ring.
     next: usize,
     /// One row of the view before its columns are resized, as three lines.
     lines: Aligned,
-    /// Values of a line.
+    /// The number of values of a line.
     pitch: usize,
 }
 
@@ -41,17 +42,17 @@ impl Resizer {
         let (taps, size) = (&self.unsorted, size as usize);
         self.columns.prepare(size, |x| taps.of(if flip { size - 1 - x } else { x }));
         self.pitch = round_up(crop.width as usize);
-        // Windows move on, but for a step back where a weight is exactly 0. A power of two, to find a place without
-        // dividing.
+        // Windows move forwards, except for a step back where a weight is exactly 0. With a power of two, finding a
+        // row's place needs no division.
         self.slots = (self.rows.most() + 2).next_power_of_two();
         self.ring.resize(self.slots * 3 * self.pitch);
         self.next = 0;
-        // Past its end, lines hold what only fills vectors.
+        // Vectors may read past the end of the last line, where values are ignored.
         self.lines.resize(2 * self.pitch + self.pitch.max(self.columns.extent()));
     }
 
-    /// Writes row `y` of the view, clipped to [0, 1], into `rows`, which have room for whole blocks. To be called
-    /// for each row in turn.
+    /// Writes row `y` of the view, clipped to [0, 1], into `rows`, which have room for whole blocks. Must be
+    /// called for each row in order.
     #[inline(always)]
     pub fn row<V: Vector>(&mut self, image: ImageRef<'_>, crop: CropBox, y: usize, rows: [&mut [f32]; 3]) {
         let (first, weights) = self.rows.of(y);

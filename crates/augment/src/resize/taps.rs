@@ -1,4 +1,4 @@
-//! Which source pixels make each pixel of a view along one axis, and with which weights.
+//! The source pixels that contribute to each pixel of a view along one axis, and their weights.
 
 /// Half-width of the unstretched filter.
 const SUPPORT: f64 = 2.0;
@@ -25,7 +25,7 @@ impl Taps {
         let radius = SUPPORT * stretch;
         for out in 0..size {
             let center = (f64::from(out) + 0.5) * scale;
-            // Truncation is what floor would give, at no cost on any processor.
+            // Truncation equals floor here and is cheap on every processor.
             let low = (center - radius).max(0.0) as u32;
             let end = center + radius;
             let high = (end as u32 + u32::from(end.fract() > 0.0)).min(length);
@@ -33,7 +33,7 @@ impl Taps {
             let nearest = ((f64::from(low) + 0.5 - center) * shrink) as f32;
             self.weights.extend((low..high).map(|x| cubic(nearest + (x - low) as f32 * shrink as f32)));
             let line = &self.weights[begin..];
-            // Zeros at either end would only be multiplied: without them a crop of the view's size is copied.
+            // Without the zeros at either end, a crop of the view's size has one tap per pixel and is copied.
             let zeros = line.iter().position(|&weight| weight != 0.0).unwrap_or(0);
             let end = line.iter().rposition(|&weight| weight != 0.0).map_or(line.len(), |last| last + 1);
             self.weights.truncate(begin + end);
@@ -45,7 +45,7 @@ impl Taps {
         }
     }
 
-    /// The most taps that an output has.
+    /// The largest number of taps of any output.
     pub fn most(&self) -> usize {
         self.most
     }

@@ -1,18 +1,18 @@
-//! Values that begin where a cache line does.
+//! A buffer of `f32` that is aligned to cache lines.
 
 use std::ops::{Deref, DerefMut};
 
 use super::BLOCK;
 
-/// A cache line, and the widest vector.
+/// The values of a cache line, which is also the widest vector.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([f32; BLOCK]);
 
 const _: () = assert!(size_of::<Line>() == size_of::<[f32; BLOCK]>());
 
-/// A growing buffer of `f32`. A vector that begins at a whole number of blocks lies in one cache line: read from
-/// two, it would take twice as long.
+/// A growing buffer of `f32`. A vector that begins at a whole number of blocks lies in one cache line; reading it
+/// from two would take twice as long.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Aligned {
     lines: Vec<Line>,
@@ -30,7 +30,7 @@ impl Deref for Aligned {
 
     #[inline(always)]
     fn deref(&self) -> &[f32] {
-        // SAFETY: a line is `BLOCK` values and nothing else, as asserted beside it, and lines follow one another.
+        // SAFETY: a line is `BLOCK` values and nothing else, as asserted above, and the lines are contiguous.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * BLOCK) }
     }
 }

@@ -1,6 +1,6 @@
 //! Eight lanes, AVX2.
 //!
-//! The functions below call AVX2 instructions without asking for them: they are private to [`super`], which reaches
+//! The functions below use AVX2 instructions without checking for them: they are private to [`super`], which reaches
 //! them only through an [`simclr_isa::Isa`] whose level proves AVX2.
 
 use std::arch::x86_64::*;
@@ -32,7 +32,7 @@ arithmetic!(Sub, sub, _mm256_sub_ps);
 arithmetic!(Mul, mul, _mm256_mul_ps);
 arithmetic!(Div, div, _mm256_div_ps);
 
-/// Lanes 0, 3, 6 of the first vector, 1, 4, 7 of the second and 2, 5 of the third, brought into an order.
+/// Lanes 0, 3, 6 of the first vector, 1, 4, 7 of the second and 2, 5 of the third, permuted by `order`.
 #[inline(always)]
 fn deal(first: __m256, second: __m256, third: __m256, order: __m256i) -> __m256 {
     // SAFETY: AVX2 is proven by the `Isa`.
@@ -76,8 +76,8 @@ impl Vector for F32x8 {
         // SAFETY: AVX2 is proven by the `Isa`; the values are there by the caller's promise.
         unsafe {
             let [a, b, c] = each!([0, 1, 2], part => Self::load(source.add(part * LANES)).0);
-            // Channel k of pixel i is value 3 i + k: in lane (3 i + k) mod 8 of one of the three, every lane of
-            // which is wanted by exactly one pixel.
+            // Channel k of pixel i is value 3 i + k, in lane (3 i + k) mod 8 of one of the three vectors. The eight
+            // pixels of a channel use eight different lanes.
             [
                 Self(deal(a, b, c, _mm256_setr_epi32(0, 3, 6, 1, 4, 7, 2, 5))),
                 Self(deal(c, a, b, _mm256_setr_epi32(1, 4, 7, 2, 5, 0, 3, 6))),
@@ -96,7 +96,7 @@ impl Vector for F32x8 {
                 red,
                 _mm256_or_si256(_mm256_slli_epi32::<8>(green), _mm256_slli_epi32::<16>(blue)),
             );
-            // Three bytes of each four, to the front of each half, then both halves together.
+            // Move three bytes of every four to the front of each half, then join the halves.
             let front = _mm256_setr_epi8(
                 0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1, 0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13,
                 14, -1, -1, -1, -1,

@@ -1,6 +1,6 @@
 //! Sixteen lanes, AVX-512.
 //!
-//! The functions below call AVX-512 instructions without asking for them: they are private to [`super`], which
+//! The functions below use AVX-512 instructions without checking for them: they are private to [`super`], which
 //! reaches them only through an [`simclr_isa::Isa`] whose level proves AVX-512 F and BW.
 
 use std::arch::x86_64::*;
@@ -32,8 +32,8 @@ arithmetic!(Sub, sub, _mm512_sub_ps);
 arithmetic!(Mul, mul, _mm512_mul_ps);
 arithmetic!(Div, div, _mm512_div_ps);
 
-/// Where channel k of pixel i, value 3 i + k, is found. Two steps: first in two vectors (values below 32), then in
-/// what that gave and a third.
+/// The orders that find channel k of pixel i, value 3 i + k, in two steps: the first takes values below 32 from two
+/// vectors, the second takes values from the result of the first and a third vector.
 const DEAL: [[[i32; LANES]; 2]; 3] = {
     let mut deal = [[[0; LANES]; 2]; 3];
     let mut n = 0;
@@ -79,7 +79,7 @@ impl Vector for F32x16 {
     #[inline(always)]
     unsafe fn load_pixels(source: *const f32) -> [Self; 3] {
         // SAFETY: AVX-512 is proven by the `Isa`; the values are there by the caller's promise, and both orders
-        // have the 16 that are read.
+        // have the 16 indices that are read.
         unsafe {
             let [a, b, c] = each!([0, 1, 2], part => Self::load(source.add(part * LANES)).0);
             each!([0, 1, 2], k => {
@@ -101,7 +101,7 @@ impl Vector for F32x16 {
                 red,
                 _mm512_or_si512(_mm512_slli_epi32::<8>(green), _mm512_slli_epi32::<16>(blue)),
             );
-            // Three bytes of each four, to the front of each quarter, then all quarters together.
+            // Move three bytes of every four to the front of each quarter, then join the quarters.
             let front =
                 _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
             let together = _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15);

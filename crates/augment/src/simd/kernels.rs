@@ -1,20 +1,20 @@
-//! The inner loops: rows of values, lengths checked once a row.
+//! The inner loops over rows of values. Lengths are checked once per row.
 
 use super::{Aligned, BLOCK, Vector, each};
 
-/// Deals a row of pixels, red, green, blue in turn, out to three lines of `pitch` values each, as 0 to 255.
+/// Splits a row of interleaved pixels into three lines, red, green, blue, of `pitch` values from 0 to 255 each.
 ///
 /// # Panics
-/// Where `pitch` is no whole number of blocks or less than the pixels, or `lines` is not three of them.
+/// If `pitch` is not a whole number of blocks or is less than the pixels, or if `lines` is not `3 * pitch` long.
 #[inline(always)]
 pub(crate) fn widen_row<V: Vector>(source: &[u8], lines: &mut [f32], pitch: usize) {
     let pixels = source.len() / 3;
     assert!(pixels <= pitch && pitch.is_multiple_of(BLOCK) && lines.len() == 3 * pitch);
     let mut x = 0;
     while x < pixels && pixels >= V::LANES {
-        // The last pixels, those before them once more: a whole vector.
+        // The last vector ends at the last pixel, and repeats some pixels to be whole.
         x = x.min(pixels - V::LANES);
-        // SAFETY: three times as many bytes as lanes follow in `source`, and as many values as lanes in each line.
+        // SAFETY: `x + V::LANES <= pixels`, and `source` has three bytes for each pixel, each line a value.
         unsafe {
             let mut bytes = [0.0; 3 * BLOCK];
             for part in 0..3 {
@@ -38,13 +38,13 @@ pub(crate) fn widen_row<V: Vector>(source: &[u8], lines: &mut [f32], pitch: usiz
 /// `out[i]` = sum over t of `weights[t] * source[rows[t] + i]`. `out` is a whole number of blocks.
 ///
 /// # Panics
-/// Where a row ends outside of `source`, or there are fewer rows than weights.
+/// If a row ends outside of `source`, `out` is not a whole number of blocks, or rows and weights differ in number.
 #[inline(always)]
 pub(crate) fn blend_rows<V: Vector>(source: &[f32], rows: &[usize], weights: &[f32], out: &mut [f32]) {
     assert!(out.len().is_multiple_of(BLOCK) && rows.len() == weights.len());
     assert!(rows.iter().all(|row| row + out.len() <= source.len()));
     let mut at = 0;
-    // SAFETY: by the assertions each row has as many values as `out`, which is a whole number of vectors.
+    // SAFETY: by the assertions, each row has as many values as `out`, which is a whole number of vectors.
     unsafe {
         while at + 2 * V::LANES <= out.len() {
             let (mut a, mut b) = (V::splat(0.0), V::splat(0.0));
@@ -67,12 +67,12 @@ pub(crate) fn blend_rows<V: Vector>(source: &[f32], rows: &[usize], weights: &[f
     }
 }
 
-/// Taps of outputs that are computed together.
+/// The taps of a row of outputs, laid out so that a vector of outputs is computed together.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Columns {
-    /// Taps of each output, the most that any needs.
+    /// The number of taps of each output: the most that any output needs.
     taps: usize,
-    /// Outputs, a whole number of blocks.
+    /// The number of outputs, a whole number of blocks.
     outputs: usize,
     /// Weights, shape (taps, outputs); 0 where an output needs fewer.
     weights: Aligned,
@@ -80,15 +80,15 @@ pub(crate) struct Columns {
     bases: Vec<u32>,
     /// For each output: its first source value, relative to that of its block.
     offsets: Vec<u32>,
-    /// More than every offset.
+    /// More than the largest offset.
     reach: usize,
-    /// Source values that are read, with those that only fill vectors.
+    /// The number of source values that are read, including those that only fill vectors.
     extent: usize,
 }
 
 impl Columns {
-    /// Puts the taps of `size` outputs, at least 1, side by side: `taps_of` tells the first source value of an
-    /// output and its weights. Outputs beyond `size`, which make whole blocks, repeat the last.
+    /// Lays out the taps of `size` outputs, at least 1: `taps_of` returns the first source value of an output and its
+    /// weights. Outputs beyond `size`, which complete the last block, repeat the last output.
     pub fn prepare<'a>(&mut self, size: usize, taps_of: impl Fn(usize) -> (usize, &'a [f32])) {
         let of = |out: usize| taps_of(out.min(size - 1));
         self.taps = (0..size).map(|out| of(out).1.len()).max().unwrap_or(0);
@@ -114,7 +114,7 @@ impl Columns {
         self.extent += self.taps + self.reach.max(2 * BLOCK);
     }
 
-    /// How long a line of source values must be.
+    /// The length that a line of source values must have.
     pub fn extent(&self) -> usize {
         self.extent
     }
@@ -123,7 +123,7 @@ impl Columns {
 /// `outs[c][x]`, clipped to [0, 1], = sum over t of `weights[t][x] * lines[c * pitch + base + offset[x] + t]`.
 ///
 /// # Panics
-/// Where a slice is too short.
+/// If a slice is too short.
 #[inline(always)]
 pub(crate) fn blend_columns<V: Vector>(
     lines: &[f32],
@@ -141,8 +141,8 @@ pub(crate) fn blend_columns<V: Vector>(
     let lines = each!(lines, line => line.as_ptr());
     for x in (0..outputs).step_by(V::LANES) {
         // SAFETY: by the assertions: there are as many offsets and weights (for each tap) as outputs, and outputs
-        // are whole blocks, hence whole vectors; there is a base for each block; from any base and tap on there are
-        // two vectors of values in the lines, and `reach` values, which `prepare` made more than any offset.
+        // are whole blocks, hence whole vectors; there is a base for each block; from any base and tap on, the lines
+        // have two vectors of values and `reach` values, and `prepare` made `reach` more than any offset.
         unsafe {
             let base = *bases.get_unchecked(x / BLOCK) as usize;
             let index = V::index(offsets.as_ptr().add(x));
@@ -176,14 +176,14 @@ pub(crate) fn blend_columns<V: Vector>(
 /// is the radius of the kernel. `out` is a whole number of blocks.
 ///
 /// # Panics
-/// Where a slice is too short.
+/// If a slice is too short.
 #[inline(always)]
 pub(crate) fn convolve_row<V: Vector>(line: &[f32], kernel: &[f32], out: &mut [f32]) {
     let radius = kernel.len() - 1;
     assert!(out.len().is_multiple_of(BLOCK) && out.len() + 2 * radius <= line.len());
     let mut x = 0;
-    // SAFETY: `out` is a whole number of vectors; the furthest value read is that before `x + 2 * radius` and the
-    // end of the last vector, below the length of `line` by the assertion.
+    // SAFETY: `out` is a whole number of vectors; every value read is at most `radius` away from the centre
+    // `x + radius` of an output `x`, hence from 0 to below `out.len() + 2 * radius`, which `line` has by the assertion.
     unsafe {
         while x + 2 * V::LANES <= out.len() {
             let (near, far) = (line.as_ptr().add(x + radius), line.as_ptr().add(x + radius + V::LANES));
@@ -209,12 +209,12 @@ pub(crate) fn convolve_row<V: Vector>(line: &[f32], kernel: &[f32], out: &mut [f
     }
 }
 
-/// The same across rows: `outs[c][x]`, clipped to [0, 1], from the rows of `ring` that begin at `rows[r - t]` and
-/// `rows[r + t]`, r being the radius of the kernel. A row holds `3 * pitch` values, `pitch` a whole number of
-/// blocks for each channel.
+/// Does what `convolve_row` does, across rows: `outs[c][x]`, clipped to [0, 1], from the rows of `ring` that begin at
+/// `rows[r - t]` and `rows[r + t]`, r being the radius of the kernel. A row holds `pitch` values for each channel, a
+/// whole number of blocks.
 ///
 /// # Panics
-/// Where a slice is too short.
+/// If a slice is too short.
 #[inline(always)]
 pub(crate) fn convolve_rows<V: Vector>(
     ring: &[f32],
@@ -230,9 +230,9 @@ pub(crate) fn convolve_rows<V: Vector>(
     );
     let outs = each!(outs, out => out.as_mut_ptr());
     for x in (0..pitch).step_by(V::LANES) {
-        // SAFETY: `pitch` is a whole number of vectors, so that what is read of a row lies within its `3 * pitch`
-        // values, all of which the ring has by the assertion, as the outputs have room for `pitch`; `t` stays
-        // within both lists.
+        // SAFETY: `pitch` is a whole number of vectors, so that every read of a row lies within its `3 * pitch` values;
+        // by the assertion, the ring has all of these, and the outputs have room for `pitch`; `t` is at most `radius`,
+        // so that both indices are within `rows`.
         unsafe {
             let places =
                 [ring.as_ptr().add(x), ring.as_ptr().add(pitch + x), ring.as_ptr().add(2 * pitch + x)];
@@ -253,10 +253,10 @@ pub(crate) fn convolve_rows<V: Vector>(
     }
 }
 
-/// Rounds a row of `side` pixels to bytes, red, green, blue in turn.
+/// Rounds a row of `side` pixels to interleaved bytes: red, green, blue.
 ///
 /// # Panics
-/// Where a row is shorter than `side` rounded up to whole blocks, or `out` than `3 * side`.
+/// If a row is shorter than `side` rounded up to whole blocks, or `out` is shorter than `3 * side`.
 #[inline(always)]
 pub(crate) fn quantize_row<V: Vector>(rows: [&[f32]; 3], out: &mut [u8], side: usize) {
     let padded = super::round_up(side);
@@ -277,16 +277,16 @@ pub(crate) fn quantize_row<V: Vector>(rows: [&[f32]; 3], out: &mut [u8], side: u
     }
 }
 
-/// What is done to the pixels of a vector.
+/// An operation on the pixels of a vector.
 pub(crate) trait PixelMap: Copy {
-    /// New values for old.
+    /// Returns the new values of `pixels`.
     fn map<V: Vector>(self, pixels: [V; 3]) -> [V; 3];
 }
 
 /// Applies `map` to rows of a whole number of blocks.
 ///
 /// # Panics
-/// Where the rows differ in length.
+/// If the rows differ in length or are not a whole number of blocks.
 #[inline(always)]
 pub(crate) fn map_row<V: Vector>(rows: [&mut [f32]; 3], map: impl PixelMap) {
     let length = rows[0].len();
@@ -307,7 +307,7 @@ pub(crate) fn map_row<V: Vector>(rows: [&mut [f32]; 3], map: impl PixelMap) {
 /// the same partial sums whatever the width of the vectors.
 ///
 /// # Panics
-/// Where the rows differ in length or are no whole number of blocks.
+/// If the rows differ in length or are not a whole number of blocks.
 #[inline(always)]
 pub(crate) fn sum_row<V: Vector>(
     rows: [&[f32]; 3],
@@ -319,8 +319,8 @@ pub(crate) fn sum_row<V: Vector>(
     assert!(length.is_multiple_of(BLOCK) && rows[1].len() == length && rows[2].len() == length);
     let weights = each!(weights, weight => V::splat(weight));
     for lane in (0..BLOCK).step_by(V::LANES) {
-        // SAFETY: the rows are a whole number of blocks, `length` values each, by the assertion; a block, as are
-        // `mask` and `sums`, is a whole number of vectors, so that one that begins at `lane` ends within it.
+        // SAFETY: the rows are a whole number of blocks, `length` values each, by the assertion; `mask`
+        // and `sums` are one block, a whole number of vectors, so that a vector that begins at `lane` ends within it.
         unsafe {
             let mut total = V::load(sums.as_ptr().add(lane));
             for x in (lane..length).step_by(BLOCK) {

@@ -1,8 +1,8 @@
-//! Vectors of `f32` on the instruction sets that they are written for.
+//! Vectors of `f32`, with one implementation for each instruction set.
 //!
 //! The passes over a view are written once, over the trait [`Vector`], and instantiated for each instruction set.
-//! All of its operations are exactly rounded, lane by lane, so that every form computes the same bits; [`portable`]
-//! specifies them.
+//! All of its operations are exactly rounded, lane by lane, so that every implementation computes the same bits;
+//! [`portable`] specifies them.
 //!
 //! This module holds all `unsafe` of the crate.
 

@@ -1,4 +1,4 @@
-//! The specification of a vector's operations, in plain Rust.
+//! The specification of the vector operations, in plain Rust.
 
 use std::array::from_fn;
 use std::ops::{Add, Div, Mul, Sub};
@@ -7,7 +7,7 @@ use super::Vector;
 
 const LANES: usize = 8;
 
-/// Eight values: as many as the compiler likes to turn into the vectors of any processor.
+/// Eight values, a number that the compiler turns into the vectors of any processor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Array([f32; LANES]);
 
@@ -139,13 +139,13 @@ impl Vector for Array {
 
     #[inline(always)]
     unsafe fn lookup(source: *const f32, index: Self::Index) -> Self {
-        // SAFETY: the caller's promise: the offsets are below the values that can be read.
+        // SAFETY: the caller's promise that every offset is below the number of readable values.
         unsafe { Self::gather(source, index) }
     }
 
     #[inline(always)]
     unsafe fn lookup_wide(source: *const f32, index: Self::Index) -> Self {
-        // SAFETY: the caller's promise: the offsets are below the values that can be read.
+        // SAFETY: the caller's promise that every offset is below the number of readable values.
         unsafe { Self::gather(source, index) }
     }
 

@@ -1,8 +1,8 @@
-//! Every form of a vector's operations against the portable one.
+//! Compares every implementation of the vector operations with the portable one.
 
 use super::{BLOCK, Isa, Task, Vector};
 
-/// All operations on the lanes of a block, written one after another.
+/// Applies all operations to the lanes of a block; the output is their results one after another.
 struct All<'a> {
     a: &'a [f32],
     b: &'a [f32],
@@ -19,8 +19,8 @@ impl Task for All<'_> {
         let narrow: Vec<u32> = self.offsets.iter().map(|offset| offset % 8).collect();
         let wide: Vec<u32> = self.offsets.iter().map(|offset| offset % 16).collect();
         for x in (0..BLOCK).step_by(V::LANES) {
-            // SAFETY: the slices have several blocks, and the offsets stay below one, two, and as many blocks as
-            // there are.
+            // SAFETY: `a` and `b` hold six blocks, `bytes` and `offsets` one; `narrow` is below the lanes of any
+            // vector, `wide` below twice as many, and `offsets` below the length of `a`.
             unsafe {
                 let (a, b) = (V::load(self.a.as_ptr().add(x)), V::load(self.b.as_ptr().add(x)));
                 let pixels = V::load_pixels(self.a.as_ptr().add(3 * x));
@@ -63,7 +63,7 @@ fn every_form_computes_the_same_bits() {
     for _ in 0..100 {
         let mut a: Vec<f32> = (0..6 * BLOCK).map(|_| next()).collect();
         let b: Vec<f32> = (0..6 * BLOCK).map(|i| if i % 5 == 0 { a[i] } else { next() }).collect();
-        // Ties of the rounding to bytes.
+        // Ties in the rounding to bytes.
         for (i, value) in a.iter_mut().take(8).enumerate() {
             *value = (i as f32 * 20.0 + 0.5) / 255.0;
         }

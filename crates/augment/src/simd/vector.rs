@@ -1,14 +1,14 @@
-//! What a vector can do.
+//! The operations of a vector.
 
 use std::ops::{Add, Div, Mul, Sub};
 
-/// Lanes of the widest vector. Rows are padded to a multiple of it, so that no pass has a remainder.
+/// The lanes of the widest vector. Rows are padded to a multiple of this, so that no pass has a remainder.
 pub(crate) const BLOCK: usize = 16;
 
 /// The three channels of `$pixels`, each as `$value`, mapped by an expression.
 ///
-/// What `map` would do, but a closure is compiled without the instruction set of its caller, and where it is not
-/// inlined the vectors leave their registers.
+/// Does what `map` would do. But a closure is compiled without the instruction set of its caller, and unless it is
+/// inlined, the vectors leave their registers.
 macro_rules! each {
     ($pixels:expr, $value:ident => $result:expr) => {{
         let [red, green, blue] = $pixels;
@@ -35,7 +35,7 @@ pub(crate) const fn round_up(length: usize) -> usize {
     length.next_multiple_of(BLOCK)
 }
 
-/// Some `f32` side by side, their number a divisor of [`BLOCK`].
+/// A vector of `f32` lanes, whose number divides [`BLOCK`].
 ///
 /// Arithmetic is that of `f32`, lane by lane. No lane is ever NaN.
 pub(crate) trait Vector:
@@ -44,38 +44,38 @@ pub(crate) trait Vector:
     /// The number of lanes.
     const LANES: usize;
 
-    /// Where the lanes of [`Vector::lookup`] are read, relative to its place.
+    /// The offsets from its source at which [`Vector::lookup`] reads each lane.
     type Index: Copy;
 
     /// `value` in every lane.
     fn splat(value: f32) -> Self;
 
-    /// The values from `source` on.
+    /// Loads the values that begin at `source`.
     ///
     /// # Safety
     /// [`Vector::LANES`] values can be read there.
     unsafe fn load(source: *const f32) -> Self;
 
-    /// Writes the lanes to `out` and on.
+    /// Writes the lanes to the memory that begins at `out`.
     ///
     /// # Safety
     /// [`Vector::LANES`] values can be written there.
     unsafe fn store(self, out: *mut f32);
 
-    /// The bytes from `source` on, as 0 to 255.
+    /// Loads the bytes that begin at `source`, as values from 0 to 255.
     ///
     /// # Safety
     /// [`Vector::LANES`] bytes can be read there.
     unsafe fn load_bytes(source: *const u8) -> Self;
 
-    /// Three times as many values from `source` on, dealt out in turn: reds, greens, blues.
+    /// Loads the interleaved pixels that begin at `source`, as three vectors: reds, greens, blues.
     ///
     /// # Safety
     /// Three times [`Vector::LANES`] values can be read there.
     unsafe fn load_pixels(source: *const f32) -> [Self; 3];
 
-    /// Writes pixels as bytes, red, green, blue in turn, from `out` on: values in [0, 1] times 255, rounded half to
-    /// even.
+    /// Writes pixels as interleaved bytes, red, green, blue, beginning at `out`: values in [0, 1] times 255, rounded
+    /// half to even.
     ///
     /// # Safety
     /// Three times [`Vector::LANES`] bytes can be written there.
@@ -96,13 +96,13 @@ pub(crate) trait Vector:
     /// The magnitude.
     fn abs(self) -> Self;
 
-    /// The offsets from `source` on.
+    /// Loads the offsets that begin at `source`.
     ///
     /// # Safety
     /// [`Vector::LANES`] offsets can be read there.
     unsafe fn index(source: *const u32) -> Self::Index;
 
-    /// `source[index]` for each lane, all offsets being below [`Vector::LANES`].
+    /// Reads `source[index]` for each lane. All offsets must be below [`Vector::LANES`].
     ///
     /// # Safety
     /// [`Vector::LANES`] values can be read there.

@@ -1,4 +1,4 @@
-//! Turning and shearing by any amount: the nearest pixel, black beyond the border.
+//! Rotation and shear by any amount, with the nearest pixel, and black beyond the border.
 
 use crate::planes::Planes;
 
@@ -12,12 +12,12 @@ pub(crate) fn turn(planes: &mut Planes, degrees: f32, spare: &mut Vec<f32>) {
     });
 }
 
-/// Moves each row by `level` times its distance from the upper border, to the left.
+/// Moves each row to the left by `level` times its distance from the upper border.
 pub(crate) fn shear_x(planes: &mut Planes, level: f32, spare: &mut Vec<f32>) {
     sample(planes, spare, |x, y| (x + f64::from(level) * (y + 0.5), y));
 }
 
-/// Fills each place with the pixel nearest to where `from` says that it comes from.
+/// Sets each pixel (x, y) to the old pixel nearest to `from(x, y)`, or to black outside of the view.
 fn sample(planes: &mut Planes, spare: &mut Vec<f32>, from: impl Fn(f64, f64) -> (f64, f64)) {
     let side = planes.side() as f64;
     planes.resample(spare, |x, y| {

@@ -1,8 +1,8 @@
-//! Operators that look at how often each value occurs in a channel.
+//! Operators that depend on the distribution of the values of each channel.
 
 use crate::planes::{Planes, level};
 
-/// Stretches each channel so that its smallest value is 0 and its largest 1; a flat one stays.
+/// Stretches each channel so that its smallest value is 0 and its largest 1; a constant channel stays as it is.
 pub(crate) fn auto_contrast(planes: &mut Planes) {
     let (side, pitch) = (planes.side(), planes.pitch());
     for plane in planes.split_mut() {
@@ -23,7 +23,7 @@ pub(crate) fn equalize(planes: &mut Planes) {
         for row in plane.chunks_exact(pitch) {
             row[..side].iter().for_each(|&value| counts[level(value)] += 1);
         }
-        // The highest level that occurs does not count.
+        // The highest level that occurs is not counted.
         let last = counts.iter().rposition(|&count| count > 0).unwrap_or(0);
         let step = counts[..last].iter().sum::<usize>() / 255;
         if step == 0 {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Draw, Step, Steps};
 use crate::{AugmentError, Stream, check, decimal};
 
-/// One of 25 pairs of operators, each with its probability.
+/// Applies one of 25 pairs of operators, each operator with its own probability.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AutoAugment {
@@ -53,7 +53,7 @@ enum Op {
 
 use Op::*;
 
-/// Operator, probability, magnitude from 0 to 9 (of no meaning to some).
+/// Operator, probability, magnitude from 0 to 9 (ignored by some operators).
 type Choice = (Op, f32, u32);
 
 const IMAGENET: [[Choice; 2]; 25] = [
@@ -105,7 +105,8 @@ impl Draw for AutoAugment {
     }
 }
 
-/// The operator at a magnitude of ten, to either side where it has two.
+/// The step of an operator at one of its ten magnitudes; `negative` chooses between the two sides of an operator that
+/// has them.
 fn step(op: Op, magnitude: u32, negative: bool) -> Step {
     let share = magnitude as f32 / 9.0;
     let signed = |largest: f32| if negative { -largest * share } else { largest * share };
@@ -123,7 +124,7 @@ fn step(op: Op, magnitude: u32, negative: bool) -> Step {
     }
 }
 
-/// The lowest of the levels of 8 bits that solarizing inverts: half a step below it no rounding decides.
+/// The lowest 8-bit level that solarizing inverts. The threshold is half a level below, where no rounding decides.
 fn solarized(magnitude: u32) -> u16 {
     (255 * 9_u32.saturating_sub(magnitude)).div_ceil(9) as u16
 }
@@ -141,20 +142,20 @@ mod tests {
         assert_eq!(step(ShearX, 9, false), Step::ShearX(0.3));
         assert_eq!(step(Contrast, 9, true), Step::Contrast(1.0 - 0.9));
         assert_eq!(step(Sharpness, 9, false), Step::Sharpness(1.9));
-        // What torchvision 0.29's `solarize` inverts first, at the magnitudes of the policy.
+        // The lowest level that torchvision 0.29's `solarize` inverts, at the magnitudes of the policy.
         for (magnitude, level) in [(3, 170.0), (4, 142.0), (5, 114.0), (7, 57.0), (8, 29.0)] {
             let Step::Solarize(from) = step(Solarize, magnitude, false) else { panic!("another step") };
             assert!(((level - 1.0) / 255.0..level / 255.0).contains(&from), "{magnitude}: {from}");
         }
     }
 
-    /// By the policy as torchvision 0.29 lists it: how often each operator acts at each magnitude in 25 draws.
+    /// `policy` is how often each operator acts at each magnitude in 25 draws, as torchvision 0.29 lists the policy.
     #[test]
     fn every_operator_is_drawn_as_often_as_the_policy_says() {
         const DRAWS: u64 = 20_000;
         let policy = [
             (Posterize, 5, 0.8),
-            // As magnitude 7, which keeps as many bits.
+            // Together with magnitude 7, which keeps as many bits.
             (Posterize, 6, 1.6),
             (Posterize, 8, 0.4),
             (Rotate, 3, 0.2),
@@ -191,14 +192,14 @@ mod tests {
             let expected = share / 25.0 * DRAWS as f64 / sides.len() as f64;
             for side in sides {
                 let count = drawn.iter().filter(|step| *step == side).count();
-                // Five standard deviations, and more where pairs have an operator twice.
+                // Five standard deviations, and some slack for pairs that have an operator twice.
                 let off = (count as f64 - expected).abs() / expected.sqrt();
                 assert!(off < 6.0, "{side:?}: {count} times, expected {expected}");
                 known += count;
             }
         }
         assert_eq!(known, drawn.len());
-        // Neither operator acts in 3.76 pairs of 25 on average: 3008, five standard deviations either way.
+        // On average neither operator acts in 3.76 of 25 pairs: in 3008 draws, give or take five standard deviations.
         assert!((2755..3261).contains(&none), "{none}");
     }
 }

@@ -3,7 +3,7 @@
 use crate::planes::Planes;
 
 /// `clip(smooth + factor * (value - smooth))`, smooth being the mean of a pixel (weight 5) and its eight neighbours
-/// (weight 1). The outermost pixels stay, as in torchvision.
+/// (weight 1). The outermost pixels stay as they are, as in torchvision.
 pub(crate) fn sharpness(planes: &mut Planes, factor: f32, spare: &mut Vec<f32>) {
     let (side, pitch) = (planes.side(), planes.pitch());
     for plane in planes.split_mut() {
