@@ -1,9 +1,8 @@
-//! How many views one thread makes in a second, decoding excluded, and where the time goes.
+//! Measures how many views one thread makes per second, without decoding, and where the time goes.
 //!
 //!     cargo run --release -p simclr-augment --example views_per_second [IMAGE_SIDE VIEW_SIDE SECONDS]
 //!
-//! One JSON object a line on standard output: the full family, then each operator alone upon a crop and a
-//! flip.
+//! Prints one JSON object per line: the full family, then crop and flip, then these with one operator each.
 
 use std::time::{Duration, Instant};
 

@@ -24,7 +24,7 @@ fn nothing_is_allocated_after_warm_up() {
             }
         }
     };
-    // The test harness has threads of its own; its allocations, if any, come at most once or twice.
+    // The threads of the test harness may allocate too, but at most once or twice: take the fewest of several passes.
     let fewest = (0..5).map(|_| allocations(&mut pass)).skip(1).min();
     assert_eq!(fewest, Some(0));
 }

@@ -1,4 +1,4 @@
-//! Each operator against torchvision's with the same parameters. `tools/golden/views.py` made the values.
+//! Compares each operator with torchvision's, at the same parameters. `tools/golden/views.py` made the values.
 
 use std::path::Path;
 
@@ -59,7 +59,7 @@ fn apply(image: (u32, u32), size: u32, recipe: &Recipe) -> Vec<u8> {
     out
 }
 
-/// A blur as torchvision pads it.
+/// A blur with torchvision's padding.
 fn blur(sigma: f32) -> Step {
     Step::Blur { sigma, padding: BlurPadding::Reflect }
 }
@@ -121,7 +121,7 @@ fn gaussian_blur() {
 
 #[test]
 fn crop_resize_and_flip() {
-    // Pillow rounds and clips to 8 bits between the two directions: a step more or less here and there, and
+    // Pillow rounds and clips to 8 bits between the two directions: values differ by a level here and there, and by
     // more where the filter overshoots at the edges of the bar and of the disc.
     let enlarge = Recipe { image: (32, 32), ..cropped(5, 9, 17, 12) };
     assert_close("crop_enlarge", &apply((32, 32), 32, &enlarge), 0.5, 20);
@@ -166,7 +166,7 @@ fn the_whole_family_in_order() {
     assert_close("family_40", &apply((100, 76), 40, &recipe), 0.2, 2);
 }
 
-/// Some operators on the small image.
+/// Applies `steps` to the small image.
 fn steps<const N: usize>(steps: [Step; N]) -> Vec<u8> {
     apply((32, 32), 32, &Recipe { steps: Steps::from(steps), ..Recipe::identity(32, 32) })
 }
@@ -196,7 +196,7 @@ fn operators_of_auto_augment() {
     ] {
         assert_close(name, &steps([step]), 0.02, 1);
     }
-    // torchvision cuts off to 8 bits after each operator.
+    // torchvision truncates to 8 bits after each operator.
     assert_close("sharpness", &steps([Step::Sharpness(1.7)]), 0.6, 2);
     assert_close("auto_contrast", &steps([Step::Contrast(0.4), Step::AutoContrast]), 1.0, 3);
 }

@@ -1,4 +1,4 @@
-//! The draws follow their laws. Seeds are fixed; the bounds are five standard deviations or the 0.1% point of
+//! Draws follow their distributions. Seeds are fixed; the bounds are five standard deviations or the 0.1% point of
 //! Kolmogorov's statistic.
 
 use std::collections::HashMap;
@@ -73,7 +73,7 @@ fn crop_area_is_uniform() {
     let config = ViewConfig { crop_aspect: [1.0, 1.0], ..ViewConfig::default() };
     let area = |r: &Recipe| f64::from(r.crop.width) * f64::from(r.crop.height) / 1e8;
     let areas: Vec<f64> = recipes(&config, 32, 10_000).iter().map(area).collect();
-    // Rounding to whole pixels moves an area of one by up to a pixel row and column.
+    // Rounding to whole pixels changes an area by up to one row and one column of pixels.
     assert_uniform("area", areas, 0.08 - 1e-4, 1.0);
 }
 
@@ -147,7 +147,7 @@ fn operators_are_independent_of_each_other() {
     assert_frequency("color and blur", both, drawn.len(), 0.4);
 }
 
-/// Fails unless two values are independent, by how often both lie in each of 3 x 3 cells of equal probability.
+/// Fails unless two values look independent, by how often a pair lies in each of 3 x 3 cells of equal probability.
 fn assert_independent(what: &str, pairs: &[[f64; 2]]) {
     let third = |at: usize| {
         let mut values: Vec<f64> = pairs.iter().map(|pair| pair[at]).collect();
@@ -166,7 +166,7 @@ fn assert_independent(what: &str, pairs: &[[f64; 2]]) {
 
 #[test]
 fn parameters_of_one_operator_are_independent_of_each_other() {
-    // Crops that always fit, of images so large that whole pixels are no matter.
+    // Crops that always fit, of images so large that rounding to whole pixels does not matter.
     let config = ViewConfig { crop_area: [0.1, 0.5], color_prob: 1.0, ..ViewConfig::default() };
     const SIDE: u32 = 10_000_000;
     let drawn = recipes(&config, 32, SIDE);
@@ -224,7 +224,7 @@ fn factors_are_uniform_over_their_ranges() {
                 Step::Contrast(factor) => ("contrast", factor),
                 Step::Saturation(factor) => ("saturation", factor),
                 Step::Hue(turn) => ("hue", turn),
-                other => panic!("{other:?} was not asked for"),
+                other => panic!("unexpected step {other:?}"),
             };
             values.entry(name).or_default().push(f64::from(value));
         }
@@ -269,7 +269,7 @@ fn every_order_of_the_color_operators_is_equally_likely() {
             Step::Contrast(_) => 1,
             Step::Saturation(_) => 2,
             Step::Hue(_) => 3,
-            other => panic!("{other:?} was not asked for"),
+            other => panic!("unexpected step {other:?}"),
         });
         *orders.entry(order).or_default() += 1;
     }
@@ -319,7 +319,7 @@ fn noise_colours_grey_images() {
     for image in 0..100 {
         let recipe = family.draw(64, 64, &mut Stream::new(7, 0, image, 0));
         let noise = recipe.steps.iter().any(|step| matches!(step, Step::Noise { .. }));
-        // Brightness and contrast come before.
+        // Brightness and contrast, before the noise, always stay.
         assert_eq!(recipe.steps.len(), if noise { 4 } else { 2 }, "{:?}", recipe.steps);
         assert_eq!(gray(&recipe), noise);
         noisy += u32::from(noise);
@@ -346,7 +346,7 @@ fn ablation_operators_keep_to_their_settings() {
                 assert!(right > left && bottom > top && right <= 32 && bottom <= 32);
                 full += usize::from(right - left == 16);
             }
-            other => panic!("{other:?} was not asked for"),
+            other => panic!("unexpected step {other:?}"),
         }
     }
     let n = DRAWS as usize;
@@ -354,7 +354,8 @@ fn ablation_operators_keep_to_their_settings() {
     assert_frequency("half turns", turns[2], n, 0.25);
     assert_frequency("turns by 270", turns[3], n, 0.25);
     assert_frequency("noise", sigmas.len(), n, 0.25);
-    // Squares of half the side are whole where their centre keeps a quarter from the border: 17 places of 32.
+    // Squares of half the side are whole where their centre is at least a quarter of the side from the border: 17
+    // places of 32.
     assert_frequency("whole squares", full, n, 17.0 / 32.0);
     assert_uniform("sigma", sigmas, 0.1, 0.3);
     assert_uniform("threshold", thresholds, 0.2, 0.4);
@@ -369,7 +370,7 @@ fn a_shared_crop_is_the_same_for_all_views_of_an_image_and_theirs_lie_within() {
         ..ViewConfig::default()
     };
     let [whole, part] = config.families(32).unwrap();
-    // So large that whole pixels are no matter.
+    // So large that rounding to whole pixels does not matter.
     const SIDE: u32 = 10_000_000;
     let alone = RandomResizedCrop::default();
     let mut shares = Vec::new();
@@ -381,7 +382,7 @@ fn a_shared_crop_is_the_same_for_all_views_of_an_image_and_theirs_lie_within() {
         assert_eq!(shared, crop(&whole, 0, 1));
         assert_ne!(shared, crop(&whole, 1, 0));
         let own = crop(&part, 0, 1);
-        // A view's own crop is drawn from its own stream, as if the shared part were an image.
+        // A view's own crop is drawn from the view's own stream, as if the shared part were an image.
         let drawn = ViewFamily::from_ops(&[ViewOp::RandomResizedCrop(alone.clone())], 32).unwrap().draw_crop(
             shared.width,
             shared.height,
@@ -398,8 +399,8 @@ fn a_shared_crop_is_the_same_for_all_views_of_an_image_and_theirs_lie_within() {
 
 #[test]
 fn a_crop_that_rarely_fits_is_tried_a_hundred_times() {
-    // Of an image ten times as wide as high a box fits in 3.2% of the tries: (1 - 0.032)^100 = 3.9% of the images
-    // are taken whole.
+    // In an image ten times as wide as high, a box fits in 3.2% of the tries: (1 - 0.032)^100 = 3.9% of the images are
+    // taken whole.
     let family = ViewFamily::first_branch(&ViewConfig::default(), 32).unwrap();
     let whole = |image: &u64| {
         let crop = family.draw_crop(200, 20, &mut Stream::new(7, 0, *image, 0));

@@ -1,4 +1,4 @@
-//! What must hold for any image, any size and any configuration.
+//! Properties that hold for any image, any size and any configuration.
 
 use fast_image_resize::images::{Image, ImageRef as Source};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -17,7 +17,7 @@ fn view(family: &ViewFamily, image: ImageRef<'_>, stream: [u64; 4], scratch: &mu
     let [seed, epoch, index, branch] = stream;
     let mut stream = Stream::new(seed, epoch, index, branch);
     let recipe = family.draw(image.width, image.height, &mut stream);
-    // Not the value of any fill: every byte must be written.
+    // The two buffers begin with different values, so that a byte that is not written is found.
     let mut out = vec![0xA5; family.view_len()];
     family.apply(image, &recipe, scratch, &mut out);
     let mut again = vec![0x5A; family.view_len()];
