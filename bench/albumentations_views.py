@@ -1,4 +1,4 @@
-"""Two SimCLR views of each image with albumentations, decoding included, on one thread: images per second.
+"""Measures images per second of decoding and two SimCLR views of each image with albumentations, on one thread.
 
     python bench/albumentations_views.py DATA SIZE [SECONDS]
 
@@ -19,7 +19,7 @@ IMAGES = 256
 
 
 def images(path):
-    """What is decoded, and how."""
+    """Returns 256 images as they are stored, and a function that decodes one."""
     path = pathlib.Path(path)
     if path.suffix == ".bin":
         records = np.fromfile(path, np.uint8, IMAGES * 3073).reshape(-1, 3073)
@@ -30,7 +30,7 @@ def images(path):
 
 
 def family(size):
-    """The family of the paper: half the strength and no blur on small images."""
+    """The family of the paper; for small views, with half the strength and no blur."""
     strength = 1.0 if size > 64 else 0.5
     factors = (1 - 0.8 * strength, 1 + 0.8 * strength)
     operators = [
@@ -42,7 +42,7 @@ def family(size):
     if size > 64:
         side = size // 10 | 1
         operators.append(A.GaussianBlur(blur_limit=(side, side), sigma_limit=(0.1, 2.0), p=0.5))
-    # Views stay 8-bit, as they do here.
+    # The output stays 8-bit, like that of simclr.
     return A.Compose(operators)
 
 
@@ -56,8 +56,8 @@ def main():
         image = decode(item)
         return view(image=image)["image"], view(image=image)["image"]
 
-    # Freeing a large block raises the size from which the C library maps pages afresh for every array: without it, page faults
-    # would take almost half of the time. Training programs have had such blocks.
+    # Freeing a large block raises the size above which the C library maps new pages for every array; without this, page faults
+    # would take almost half of the time. Training programs free such blocks, too.
     np.ones(24 << 20, np.uint8)
     both(data[0])
     start, made = time.perf_counter(), 0

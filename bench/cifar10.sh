@@ -3,7 +3,7 @@
 #
 #   bench/cifar10.sh DATA [OUT] [SEED ...]        DATA: train/CLASS/*.jpg and test/CLASS/*.jpg, or the CIFAR-10 binaries
 #
-# Needs `cargo build --release` first. Prints a JSON object a protocol and seed; takes about seven minutes a seed on two cores of a Zen 5.
+# Needs `cargo build --release` first. Prints a JSON object per protocol and seed; takes about seven minutes per seed on two cores of a Zen 5.
 set -euo pipefail
 program=$(cd "$(dirname "$0")/.." && pwd)/target/release/simclr
 data=${1:?the folder of CIFAR-10}

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# The figures of an NVIDIA GPU: steps, steps that are fed with images, a whole run on CIFAR-10, a batch of 4,096 images at 224 x 224.
+# Measures an NVIDIA GPU: training steps, steps fed with images, a whole run on CIFAR-10, a batch of 4,096 images at 224 x 224.
 #
 #   bench/gpu.sh CIFAR [OUT] [PYTHON] [PART ...]
 #
-# CIFAR: train/CLASS/*.jpg and test/CLASS/*.jpg, or the CIFAR-10 binaries. OUT: a folder for the run, the text of all parts and what was found about the card. PYTHON: an
-# interpreter that has PyTorch and torchvision, or "-" for none. PART: what to do, in this order: steps, fed, run, large, pytorch [default: all].
+# CIFAR: train/CLASS/*.jpg and test/CLASS/*.jpg, or the CIFAR-10 binaries. OUT: a folder for the run, the log of all parts and the cache of what was measured on the card. PYTHON: an
+# interpreter that has PyTorch and torchvision, or "-" for none. PART: the parts to do, in the order given: steps, fed, run, large, pytorch [default: all].
 #
-# Needs `cargo build --release --features cuda` first. The first run on a machine times cuDNN's engines, some seconds a network; what it finds is kept in OUT/cache and, packed, in
-# OUT/cache.tgz: CACHE=FILE begins with such a file, of another machine with the same kind of card. A part that fails or takes too long does not keep the others from being done.
+# Needs `cargo build --release --features cuda` first. The first run on a machine times cuDNN's engines, some seconds per network; the results are kept in OUT/cache and, packed, in
+# OUT/cache.tgz. CACHE=FILE starts from such a file, made on another machine with the same kind of card. A part that fails or takes too long does not stop the others.
 # On an H200 `steps fed` take about a minute and a half, `run large` three minutes, and `pytorch` some more.
 #
-# The part `large` takes about 110 GB, or about half of that on a GPU with less memory than 120 GB, where it is 4,096 views. Its peak of memory counts, in the process that
-# searches, what the search took: call it twice for that figure.
+# The part `large` takes about 110 GB, or about half of that on a GPU with less than 120 GB, where it has 4,096 views. If the process has to search for engines, its peak of
+# memory includes the search: run this part twice for that figure.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 program=${PROGRAM:-$here/../target/release/simclr}
@@ -37,7 +37,7 @@ export XDG_CACHE_HOME
 failed=0
 exec > >(tee "$out/log") 2>&1
 log=$!
-# What was found so far, whatever ends this.
+# Packs the results so far, however the script ends.
 finish() {
     [ ! -d "$out/cache" ] || tar -C "$out" -czf "$out/cache.tgz" cache
     exec >&- 2>&-
@@ -45,7 +45,7 @@ finish() {
 }
 trap finish EXIT
 
-# Says what is done and how long it took; at most so many seconds.
+# Prints and runs a command for at most $1 seconds, then prints how long it took.
 timed() {
     local most=$1 start=$SECONDS
     shift
@@ -61,7 +61,7 @@ step() { timed "$1" "$program" bench step --device "$device" "${@:2}"; }
 steps() {
     step 60 "${small[@]}" --precision bf16 --steps 20
     step 60 "${small[@]}" --precision bf16 --deterministic false --steps 20 --quick
-    # f16 is a GPU's alone; its table has a row of norm_conv2d where cuDNN's graphs with BatchNorm were faster.
+    # Only GPUs have f16; its table has a row for norm_conv2d where cuDNN's graphs with BatchNorm were faster.
     [ "$device" = cpu ] || step 60 "${small[@]}" --precision fp16 --deterministic false --steps 20
     step 90 "${large[@]}" --precision bf16 --steps 10
     [ "$device" = cpu ] || step 120 "${large[@]}" --precision fp16 --deterministic false --steps 10 --quick
@@ -71,7 +71,7 @@ fed() {
 }
 run() {
     rm -rf "$out/run"
-    # Training alone: no figures between epochs, a checkpoint now and then.
+    # Only training: no measurements between epochs, few checkpoints.
     timed 400 "$program" pretrain "$cifar" --out "$out/run" --preset cifar10-short --set "train.epochs=$epochs" --set train.health_every=0 --set train.knn_every=0 \
         --set train.checkpoint_every=2000 "${sets[@]}" --device "$device"
     timed 60 "$program" knn "$out/run" --train "$cifar" --device "$device"
@@ -81,7 +81,7 @@ large() {
     step 150 "${huge[@]}" --precision bf16 --memory blocks --steps 2 --quick
 }
 pytorch() {
-    [ "$python" != - ] || { echo "no PYTHON was given: PyTorch is not timed"; return; }
+    [ "$python" != - ] || { echo "PyTorch is not timed: no PYTHON was given"; return; }
     for kind in --bf16 --fp16; do
         timed 150 "$python" "$here/pytorch_step.py" "${small[@]}" $kind --compile --device "$device" --steps 30
         timed 150 "$python" "$here/pytorch_step.py" "${large[@]}" $kind --compile --device "$device" --steps 30
@@ -90,7 +90,7 @@ pytorch() {
 for part in "$@"; do
     case $part in
         steps | fed | run | large | pytorch) echo "== $part" && "$part" ;;
-        *) echo "there is no part $part: steps, fed, run, large, pytorch" >&2 && failed=1 ;;
+        *) echo "unknown part $part: must be steps, fed, run, large or pytorch" >&2 && failed=1 ;;
     esac
 done
 exit "$failed"

@@ -1,8 +1,8 @@
-"""NT-Xent in PyTorch on the CPU, forward and backward, timed: what `cargo run --release -p simclr-kernels --example nt_xent_bench` is compared with.
+"""Times NT-Xent in PyTorch on the CPU, forward and backward, to compare with `cargo run --release -p simclr-kernels --example nt_xent_bench`.
 
     python bench/nt_xent.py [--views 8192] [--dim 128] [--threads 2] [--compile] [--repeats 7]
 
-The gradient is that of z before normalisation. Prints one JSON object.
+The gradient is with respect to z before normalisation. Prints one JSON object.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""One SimCLR training step in PyTorch, timed: the figure that `simclr bench step` is compared with.
+"""Times one SimCLR training step in PyTorch, to compare with `simclr bench step`.
 
     python bench/pytorch_step.py --encoder resnet18 --width 1 --size 32 --views 256 [--bf16 | --fp16] [--compile] [--device cuda] [--threads N] [--steps N]
 
-Channels last throughout, which is the faster layout where it was tried; on a GPU tf32 is allowed and cuDNN tries its algorithms. Prints one JSON object.
+Uses channels last throughout, the faster layout wherever it was tried; on a GPU, allows tf32 and lets cuDNN try its algorithms. Prints one JSON object.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def encoder(name: str, width: float, size: int) -> tuple[nn.Module, int]:
 
 
 def nt_xent(z: torch.Tensor, temperature: float = 0.5) -> torch.Tensor:
-    """The loss of arXiv:2002.05709, first views in the first half of z, their second views in the other."""
+    """The loss of arXiv:2002.05709, with first views in the first half of z and second views, in the same order, in the other."""
     z = F.normalize(z.float(), dim=1)
     similarity = z @ z.T / temperature
     similarity = similarity.masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), float("-inf"))

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# One training step here and in PyTorch, in turn, ROUNDS times each: the ratio of views per second is what counts.
+# Times one training step of simclr and of PyTorch, in turn, ROUNDS times each: the ratio of their views per second is what counts.
 #
 #   PYTHON=/path/to/python bench/step_against_pytorch.sh f32|bf16 [ROUNDS] [--encoder resnet18 --width 1 --size 32 --views 256]
 #
-# Needs `cargo build --release` first, and a Python with torch and torchvision. Prints one JSON object a run; ends at the first that fails.
+# Needs `cargo build --release` first, and a Python with torch and torchvision. Prints one JSON object per run; stops at the first run that fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 precision=${1:?f32 or bf16}
@@ -18,7 +18,7 @@ python=${PYTHON:-python3}
 autocast=()
 [ "$precision" = bf16 ] && autocast=(--bf16)
 
-# The name of a run, and the last line of what a command prints.
+# Prints the name of a run and the last line of its command's output.
 measure() {
     local name=$1 output
     shift

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Images per second, decoding and two views, one thread: simclr and albumentations in turn, and simclr on two threads.
+# Measures images per second of decoding and two views: simclr and albumentations in turn on one thread, and simclr on two.
 #
 #   bench/views_against_albumentations.sh SIMCLR PYTHON ROUNDS DATA:SIZE [DATA:SIZE ...]
 #
-# DATA is a folder of JPEG files or a CIFAR-10 binary (.bin). Prints one line a round, then the medians and their ratio.
+# DATA is a folder of JPEG files or a CIFAR-10 binary (.bin). Prints one line per round, then the medians and their ratio.
 set -euo pipefail
 [ $# -ge 4 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed 1d; exit 2; }
 simclr=$1 python=$2 rounds=$3
