@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Compares what `simclr` computes with onnxruntime and torchvision, on files that `simclr export` wrote, and the other way round.
+"""Compares the outputs of `simclr` with those of onnxruntime and torchvision, on files that `simclr export` wrote and on networks that it imports.
 
     tools/check_export.py IMAGES [RUN ...]
 
 IMAGES is a folder of images, of which five are taken. Each RUN is exported in both formats; torchvision's ResNet-18 and ResNet-50, with
-random weights, are imported; a ResNet-D is compared with timm's where that is there. Needs Python with numpy, pillow, onnx, onnxruntime, torch,
-torchvision, safetensors. SIMCLR names the program
-(default: target/release/simclr). Ends with an error where outputs differ by more than 1e-5 of the largest value.
+random weights, are imported; a ResNet-D is compared with timm's if timm is installed. Needs Python with numpy, pillow, onnx, onnxruntime, torch,
+torchvision, safetensors. SIMCLR names the program (default: target/release/simclr). Fails if outputs differ by more than 1e-5 of the
+largest value.
 """
 
 import json
@@ -36,7 +36,7 @@ MEAN, DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 def pictures(images, size, folder):
-    """Five of the images in `folder`, for `simclr`; and their pixels that it takes, as PyTorch has them."""
+    """Saves five of the images in `folder` for `simclr`. Returns the pixels that it uses, in PyTorch's layout."""
     side = checks.side_of(size)
     found = sorted(path for path in pathlib.Path(images).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if len(found) < COUNT:
@@ -52,7 +52,7 @@ def embed(run, folder, work, *words):
 
 
 def check_onnx(run, images, expected, work):
-    """`expected` are the outputs by their names, of all images."""
+    """`expected` maps the name of each output to its values for all images."""
     words = ["--projection"] if "z" in expected else []
     file = work / "encoder.onnx"
     simclr("export", run, "--to", "onnx", "--out", file, *words)
@@ -78,7 +78,7 @@ def check_weights(file, network, library, images, expected):
 
 
 def check_run(run, images, work):
-    """A run of any precision, in f32."""
+    """Checks a run of any precision, in f32."""
     print(run)
     weights, again = work / "weights.safetensors", work / "again"
     head = subprocess.run([PROGRAM, "export", run, "--to", "torchvision", "--out", weights, "--projection"], capture_output=True)

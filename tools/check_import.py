@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Compares what `simclr` computes of imported checkpoints with the official code of SimCLR.
+"""Compares the outputs of `simclr` on imported checkpoints with those of the official code of SimCLR.
 
     tools/check_import.py CHECKOUT
 
-CHECKOUT is one of github.com/google-research/simclr. Its networks get random weights and running averages, are saved by TensorFlow, imported, and
-put over random images: h and z must be within 1e-5 of the largest value. Needs Python with tensorflow, tf_keras, numpy and pillow. SIMCLR names the
-program (default: target/release/simclr).
+CHECKOUT is a clone of github.com/google-research/simclr. Its networks get random weights and running averages, are saved by TensorFlow, imported,
+and run on random images: h and z must agree to within 1e-5 of the largest value. Needs Python with tensorflow, tf_keras, numpy and
+pillow. SIMCLR names the program (default: target/release/simclr).
 """
 
 import pathlib
@@ -34,9 +34,9 @@ NETWORKS = {
 
 
 def pictures(size, folder):
-    """Three random pictures in `folder`, for `simclr`; and their pixels that it takes."""
+    """Saves three random pictures in `folder` for `simclr`. Returns the pixels that it uses."""
     side = checks.side_of(size)
-    # Large patches with noise upon them: like images, not all the same in the mean.
+    # Large patches with noise on top: like real images, these differ in their mean.
     draw = np.random.default_rng(2)
     patches = draw.integers(0, 200, (3, 4, 4, 3)).repeat(-(-side // 4), 1).repeat(-(-side // 4), 2)[:, :side, :side]
     return checks.save((patches + draw.integers(0, 56, patches.shape)).astype(np.uint8), size, folder)

@@ -1,4 +1,4 @@
-"""What the checks beside it share: running `simclr`, images that it takes as they are, and comparing."""
+"""Shared by the checks in this folder: running `simclr`, making images that it uses unresized, and comparing outputs."""
 
 import os
 import pathlib
@@ -28,11 +28,11 @@ def side_of(size):
 
 
 def save(pictures, size, folder):
-    """Saves pictures of side `side_of(size)` as PNGs. Returns the pixels that `simclr` takes, (n, size, size, 3), from 0 to 1."""
+    """Saves pictures of side `side_of(size)` as PNGs. Returns the pixels that `simclr` uses, (n, size, size, 3), from 0 to 1."""
     folder.mkdir()
     for number, picture in enumerate(pictures):
         Image.fromarray(picture).save(folder / f"{number}.png")
-    # Half a pixel goes to the top and to the left.
+    # An odd margin has its extra pixel at the top and at the left.
     border = (side_of(size) - size + 1) // 2
     return pictures[:, border : border + size, border : border + size].astype(np.float32) / 255
 

@@ -5,11 +5,11 @@
 
 LIBCUDNN is a libcudnn.so.9 of 9.8 or later, such as that of the wheel nvidia-cudnn-cu13; its folder, and that of cuBLASLt
 (nvidia-cublas), must be in LD_LIBRARY_PATH. The device is described to cuDNN in JSON (an H200 below), as its ahead-of-time
-compilation takes it. Of each shape and pass it prints how many proposals of the heuristics become a plan, by the number of their
-engine, and the workspace of the first five. Engines that cuDNN compiles at run time need a driver: they count as proposals only.
+compilation expects. For each shape and pass, prints how many proposals of the heuristics become a plan, how many plans each engine
+has, and the workspaces of the first five. Engines that cuDNN compiles at run time need a driver: they count as proposals only.
 
---fused also asks for the graphs that take in what stands before or behind a convolution: sums of channels behind it, scale, shift and
-ReLU before it, and these before a weight gradient.
+--fused also asks for graphs that fuse a convolution with the operations around it: sums of channels after it, scale, shift and ReLU
+before it, and these before a weight gradient.
 """
 
 import argparse
@@ -34,7 +34,7 @@ POINTWISE_MODE, DESCRIPTOR, GENSTATS_MODE, CHAR = 14, 15, 16, 24
 TYPES = dict(f32=0, f16=2, bf16=9)
 ADD, MUL, RELU = 0, 1, 100
 INSTANT, FALLBACK = 0, 2
-# The most values of a tensor; larger batches are computed in pieces.
+# The most values that a tensor may have; larger batches are computed in pieces.
 MOST_VALUES = 2**31 - 1
 
 
@@ -109,7 +109,7 @@ class Cudnn:
             (105, INT64, [padding] * 2), (104, INT64, [padding] * 2), (106, INT64, 2),
         )
         first = {FORWARD: 700, BACKWARD_DATA: 706, BACKWARD_FILTER: 712}[kind]
-        # In the header's order: of the forward pass and of dx the weights come first, of dw the result does.
+        # The header's order: weights, x, y. Weights are the result of the weight gradient, x that of the data gradient.
         return self.make(
             kind, (first, FLOAT, 1.0), (first + 1, FLOAT, 1.0 if adds else 0.0), (first + 2, DESCRIPTOR, of.value),
             (first + 3, DESCRIPTOR, w.value), (first + 4, DESCRIPTOR, x.value), (first + 5, DESCRIPTOR, y.value),
@@ -130,7 +130,7 @@ class Cudnn:
         )
 
     def plans(self, operations):
-        """How many engines are proposed, and of those that become plans engine and workspace."""
+        """Returns how many engines are proposed, and the engine and workspace of each proposal that becomes a plan."""
         graph = self.make(GRAPH, (801, DESCRIPTOR, [operation.value for operation in operations]))
         proposals, plans = 0, []
         for mode in (INSTANT, FALLBACK):
@@ -149,7 +149,7 @@ class Cudnn:
 
 
 def layers(network):
-    """(channels in, channels out, kernel, stride, padding, side) of each convolution, each shape once; stems as they are packed."""
+    """(channels in, channels out, kernel, stride, padding, side) of each convolution, each shape once; stems in their packed form."""
     found, channels = [], 64
     if network == "resnet18":
         found.append((8, 64, 3, 1, 1, 32))
@@ -174,7 +174,7 @@ def layers(network):
 
 
 def graphs(cudnn, layer, views, of, fused):
-    """The passes of a layer by name, each as what makes its operations."""
+    """Yields the passes of a layer: a name, and a function that makes its operations."""
     inputs, outputs, kernel, stride, padding, side = layer
     after = (side + 2 * padding - kernel) // stride + 1
     most = MOST_VALUES // max(inputs * side * side, outputs * after * after)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Kills a run with SIGKILL at random moments, resumes it each time, and compares the end with an uninterrupted run.
+# Kills a run with SIGKILL at random moments, resumes it each time, and compares the result with an uninterrupted run.
 #
 #   tools/kill_test.sh [KILLS] [DATA]
 #
@@ -23,11 +23,11 @@ fi
 settings="data.image_size=16 encoder.width=0.0625 head.dim=16 train.batch=16 train.epochs=40 optim.warmup_epochs=1
     data.holdout=16 train.checkpoint_every=3 train.knn_every=0"
 
-# Word by word, so that the program is this shell's own child and the signal meets it.
+# Arguments as separate words, so that the program is this shell's own child and receives the signal.
 # shellcheck disable=SC2086
 set -- pretrain "$data" --set $settings --out
 
-# Hex digits from the system, as a number below $1.
+# Prints a random number from 0 to below $1.
 random() {
     echo $(($(od -An -N2 -tu2 /dev/urandom) % $1))
 }
@@ -41,7 +41,7 @@ run=$work/run
 killed=0
 while [ "$killed" -lt "$kills" ]; do
     if [ -f "$run/encoder.safetensors" ]; then
-        # It came to its end before it could be killed often enough: again, and again from the start.
+        # The run finished before it was killed often enough: compare it, and start again from the beginning.
         cmp "$run/encoder.safetensors" "$work/reference/encoder.safetensors"
         rm -rf "$run"
     fi

@@ -1,9 +1,9 @@
-"""The Arrow schema of a table of features: a list of a fixed length, which Parquet itself cannot say.
+"""The Arrow schema of a table of features: a list of fixed length, which Parquet itself cannot express.
 
     python tools/golden/arrow_schema.py
 
-Needs pyarrow (26.0 was used). Writes crates/eval/src/embedding/arrow_schema.bin, in which the length is LENGTH, to be
-replaced by that of the features, and crates/eval/tests/golden/arrow_schema_512.txt, what pyarrow puts into a file of 512.
+Needs pyarrow (26.0 was used). Writes crates/eval/src/embedding/arrow_schema.bin, in which LENGTH is a placeholder for the
+length of the features, and crates/eval/tests/golden/arrow_schema_512.txt, which pyarrow puts into a file of length 512.
 """
 import base64
 import pathlib

@@ -3,8 +3,8 @@
     python tools/golden/engine.py > crates/engine/tests/golden/operators.json
 
 Inputs come from uniform.py under the name CASE.INPUT, in the engine's layout: images (N, H, W, C), convolution weights (out, h, w,
-in), dense weights (out, in). A result r is kept as its norm, sum of r[i] uniform("digest", i), and up to 24 of its values evenly
-apart: a wrong value moves the digest, whichever it is.
+in), dense weights (out, in). A result r is kept as its norm, its digest (the sum of r[i] uniform("digest", i)), and up to 24 evenly
+spaced values: any wrong value changes the digest.
 """
 
 import json
@@ -39,7 +39,7 @@ def describe(x):
 
 
 def case(op, name, inputs, settings, compute):
-    """Runs `compute` on the inputs (all in the engine's layout) and notes the output and every input's gradient."""
+    """Runs `compute` on the inputs (all in the engine's layout) and records the output and every input's gradient."""
     leaves = {key: value.clone().requires_grad_() for key, value in inputs.items()}
     extra = {}
     y = compute(leaves, extra)
@@ -91,7 +91,7 @@ def batch_norm(name, shape, residual=False, relu=False, beta=True, mode="train")
 
 def max_pool(name, shape, side, stride, padding, levels=None):
     inputs = named(name, x=shape)
-    if levels:  # Few different values: ties, which go to the first.
+    if levels:  # Few distinct values make ties, which the first value wins.
         inputs["x"] = (inputs["x"] * levels).floor() / levels
     case(
         "max_pool", name, inputs, {"side": side, "stride": stride, "padding": padding, "levels": levels or 0},
@@ -103,7 +103,7 @@ def avg_pool(name, shape, stride, zeros):
     def compute(p, _):
         x = F.pad(images(p["x"]), (0, 1, 0, 1))
         y = F.avg_pool2d(x, 2, stride)
-        if not zeros:  # The mean over what windows have of the image: a window's share of it is what it averages of ones.
+        if not zeros:  # The mean over the part of a window inside the image; the average of ones is that part's share of the window.
             y = y / F.avg_pool2d(F.pad(torch.ones_like(images(p["x"])), (0, 1, 0, 1)), 2, stride)
         return back(y)
 
@@ -123,7 +123,7 @@ def select(name, shape):
 
 
 def similarities(p, images, temperature, normalize, extra):
-    """All similarities, the anchor's own being -infinity, and where positives are; notes entropy and contrastive accuracy."""
+    """Returns all similarities, -infinity for the anchor itself, and the indices of positives; records entropy and contrastive accuracy."""
     z = F.normalize(p["z"]) if normalize else p["z"]
     count = len(z)
     s = (z @ z.T / temperature).masked_fill(torch.eye(count, dtype=torch.bool), -torch.inf)

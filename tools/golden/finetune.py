@@ -1,11 +1,11 @@
-"""Ten steps of fine-tuning a ResNet-18, in PyTorch: what crates/eval/src/protocols/network.rs must reach.
+"""Ten steps of fine-tuning a ResNet-18, in PyTorch: the losses and weights that crates/eval/src/protocols/network.rs must reach.
 
     python tools/golden/finetune.py > crates/eval/tests/golden/finetune.json
 
-A quarter of the width, under it the first layer of a head with plain biases, Linear(128, 128) and ReLU, and a classifier of ten classes.
-Weights and the 32 images of each step come from the formulas of resnet18.py; image i is of class i % 10. Softmax cross-entropy, BatchNorm by
-the batch, SGD with Nesterov momentum 0.9 along a cosine, decay 0.1 of weights alone. As in TensorFlow, and unlike torch.optim.SGD, the rate
-multiplies the gradient before it enters the momentum. It is low: at 0.05, rounding to 32 bits moves the loss by 7e-3 within three steps.
+An encoder of a quarter of the width, then the first layer of a head with plain biases, Linear(128, 128) and ReLU, then a classifier of ten classes.
+Weights and the 32 images of each step come from the formulas of resnet18.py; image i is of class i % 10. Softmax cross-entropy, BatchNorm with
+batch statistics, SGD with Nesterov momentum 0.9 and a cosine schedule, decay 0.1 of weights only. As in TensorFlow, and unlike
+torch.optim.SGD, the rate multiplies the gradient before it enters the momentum. The rate is low: at 0.05, rounding to 32 bits moves the loss by 7e-3 within three steps.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""Small image files of every format, and the pixels that Pillow or NumPy makes of them, for crates/data/tests.
+"""Makes small image files of every format, and their pixels by Pillow or NumPy, for crates/data/tests.
 
     python tools/golden/formats.py
 
-Needs Pillow and NumPy. Transparency is laid over white, 16 bits are rounded to 8 (v / 257).
+Needs Pillow and NumPy. Transparent pixels are blended with white, 16 bits are rounded to 8 (v / 257).
 """
 
 import io
@@ -23,7 +23,7 @@ deep = rng.integers(0, 65536, (HEIGHT, WIDTH), dtype=np.uint16)
 deep_color = rng.integers(0, 65536, (HEIGHT, WIDTH, 3), dtype=np.uint16)
 alpha = rng.integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
 palette = Image.fromarray(color).quantize(8)
-# A lossy format needs a picture that is smooth.
+# Lossy formats need a smooth picture.
 ramp = np.stack(np.meshgrid(np.linspace(0, 255, 24), np.linspace(0, 255, 16)) + (np.full((16, 24), 128),), -1)
 ramp = Image.fromarray(ramp.astype(np.uint8))
 

@@ -1,7 +1,7 @@
 """Makes the small JPEG files that the decoding tests of simclr-data read.
 
 Every file shows the same picture, 24 x 16, of four quadrants: red, green / blue, white; in `grey.jpg` 40, 100 / 160, 220.
-`orientation-K.jpg` is stored so that it looks like that once its EXIF orientation K is obeyed.
+`orientation-K.jpg` is stored so that it shows the same picture once its EXIF orientation K is applied.
 
 Run: python tools/golden/jpeg.py   (needs Pillow; checks its own files)
 """

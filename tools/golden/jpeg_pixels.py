@@ -1,9 +1,9 @@
-"""Small JPEG files of every kind that simclr-jpeg reads, and the checksums of the pixels that Pillow (libjpeg-turbo) makes of them.
+"""Makes small JPEG files of every kind that simclr-jpeg reads, and checksums of their pixels by Pillow (libjpeg-turbo).
 
     python tools/golden/jpeg_pixels.py
 
-Needs Pillow and NumPy. The files stand one after another in pillow.bin; pillow.json tells the length of each, the size of its image and
-the CRC-32 of its pixels (RGB).
+Needs Pillow and NumPy. The files are concatenated in pillow.bin; pillow.json has the length of each, the size of its image and the
+CRC-32 of its pixels (RGB).
 """
 
 import io
@@ -42,7 +42,7 @@ def add(name, image=None, data=None, **options):
 
 
 def turned(data, width, height):
-    """A file of 4:2:2 with its MCUs taken for those of 4:4:0: 8 x 16 pixels instead of 16 x 8. A scrambled picture, but a good file."""
+    """Relabels a file of 4:2:2 as 4:4:0, with MCUs of 8 x 16 pixels instead of 16 x 8. A scrambled picture, but a valid file."""
     at = data.index(b"\xff\xc0")
     data = bytearray(data)
     assert data[at + 11] == 0x21

@@ -20,7 +20,7 @@ def matrix(x):
 
 
 def features(rows, dim, classes):
-    """Classes around their own centres; three decimals, so that the file holds exactly what was used."""
+    """Makes rows around a centre for each class, rounded to three decimals so that the file holds exactly the values used."""
     centres = rng.normal(size=(classes, dim))
     labels = rng.integers(0, classes, rows)
     return np.round(centres[labels] + rng.normal(size=(rows, dim)), 3), labels

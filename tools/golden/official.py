@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Checkpoints of the official code of SimCLR, with random weights, and what it computes with them.
+"""Makes checkpoints of the official code of SimCLR with random weights, and its outputs with them.
 
     tools/golden/official.py CHECKOUT
 
-CHECKOUT is one of github.com/google-research/simclr. Writes crates/exchange/tests/golden/official: a ResNet-18 of width 1/64 with a projection
-head, as TensorFlow 1 and 2 save it, and what it makes of two images. Needs Python with tensorflow and tf_keras; tools/check_import.py uses the functions for larger networks.
+CHECKOUT is a clone of github.com/google-research/simclr. Writes crates/exchange/tests/golden/official: a ResNet-18 of width 1/64 with a projection
+head, as TensorFlow 1 and 2 save it, and its outputs for two images. Needs Python with tensorflow and tf_keras; tools/check_import.py uses the functions for larger networks.
 """
 
 import importlib
@@ -33,7 +33,7 @@ SETTINGS = {
 
 
 def official(checkout):
-    """The official code's modules for TensorFlow 1 and 2, whose settings are flags of the programs that they come with."""
+    """Loads the official code's modules for TensorFlow 1 and 2, whose settings are command-line flags of its programs."""
     for name, value in SETTINGS.items():
         kinds = {bool: flags.DEFINE_boolean, float: flags.DEFINE_float, int: flags.DEFINE_integer, str: flags.DEFINE_string}
         kinds[type(value)](name, value, "")
@@ -42,7 +42,7 @@ def official(checkout):
     resnet, heads = modules(checkout, "resnet", "model_util")
     resnet2, model2 = modules(checkout / "tf2", "resnet", "model")
 
-    # Widths below 1 make numbers of channels that are no integers.
+    # Widths below 1 make numbers of channels that are not integers.
     convolution, make = resnet.conv2d_fixed_padding, resnet2.Conv2dFixedPadding.__init__
     resnet.conv2d_fixed_padding = lambda filters, **words: convolution(filters=int(filters), **words)
     resnet2.Conv2dFixedPadding.__init__ = lambda self, filters, **words: make(self, filters=int(filters), **words)
@@ -69,8 +69,8 @@ def random_values(name, shape, draw):
 
 
 def checkpoint(modules, folder, images, *, depth, width, layers=2, dim=128, sk_ratio=0.0, version=1):
-    """Saves a network of random weights in `folder`, with a classifier, and what training leaves beside them; returns h and z of images
-    (n, S, S, 3) from 0 to 1. Version 1 of TensorFlow, 2, or "saved model" for what 2 makes to be used elsewhere."""
+    """Saves a network with random weights and a classifier in `folder`, with the variables that training adds; returns h and z of images
+    (n, S, S, 3) from 0 to 1. `version` is TensorFlow's, 1 or 2, or "saved model" for a SavedModel of TensorFlow 2."""
     settings = flags.FLAGS
     settings.num_proj_layers, settings.proj_out_dim, settings.sk_ratio = layers, dim, sk_ratio
     settings.resnet_depth, settings.image_size = depth, images.shape[1]
@@ -105,7 +105,7 @@ def checkpoint2(model, folder, images, width, version):
     for variable in network.variables:
         variable.assign(random_values(variable.name.split(":")[0], variable.shape, draw))
     if version == "saved model":
-        # As run.py does it.
+        # As the official run.py does.
         module = tf2.Module()
         module.model, module.trainable_variables_list = network, network.trainable_variables
         tf2.saved_model.save(module, str(folder))
@@ -121,14 +121,14 @@ def main():
         sys.exit(__doc__)
     GOLDEN.mkdir(parents=True, exist_ok=True)
     side = 40
-    # Bytes that the test computes too.
+    # The test computes the same bytes.
     pixels = np.arange(2 * side * side * 3) * 7919 % 251 % 256
     images = (pixels.reshape(2, side, side, 3) / 255).astype(np.float32)
     loaded, outputs = official(sys.argv[1]), {}
     for version, name in [(1, f"model.ckpt-{STEP}"), (2, f"ckpt-{STEP}")]:
         h, z = checkpoint(loaded, GOLDEN, images, depth=18, width=1 / 64, dim=4, version=version)
         outputs[name] = {"h": h.tolist(), "z": z.tolist()}
-    # It has a whole path in it, of the machine here.
+    # This file contains an absolute path of this machine.
     (GOLDEN / "checkpoint").unlink()
     (GOLDEN / "outputs.json").write_text(json.dumps(outputs) + "\n")
 

@@ -1,7 +1,7 @@
-"""A ResNet-18 as torchvision has it, with the CIFAR stem (3 x 3, stride 1, no pooling), whose weights and images come from formulas.
+"""torchvision's ResNet-18 with the CIFAR stem (3 x 3, stride 1, no pooling), and weights and images from formulas.
 
-Weights and views come from a formula that both sides implement (uniform.py), so that only results are kept. Its i runs
-over the values in the engine's order: (out, h, w, in) for a convolution's weights, (out, in) for a dense
+Weights and views come from a formula that both sides implement (uniform.py), so that only results are stored. Its index i
+runs over the values in the engine's order: (out, h, w, in) for a convolution's weights, (out, in) for a dense
 layer's, (view, row, column, channel) for views.
 
     convolution, dense weights   uniform(name) sqrt(6 / fan_in)
@@ -22,8 +22,8 @@ IMAGES, SIZE = 16, 32
 
 
 def make_parameters(dtype, base=64, classes=0):
-    """Parameters in 32-bit precision, whatever the type they are then computed with: of the encoder, and of a projection head or of its
-    first layer and a classifier."""
+    """Makes parameters of 32-bit precision, whatever `dtype` they are then used in: those of the encoder, and of a projection head or,
+    with `classes`, of its first layer and a classifier."""
     p, norms = {}, []
 
     def add(name, value):
@@ -108,6 +108,6 @@ def first_head_layer(p, h):
 
 
 def first_values(values, names):
-    """Eight of each, in the engine's order."""
+    """The first eight values of each, in the engine's order."""
     flat = {name: values[name].detach().permute(0, 2, 3, 1) if values[name].ndim == 4 else values[name] for name in names}
     return {name: value.reshape(-1)[:8].tolist() for name, value in flat.items()}

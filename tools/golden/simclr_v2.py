@@ -4,8 +4,9 @@
 
 The networks are written down here as the papers and the official code (google-research/simclr, tf2/resnet.py) have them, layer by layer:
 arXiv:1812.01187 for the stem and the shortcuts, arXiv:1903.06586 in the form of arXiv:2006.10029 for selective kernels. Weights and images come
-from formulas, as in resnet18.py: uniform(name) sqrt(6 / fan_in) for weights, 1 + 0.1 uniform(name) for gammas (of bn3 0.2 in the place of 1: as
-branches begin small, and roundings stay small through fifty layers), 0.1 uniform(name) for betas, images (N, S, S, 3) are (uniform("images") + 1) / 2. What is differentiated is the sum of h uniform("dh").
+from formulas, as in resnet18.py: uniform(name) sqrt(6 / fan_in) for weights, 1 + 0.1 uniform(name) for gammas (0.2 instead of 1 for bn3, so that
+branches begin small and rounding errors stay small through fifty layers), 0.1 uniform(name) for betas, (uniform("images") + 1) / 2 for images
+(N, S, S, 3). Gradients are those of the sum of h uniform("dh").
 """
 
 import json
@@ -19,14 +20,14 @@ BLOCKS = {18: [2, 2, 2, 2], 50: [3, 4, 6, 3]}
 
 
 class Network:
-    """`official`: pools as TensorFlow's SAME and the official code's padding have them, else as timm has them."""
+    """If `official`, pools pad as TensorFlow's SAME and the official code do, else as timm does."""
 
     def __init__(self, depth, base, ratio, official):
         self.depth, self.base, self.ratio, self.official = depth, base, ratio, official
         self.p = {}
 
     def weight(self, name, *shape):
-        """Made when it is first used, (out, height, width, in) or (out, in); (out, in, height, width) for PyTorch."""
+        """Makes a weight at its first use, (out, height, width, in) or (out, in); returns (out, in, height, width) for PyTorch."""
         if name not in self.p:
             fan_in = torch.tensor(shape[1:]).prod()
             scale = (6.0 / fan_in.double()).sqrt().float()
@@ -51,7 +52,7 @@ class Network:
         x = F.relu(self.norm("bn1", self.conv("conv1.6", x, self.base, 3)))
         if not self.official:
             return F.max_pool2d(x, 3, 2, 1)
-        missing = 1 if x.shape[2] % 2 == 0 else 2  # Of windows of 3, 2 apart, that begin at every second pixel.
+        missing = 1 if x.shape[2] % 2 == 0 else 2  # SAME padding of windows of 3 with stride 2.
         before, after = missing // 2, missing - missing // 2
         return F.max_pool2d(F.pad(x, (before, after, before, after), value=-torch.inf), 3, 2)
 

@@ -1,15 +1,15 @@
-"""Ten steps of SimCLR on a ResNet-18, in PyTorch: the losses that crates/train/tests/ten_steps.rs must reach.
+"""Ten steps of SimCLR with a ResNet-18, in PyTorch: the losses that crates/train/tests/ten_steps.rs must reach.
 
     python tools/golden/ten_steps.py > crates/train/tests/golden/ten_steps.json
 
-Weights and views come from the formulas of resnet18.py, so that only the figures are kept.
+Weights and views come from the formulas of resnet18.py, so that only the results are stored.
 
 The network is torchvision's ResNet-18 with the CIFAR stem (3 x 3, stride 1, no pooling); the head is Linear(512, 512), ReLU,
 Linear(512, 128). NT-Xent with tau = 0.5 on normalised z, positives i and i + 16 modulo 32. LARS with momentum 0.9, trust
 coefficient 0.001, decay 1e-4, neither adaptation nor decay for norms and biases, on the first ten steps of a warm-up.
 
-The curve in 64-bit floats is the reference. The one in 32-bit floats shows what rounding alone does: up to 3e-6; its share grows three times a
-step at rates of 0.5, where no two implementations stay together for ten steps.
+The losses in 64-bit floats are the reference. Those in 32-bit floats show the effect of rounding alone: up to 3e-6. At rates of 0.5 that effect
+triples at each step, and no two implementations stay together for ten steps.
 """
 
 import json

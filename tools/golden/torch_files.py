@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Files of torch.save with the tensors of a ResNet-18 of width 1/64, in crates/exchange/tests/golden/torch. Needs Python with torch.
+"""Makes files of torch.save with the tensors of a ResNet-18 of width 1/64, in crates/exchange/tests/golden/torch. Needs Python with torch.
 
-Value i of tensor k, in the order of their names, is ((31 i + 7 k) mod 97 - 48) / 64, without its sign in variances: the tests compute the same.
+Value i of tensor k, in the order of their names, is ((31 i + 7 k) mod 97 - 48) / 64, its absolute value in variances: the tests compute the same.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def values(k, name, shape):
 
 
 def tensors(dtype):
-    """Views of one storage, which takes less of a file than one a tensor; one convolution channels last."""
+    """Makes all tensors views of one storage, which takes less space in a file than a storage each; one convolution is channels last."""
     each = sorted(shapes().items())
     storage = torch.cat([values(k, name, shape) for k, (name, shape) in enumerate(each)]).to(dtype)
     out, start = {}, 0

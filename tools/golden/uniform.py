@@ -1,4 +1,4 @@
-"""Values that PyTorch and the Rust tests both make from a name, so that golden files hold results alone."""
+"""Values that PyTorch and the Rust tests both compute from a name, so that golden files need to hold only results."""
 
 import numpy as np
 import torch

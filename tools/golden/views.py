@@ -2,9 +2,9 @@
 
     python tools/golden/views.py        (torch, torchvision, pillow; writes crates/augment/tests/golden/*.ppm)
 
-The image is made by integer arithmetic, and `crates/augment/tests/golden.rs` makes the same one. Sizes change with
-Pillow (8 bits, bicubic, antialiased); everything else is computed by torchvision on float tensors in [0, 1] and rounded
-once, as simclr-augment does. With --compare-pillow it prints how far torchvision's 8-bit forms of the colour operators
+The image is made by integer arithmetic, and `crates/augment/tests/golden.rs` makes the same one. Pillow does the
+resizing (8 bits, bicubic, antialiased); everything else is computed by torchvision on float tensors in [0, 1] and
+rounded once, as simclr-augment does. With --compare-pillow it prints how far torchvision's 8-bit forms of the colour operators
 are from the float ones.
 """
 
@@ -95,7 +95,7 @@ def main():
         "gray": lambda i: F.rgb_to_grayscale(i, num_output_channels=3),
     }
     outputs = {name: pillow(clip(f(tensor(base)))) for name, f in colors.items()}
-    # Side 23 at 224 is 3 at 32: the largest sigma, and 40 pixels for a kernel of 5.
+    # The kernel's side, 23 at 224, is 3 at 32, here with the largest sigma, and 5 at 40.
     outputs["blur_32"] = pillow(F.gaussian_blur(tensor(base), 3, 2.0))
     outputs["blur_40"] = pillow(F.gaussian_blur(tensor(made_image(40, 40)), 5, 0.8))
 
@@ -105,7 +105,7 @@ def main():
     outputs["crop_enlarge"] = crop(base, 5, 9, 17, 12, 32)
     outputs["crop_shrink"] = crop(large, 3, 1, 95, 74, 32)
     outputs["crop_mixed_flip"] = F.hflip(crop(large, 20, 30, 51, 19, 32))
-    # 87.5% of 76 rounds to 66; half a pixel goes to the left and to the top.
+    # 87.5% of 76, 66.5, rounds to 66.
     outputs["central_33"] = crop(large, 17, 5, 66, 66, 33)
 
     t = tensor(F.hflip(crop(large, 10, 4, 60, 70, 40)))
