@@ -111,7 +111,8 @@ fn what_is_no_such_network() {
     predict(&run, &[]).expect(2, &["run has no fine-tuned network", "simclr finetune"]);
     predict(&data, &[]).expect(2, &["data holds no run"]);
     predict(&dir.path().join("none"), &[]).expect(2, &["none: no such file", "`simclr finetune` writes"]);
-    predict(&run.join("config.toml"), &[]).expect(2, &["config.toml: it is not a safetensors file", "finetune"]);
+    predict(&run.join("config.toml"), &[])
+        .expect(2, &["config.toml: it is not a safetensors file", "finetune"]);
     predict(&run.join("encoder.safetensors"), &[]).expect(
         2,
         &["encoder.safetensors: it has no classifier", "was fine-tuned: `simclr finetune` writes"],
