@@ -1,6 +1,7 @@
 //! The settings of a view family: the `[view]` table of a run's configuration.
 
 use serde::{Deserialize, Serialize};
+use simclr_words::words;
 
 use crate::ops::blur::usual_prob;
 use crate::{
@@ -62,21 +63,22 @@ pub struct ViewConfig {
     pub b: Option<Vec<ViewOp>>,
 }
 
-/// Lists of operators that have names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ViewPreset {
-    /// None: the settings of [`ViewConfig`] say what the operators are.
-    #[default]
-    None,
-    /// The family of the paper: crop, flip, colour jitter, greyscale, blur.
-    Simclr,
-    /// The same as the first version of the authors' code had it: brightness adds.
-    SimclrV1,
-    /// A random resized crop, nothing else.
-    CropOnly,
-    /// Crop and flip, as a classifier is trained.
-    Supervised,
+words! {
+    /// Lists of operators that have names.
+    #[derive(Default)]
+    ViewPreset {
+        /// None: the settings of [`ViewConfig`] say what the operators are.
+        #[default]
+        None = "none",
+        /// The family of the paper: crop, flip, colour jitter, greyscale, blur.
+        Simclr = "simclr",
+        /// The same as the first version of the authors' code had it: brightness adds.
+        SimclrV1 = "simclr-v1",
+        /// A random resized crop, nothing else.
+        CropOnly = "crop-only",
+        /// Crop and flip, as a classifier is trained.
+        Supervised = "supervised",
+    }
 }
 
 impl ViewPreset {

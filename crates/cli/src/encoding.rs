@@ -8,7 +8,7 @@ use simclr_data::{Reading, Source};
 use simclr_engine::{DType, Device};
 use simclr_eval::embedding::Broken;
 use simclr_eval::protocols::{TrainedEncoder, WhichCheckpoint};
-use simclr_train::config::{HeadKind, Memory};
+use simclr_train::config::{Auto, HeadKind, Memory};
 
 use crate::data::Opening;
 use crate::exit::usage;
@@ -90,10 +90,10 @@ pub fn prepare_to_train(encoder: &TrainedEncoder) -> Result<()> {
 
 /// What copies of the encoder keep for backward: what is not kept is computed again to the same bits, so that only
 /// the room for it counts.
-pub fn memory_to_train(encoder: &TrainedEncoder) -> Memory {
+pub fn memory_to_train(encoder: &TrainedEncoder) -> Auto<Memory> {
     match encoder.config.train.memory {
-        Memory::Blocks => Memory::Blocks,
-        Memory::Full | Memory::Auto => Memory::Auto,
+        Auto::Value(Memory::Blocks) => Auto::Value(Memory::Blocks),
+        Auto::Value(Memory::Full) | Auto::Auto => Auto::Auto,
     }
 }
 

@@ -10,7 +10,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, Type
 use clap::{Arg, Args, Command};
 use simclr_cuda::{Gpus, Libraries};
 use simclr_data::{Sample, Source, not_a_file};
-use simclr_train::config::{DataConfig, DeviceName};
+use simclr_train::config::{DataConfig, DeviceName, KEYS};
 use simclr_train::presets::PRESETS;
 use simclr_train::presets::batch;
 use simclr_train::presets::photos::{self, Trainer};
@@ -129,9 +129,9 @@ pub fn suggesting(words: impl IntoIterator<Item = &'static str>) -> Suggesting<S
     Suggesting { parser: StringValueParser::new(), words: words.into_iter().collect() }
 }
 
-/// The same with the words of an enumeration.
-pub fn suggesting_of<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> Suggesting<StringValueParser> {
-    suggesting(all.iter().map(|&value| word(value)))
+/// The same with the words that a configuration key accepts.
+pub fn suggesting_for(path: &str) -> Suggesting<StringValueParser> {
+    suggesting(KEYS.iter().filter(|key| key.path == path).flat_map(|key| key.kind.words()))
 }
 
 /// A device, for arguments.

@@ -25,7 +25,8 @@ pub fn export(folder: &RunFolder, checkpoint: &Path) -> Result<PathBuf> {
 
 /// Warns where a network under torchvision's names is none of torchvision's.
 pub fn warn_of_other_networks(encoder: &EncoderConfig) {
-    let EncoderConfig { name, stem, variant, selective_kernels, pool_padding, .. } = *encoder;
+    let EncoderConfig { name, selective_kernels, pool_padding, .. } = *encoder;
+    let (stem, variant) = (encoder.stem.value(), encoder.settled_variant());
     if selective_kernels > 0.0 {
         terminal::warn(
             "encoder.selective_kernels: no library has this network; its tensors `attn.fc_reduce`, \
@@ -41,7 +42,7 @@ pub fn warn_of_other_networks(encoder: &EncoderConfig) {
             "encoder.pool_padding=same: the shortcuts' pools are those of the official code, and another library's network \
             computes something else; --to onnx is exact",
         );
-    } else if (stem, pool_padding) == (Stem::Imagenet, PoolPadding::Same) {
+    } else if (stem, pool_padding) == (Some(Stem::ImageNet), PoolPadding::Same) {
         terminal::warn(
             "encoder.pool_padding=same: torchvision pads its max pool otherwise, and computes \
             something else until its network.maxpool is replaced (simclr export --help)",

@@ -1,7 +1,7 @@
 //! The one figure by which a data set judges a classifier.
 
 use simclr_metrics::{ClassCounts, MetricsError, eleven_point_map, likeliest, top_k};
-use simclr_train::words;
+use simclr_words::words;
 
 use crate::Targets;
 

@@ -10,7 +10,7 @@ use simclr_engine::Device;
 use simclr_eval::EvalError;
 use simclr_eval::protocols::{FineTune, FineTuned, Labels, Progress, Rate, Side, Splits, Versus, finetune};
 use simclr_train::checkpoint::NamedTensor;
-use simclr_train::config::Memory;
+use simclr_train::config::{Auto, Memory};
 use simclr_train::{Model, memory};
 
 fn quick(labels: Labels) -> FineTune {
@@ -89,7 +89,7 @@ fn from_a_layer_of_the_head() {
 
 #[test]
 fn same_bits_for_any_threads_and_whatever_is_kept() {
-    let run = |threads: usize, memory: Memory| {
+    let run = |threads: usize, memory: Auto<Memory>| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let models = Versus::alone(models(threads).trained);
@@ -101,9 +101,9 @@ fn same_bits_for_any_threads_and_whatever_is_kept() {
             )
         })
     };
-    let one = run(1, Memory::Auto);
-    assert!(one == run(3, Memory::Auto));
-    assert!(one == run(2, Memory::Blocks));
+    let one = run(1, Auto::Auto);
+    assert!(one == run(3, Auto::Auto));
+    assert!(one == run(2, Auto::Value(Memory::Blocks)));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use safetensors::{Dtype, SafeTensors};
 use simclr_engine::Device;
 use simclr_exchange::{FineTunedFile, ImportOptions, Imported, StateDict};
 use simclr_train::checkpoint::NamedTensor;
-use simclr_train::config::{EncoderName, Normalize, Precision};
+use simclr_train::config::{Depth, Normalize, Precision};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Model};
 
@@ -156,10 +156,7 @@ fn files_of_other_programs() {
     let imported = file.read(&options);
     assert_eq!(imported.left_out, ["fc.bias", "fc.weight"]);
     let Config { data, encoder, train, .. } = &imported.config;
-    assert_eq!(
-        (encoder.name, encoder.width, encoder.normalize),
-        (EncoderName::Resnet34, 0.0625, Normalize::Imagenet)
-    );
+    assert_eq!((encoder.name, encoder.width, encoder.normalize), (Depth::D34, 0.0625, Normalize::Imagenet));
     assert_eq!((data.image_size, train.precision), (224, Precision::F32));
     assert_eq!(File::of(&TINY).read(&PLAIN).config.data.image_size, 32);
     let options = ImportOptions { image_size: Some(40), precision: Some(Precision::Bf16), ..options };
@@ -302,7 +299,7 @@ fn networks_that_are_none() {
     says(changed(&wide), &["bn1.bias", "is [2], expected [4]"]);
     let integers = |f: &mut File| f.entry("bn1.bias").dtype = Dtype::I32;
     says(changed(&integers), &["bn1.bias", "I32", "F64, F32, F16 or BF16"]);
-    let options = ImportOptions { encoder: Some(EncoderName::Resnet50), ..PLAIN };
+    let options = ImportOptions { encoder: Some(Depth::D50), ..PLAIN };
     says(File::of(&TINY).refused(&options), &["is a resnet18, not a resnet50"]);
     let options = ImportOptions { image_size: Some(4), ..PLAIN };
     says(File::of(&TINY).refused(&options), &["data.image_size", "4"]);

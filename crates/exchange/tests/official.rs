@@ -12,7 +12,7 @@ use simclr_engine::Device;
 use simclr_exchange::{ImportOptions, Imported};
 use simclr_train::Model;
 use simclr_train::checksum::masked_crc32c;
-use simclr_train::config::{EncoderName, Normalize, PoolPadding, Shortcut};
+use simclr_train::config::{Depth, Normalize, PoolPadding, Shortcut};
 
 const SIZE: u32 = 40;
 const OPTIONS: ImportOptions =
@@ -45,7 +45,7 @@ fn agrees(name: &str, left_out: [&str; 2]) {
     let encoder = &imported.config.encoder;
     assert_eq!(
         (encoder.name, encoder.width, encoder.shortcut, encoder.pool_padding, encoder.normalize),
-        (EncoderName::Resnet18, 1.0 / 64.0, Shortcut::Projection, PoolPadding::Same, Normalize::None)
+        (Depth::D18, 1.0 / 64.0, Shortcut::Projection, PoolPadding::Same, Normalize::None)
     );
     assert_eq!(imported.left_out, left_out);
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use prost::encoding::encode_varint;
 use simclr_exchange::{ImportOptions, Imported};
 use simclr_train::checksum::masked_crc32c;
-use simclr_train::config::{EncoderName, PoolPadding, Variant};
+use simclr_train::config::{Auto, Depth, PoolPadding, Variant};
 
 /// Channels of the stem and the first stage: a sixteenth of the paper's.
 const CHANNELS: usize = 4;
@@ -154,7 +154,7 @@ fn every_tensor_of_a_network_with_selective_kernels_has_its_place() {
     let encoder = &imported.config.encoder;
     assert_eq!(
         (encoder.name, encoder.width, encoder.selective_kernels, encoder.variant, encoder.pool_padding),
-        (EncoderName::Resnet50, 0.0625, 0.0625, Variant::D, PoolPadding::Same)
+        (Depth::D50, 0.0625, 0.0625, Auto::Value(Variant::D), PoolPadding::Same)
     );
     let run = folder.path().join("run");
     imported.save(&run).unwrap();

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use common::{config, model, newest, says};
 use half::{bf16, f16};
 use simclr_exchange::{ImportOptions, Imported};
-use simclr_train::config::{EncoderName, Normalize, Stem};
+use simclr_train::config::{Auto, Depth, Normalize, Stem};
 use zip::write::{SimpleFileOptions, ZipWriter};
 use zip::{CompressionMethod, ZipArchive};
 
 const OPTIONS: ImportOptions = ImportOptions {
-    encoder: Some(EncoderName::Resnet18),
+    encoder: Some(Depth::D18),
     image_size: None,
     normalize: Some(Normalize::Imagenet),
     prefix: None,
@@ -38,7 +38,7 @@ fn check(file: &str, prefix: &str, left_out: &[&str], round: fn(f32) -> f32) {
     let encoder = &imported.config.encoder;
     assert_eq!(
         (encoder.width, encoder.stem, imported.config.data.image_size),
-        (1.0 / 64.0, Stem::Imagenet, 224)
+        (1.0 / 64.0, Auto::Value(Stem::ImageNet), 224)
     );
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");

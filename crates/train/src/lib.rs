@@ -28,7 +28,6 @@ pub mod pretrain;
 pub mod run_folder;
 pub mod schedule;
 mod tensorboard;
-mod words;
 pub mod workers;
 
 pub use config::{Config, Layers};

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use simclr_engine::ops::Normalization;
 use simclr_engine::{DType, Device, EngineError, Mode, Parameters, SingleProcess, Tape, Tensor};
-use simclr_nn::{Depth, Head, HeadSpec, ResNet, ResNetSpec, load_tensor, store_tensor};
+use simclr_nn::{Head, HeadSpec, Memory, ResNet, ResNetSpec, load_tensor, store_tensor};
 
 use crate::checkpoint::{Checkpoint, NamedTensor};
-use crate::config::{self, EncoderName, HeadKind, Precision, Shortcut};
+use crate::config::{HeadKind, Precision, Shortcut};
 use crate::{Config, TrainError};
 
 /// The fewest images that a GPU embeds at once.
@@ -36,7 +36,8 @@ pub struct Model {
 
 impl Model {
     /// A model as `config` describes it, its parameters drawn from `config.train.seed`. On a CPU one of fp16
-    /// computes in f32: see [`Config::prepare`] for what trains.
+    /// computes in f32: see [`Config::prepare`] for what trains. Where `train.memory` is to be chosen, everything is
+    /// kept for backward until [`memory::choose`](crate::memory::choose) has looked at it.
     ///
     /// # Errors
     /// A size that no network can have; those of the device.
@@ -63,16 +64,11 @@ impl Model {
             Precision::Fp16 | Precision::Tf32 | Precision::F32 | Precision::Auto => DType::F32,
         };
         let model = Model { device: device.clone(), parameters, encoder, head, image_size, activations };
-        Ok(model.with_memory(config.train.memory))
+        Ok(model.with_memory(config.train.memory.unwrap_or_default()))
     }
 
-    /// The same model, keeping what `memory` says for backward: where that is to be chosen, everything until
-    /// [`memory::choose`](crate::memory::choose) has looked at it.
-    pub fn with_memory(self, memory: config::Memory) -> Model {
-        let memory = match memory {
-            config::Memory::Full | config::Memory::Auto => simclr_nn::Memory::Full,
-            config::Memory::Blocks => simclr_nn::Memory::Blocks,
-        };
+    /// The same model, keeping what `memory` says for backward.
+    pub fn with_memory(self, memory: Memory) -> Model {
         Model { encoder: self.encoder.with_memory(memory), ..self }
     }
 
@@ -214,39 +210,17 @@ impl Model {
     }
 }
 
-impl From<EncoderName> for Depth {
-    fn from(name: EncoderName) -> Depth {
-        match name {
-            EncoderName::Resnet18 => Depth::D18,
-            EncoderName::Resnet34 => Depth::D34,
-            EncoderName::Resnet50 => Depth::D50,
-            EncoderName::Resnet101 => Depth::D101,
-            EncoderName::Resnet152 => Depth::D152,
-            EncoderName::Resnet200 => Depth::D200,
-        }
-    }
-}
-
 /// The encoder that a configuration describes.
 pub fn resnet_spec(config: &Config) -> ResNetSpec {
     let encoder = &config.encoder;
     ResNetSpec {
-        depth: encoder.name.into(),
+        depth: encoder.name,
         width: encoder.width,
-        stem: match encoder.stem_at(config.data.image_size) {
-            config::Stem::Imagenet => simclr_nn::Stem::ImageNet,
-            config::Stem::Small | config::Stem::Auto => simclr_nn::Stem::Small,
-        },
-        variant: match encoder.settled_variant() {
-            config::Variant::D => simclr_nn::Variant::D,
-            config::Variant::Standard | config::Variant::Auto => simclr_nn::Variant::Standard,
-        },
+        stem: encoder.stem_at(config.data.image_size),
+        variant: encoder.settled_variant(),
         selective_kernels: Some(encoder.selective_kernels).filter(|&ratio| ratio > 0.0),
         projection_shortcuts: encoder.shortcut == Shortcut::Projection,
-        pool_padding: match encoder.pool_padding {
-            config::PoolPadding::All => simclr_nn::PoolPadding::All,
-            config::PoolPadding::Same => simclr_nn::PoolPadding::Same,
-        },
+        pool_padding: encoder.pool_padding,
     }
 }
 

@@ -143,7 +143,7 @@ fn the_defaults_are_the_papers() {
     assert_eq!((config.loss.temperature, config.head.dim, config.head.batch_norm), (0.1, 128, true));
     assert_eq!((config.optim.rate, config.optim.weight_decay, config.optim.warmup_epochs), (0.3, 1e-6, 10.0));
     assert_eq!(config.view.blur_prob, Some(0.5));
-    assert_eq!(config.encoder.stem, Stem::Imagenet);
+    assert_eq!(config.encoder.stem, Auto::Value(Stem::ImageNet));
     // Resolved, to what is fast here.
     let fast =
         if simclr_engine::has_gpu() || simclr_engine::has_bf16() { Precision::Bf16 } else { Precision::F32 };
@@ -166,7 +166,7 @@ fn presets_are_what_they_say() {
     assert_eq!(cifar.optim.peak_rate(cifar.train.batch), 2.0);
     assert_eq!(
         (cifar.view.color_strength, cifar.view.blur_prob, cifar.encoder.stem),
-        (0.5, Some(0.0), Stem::Small)
+        (0.5, Some(0.0), Auto::Value(Stem::Small))
     );
     assert_eq!((cifar.loss.temperature, cifar.optim.weight_decay), (0.5, 1e-4));
     let small = preset("small");
@@ -174,7 +174,7 @@ fn presets_are_what_they_say() {
     assert_eq!((small.optim.scaling, small.optim.peak_rate(256)), (Scaling::None, 1.0));
     assert!(!small.head.batch_norm && small.head.layers == 2 && small.optim.warmup_epochs == 1.0);
     let imagenet = preset("imagenet");
-    assert_eq!((imagenet.encoder.name.depth(), imagenet.train.batch), (50, 4096));
+    assert_eq!((imagenet.encoder.name.layers(), imagenet.train.batch), (50, 4096));
     assert!((imagenet.optim.peak_rate(4096) - 4.8).abs() < 1e-12);
 }
 
@@ -340,7 +340,7 @@ fn values_that_contradict_each_other_are_refused() {
         |sets: &[&str]| with_sets(&[sets, &["encoder.name=resnet101"]].concat()).unwrap().encoder.variant;
     assert_eq!(
         [of(&[]), of(&[selective]), of(&[selective, "encoder.variant=standard"])],
-        [Variant::Standard, Variant::D, Variant::Standard]
+        [Variant::Standard, Variant::D, Variant::Standard].map(Auto::Value)
     );
     for name in ["nt_logistic", "margin_triplet"] {
         with_sets(&["loss.mining=semi_hard", &format!("loss.name={name}")]).unwrap();
@@ -478,12 +478,15 @@ fn a_variant_follows_the_selective_kernels_of_the_layer_that_changes_them() {
         Config::resolve(&Layers { base, sets: &sets, ..Layers::default() }).unwrap()
     };
     let (plain, selective) = (over(None, &[]), over(None, &["encoder.selective_kernels=0.0625"]));
-    assert_eq!([plain.encoder.variant, selective.encoder.variant], [Variant::Standard, Variant::D]);
+    assert_eq!(
+        [plain.encoder.variant, selective.encoder.variant],
+        [Variant::Standard, Variant::D].map(Auto::Value)
+    );
     assert_eq!(over(Some(&plain), &["encoder.selective_kernels=0.0625"]), selective);
     assert_eq!(over(Some(&selective), &["encoder.selective_kernels=0"]), plain);
     assert_eq!(over(Some(&selective), &["train.epochs=30"]).encoder, selective.encoder);
     let given = over(Some(&selective), &["encoder.selective_kernels=0.125", "encoder.variant=standard"]);
-    assert_eq!(given.encoder.variant, Variant::Standard);
+    assert_eq!(given.encoder.variant, Auto::Value(Variant::Standard));
     let given = over(Some(&selective), &["encoder.selective_kernels=0", "encoder.variant=d"]);
-    assert_eq!(given.encoder.variant, Variant::D);
+    assert_eq!(given.encoder.variant, Auto::Value(Variant::D));
 }

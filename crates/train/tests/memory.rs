@@ -38,9 +38,12 @@ fn tensors_take_what_was_predicted() {
             let device = Device::cpu(1).unwrap();
             let mut model = Model::new(&config, &device).unwrap();
             let mut optimizer = Optimizer::new(&config.optim, &model.parameters).unwrap();
-            let predicted = step_use((&model, &optimizer), &config, config.train.memory, 24).unwrap();
+            let predicted =
+                step_use((&model, &optimizer), &config, config.train.memory.unwrap_or_default(), 24).unwrap();
             let state = (&model, &optimizer);
-            let needs = Needs::of(state, &config, config.train.memory, 24, &Images::default()).unwrap();
+            let needs =
+                Needs::of(state, &config, config.train.memory.unwrap_or_default(), 24, &Images::default())
+                    .unwrap();
             // The smallest tensors take a cache line all the same.
             let live = device.memory().live as f64;
             assert!((live / needs.state as f64 - 1.0).abs() < 0.01, "{live} {needs:?} of {sets:?}");

@@ -1,6 +1,7 @@
 //! Gaussian blur: exact, separable.
 
 use serde::{Deserialize, Serialize};
+use simclr_words::words;
 
 use super::{Draw, Step, Steps};
 use crate::planes::Planes;
@@ -8,15 +9,16 @@ use crate::simd::kernels::{convolve_row, convolve_rows, quantize_row};
 use crate::simd::{Aligned, Task, Vector};
 use crate::{AugmentError, Stream, check, decimal};
 
-/// What the blur sees beyond the border of a view.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BlurPadding {
-    /// Black, as in the authors' code: borders darken.
-    #[default]
-    Zero,
-    /// The view mirrored at its outermost pixels, which are not repeated, as in torchvision.
-    Reflect,
+words! {
+    /// What the blur sees beyond the border of a view.
+    #[derive(Default)]
+    BlurPadding {
+        /// Black, as in the authors' code: borders darken.
+        #[default]
+        Zero = "zero",
+        /// The view mirrored at its outermost pixels, which are not repeated, as in torchvision.
+        Reflect = "reflect",
+    }
 }
 
 /// Gaussian blur with a kernel whose side is a tenth of the view's, made odd.

@@ -1,19 +1,21 @@
 //! Colour jitter: brightness, contrast, saturation and hue, in a random order.
 
 use serde::{Deserialize, Serialize};
+use simclr_words::words;
 
 use super::{Draw, Step, Steps};
 use crate::{AugmentError, Stream, check, decimal};
 
-/// What the brightness factor does to a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Brightness {
-    /// Multiplies, by a factor in [max(0, 1 - 0.8 s), 1 + 0.8 s]: SimCLR v2 and torchvision.
-    #[default]
-    Multiplicative,
-    /// Adds a shift in [-0.8 s, 0.8 s]: the first version of the authors' code.
-    Additive,
+words! {
+    /// What the brightness factor does to a value.
+    #[derive(Default)]
+    Brightness {
+        /// Multiplies, by a factor in [max(0, 1 - 0.8 s), 1 + 0.8 s]: SimCLR v2 and torchvision.
+        #[default]
+        Multiplicative = "multiplicative",
+        /// Adds a shift in [-0.8 s, 0.8 s]: the first version of the authors' code.
+        Additive = "additive",
+    }
 }
 
 /// Brightness, contrast, saturation and hue, in a random order, each followed by a clip to [0, 1].

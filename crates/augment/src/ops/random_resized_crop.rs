@@ -1,6 +1,7 @@
 //! Random resized crop: where to cut.
 
 use serde::{Deserialize, Serialize};
+use simclr_words::words;
 
 use crate::{AugmentError, Stream, check, decimal};
 
@@ -42,15 +43,16 @@ impl CropBox {
 /// How many boxes are tried before the whole image is taken, as in the authors' code.
 const TRIES: usize = 100;
 
-/// How the aspect ratio of a random resized crop is distributed over its range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AspectLaw {
-    /// Uniform, as in the authors' code.
-    #[default]
-    Uniform,
-    /// Uniform in the logarithm, as in torchvision.
-    LogUniform,
+words! {
+    /// How the aspect ratio of a random resized crop is distributed over its range.
+    #[derive(Default)]
+    AspectLaw {
+        /// Uniform, as in the authors' code.
+        #[default]
+        Uniform = "uniform",
+        /// Uniform in the logarithm, as in torchvision.
+        LogUniform = "log_uniform",
+    }
 }
 
 /// Resizes a random part of the image to the view. Must be the first operator of its list.

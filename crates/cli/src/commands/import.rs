@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 use simclr_exchange::{ImportOptions, Imported};
-use simclr_train::config::{EncoderName, Normalize, Precision, Stem, Variant};
+use simclr_train::config::{Depth, Normalize, Precision, Stem, Variant};
 
 use crate::exit::Done;
 use crate::settings::{from_to, one_of};
@@ -42,8 +42,8 @@ pub struct Import {
     out: PathBuf,
 
     /// The network that it must be [default: any]
-    #[arg(long, value_name = "NAME", value_parser = one_of(&EncoderName::ALL, EncoderName::word))]
-    encoder: Option<EncoderName>,
+    #[arg(long, value_name = "NAME", value_parser = one_of(&Depth::ALL, Depth::word))]
+    encoder: Option<Depth>,
 
     /// Side of its images in pixels [default: what the file says, else 224, or 32 if the first convolution is 3 x 3]
     #[arg(long, value_name = "PIXELS", value_parser = from_to(8_u32, 1024))]
@@ -92,8 +92,8 @@ impl Import {
         if !imported.left_out.is_empty() {
             terminal::say(&format!("left out, as no part of it: {}", listed(&imported.left_out)));
         }
-        let stem = if encoder.stem == Stem::Small { " with the stem for small images" } else { "" };
-        let d = match (encoder.variant, encoder.selective_kernels > 0.0) {
+        let stem = if encoder.stem_at(size) == Stem::Small { " with the stem for small images" } else { "" };
+        let d = match (encoder.settled_variant(), encoder.selective_kernels > 0.0) {
             (_, true) => " with selective kernels",
             (Variant::D, false) => ", ResNet-D,",
             (_, false) => "",

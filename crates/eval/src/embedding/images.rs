@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use simclr_data::{Concat, Dataset, Skipped, Source};
-use simclr_train::words;
+use simclr_words::words;
 
 use crate::EvalError;
 

@@ -189,14 +189,13 @@ fn title(path: &Path) -> String {
 }
 
 fn subtitle(run: &RunFolder, config: &Config, history: &History) -> String {
-    let encoder = &config.encoder;
-    let stem = if encoder.stem == Stem::Imagenet { "" } else { " with the stem for small images" };
-    let d = if encoder.variant == Variant::D { "-D" } else { "" };
+    let (encoder, size) = (&config.encoder, config.data.image_size);
+    let stem = if encoder.stem_at(size) == Stem::ImageNet { "" } else { " with the stem for small images" };
+    let d = if encoder.settled_variant() == Variant::D { "-D" } else { "" };
     let selective = if encoder.selective_kernels > 0.0 { " with selective kernels" } else { "" };
-    let size = config.data.image_size;
     let network = format!(
         "ResNet-{}{d} of width {}{selective}{stem}, {size} x {size} pixels",
-        encoder.name.depth(),
+        encoder.name.layers(),
         encoder.width
     );
     if let Some(from) = run.imported() {

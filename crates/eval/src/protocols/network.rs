@@ -3,7 +3,7 @@
 use simclr_engine::{BufferUpdates, DType, Gradients, Mode, SingleProcess, Tape, Tensor};
 use simclr_nn::Linear;
 use simclr_train::checkpoint::NamedTensor;
-use simclr_train::config::Memory;
+use simclr_train::config::{Auto, Memory};
 use simclr_train::memory::{self, Needs};
 use simclr_train::optim::Optimizer;
 use simclr_train::{Model, TrainError};
@@ -67,7 +67,11 @@ impl Network {
     ///
     /// # Errors
     /// [`EvalError::BatchDoesNotFit`], with the largest batch that does.
-    pub(super) fn choose_memory(&self, memory: Memory, batch: usize) -> Result<memory::Choice, EvalError> {
+    pub(super) fn choose_memory(
+        &self,
+        memory: Auto<Memory>,
+        batch: usize,
+    ) -> Result<memory::Choice, EvalError> {
         let needs = |memory, batch| self.needs(memory, batch);
         memory::choose_for(&self.model.device, memory, batch, &needs).map_err(|error| match error {
             TrainError::DoesNotFit { batch, needed, available, largest_batch, .. } => {

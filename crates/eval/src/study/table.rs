@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
-use simclr_train::words;
+use simclr_words::words;
 
 use super::{Study, Variant};
 

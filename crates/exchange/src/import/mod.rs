@@ -15,7 +15,7 @@ use simclr_engine::Device;
 use simclr_nn::stored_shape;
 use simclr_train::checkpoint::{Checkpoint, Meta, NamedTensor};
 use simclr_train::config::{
-    Auto, Config, EncoderConfig, EncoderName, HeadConfig, HeadKind, Normalize, Precision, Stem,
+    Auto, Config, Depth, EncoderConfig, HeadConfig, HeadKind, Normalize, Precision, Stem,
 };
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Model, TrainError};
@@ -35,7 +35,7 @@ const SMALL: u32 = 32;
 #[derive(Clone, Debug, Default)]
 pub struct ImportOptions {
     /// The network that it must be.
-    pub encoder: Option<EncoderName>,
+    pub encoder: Option<Depth>,
     /// Side of its images in pixels. The default, where the file does not state it, is 224, or 32 with the stem for
     /// small images.
     pub image_size: Option<u32>,
@@ -168,7 +168,8 @@ fn configure(file: &Weights, recognised: &Recognised, options: &ImportOptions) -
         Some(text) => Config::from_toml(text, &origin)?,
         None => {
             let mut config = Config::default();
-            config.data.image_size = if recognised.encoder.stem == Stem::Small { SMALL } else { LARGE };
+            let is_small = recognised.encoder.stem == Auto::Value(Stem::Small);
+            config.data.image_size = if is_small { SMALL } else { LARGE };
             config.train.precision = Precision::F32;
             config.encoder.normalize = file.facts.normalize.unwrap_or(config.encoder.normalize);
             config.encoder.pool_padding = file.facts.pool_padding;

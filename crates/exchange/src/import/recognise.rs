@@ -2,7 +2,7 @@
 
 use simclr_nn::{Depth, SelectiveKernels};
 use simclr_train::config::{
-    Auto, EncoderConfig, EncoderName, HeadConfig, HeadKind, Normalize, PoolPadding, Shortcut, Stem, Variant,
+    Auto, EncoderConfig, HeadConfig, HeadKind, Normalize, PoolPadding, Shortcut, Stem, Variant,
 };
 
 use super::weights::Weights;
@@ -34,9 +34,9 @@ impl Recognised {
         let encoder = EncoderConfig {
             name: name_of(file, bottleneck)?,
             width,
-            stem,
+            stem: Auto::Value(stem),
             selective_kernels: selective_kernels(file),
-            variant: if is_d { Variant::D } else { Variant::Standard },
+            variant: Auto::Value(if is_d { Variant::D } else { Variant::Standard }),
             // Bottleneck blocks always change the number of channels first, so there is no difference.
             shortcut: if projected && !bottleneck { Shortcut::Projection } else { Shortcut::Auto },
             pool_padding: PoolPadding::All,
@@ -51,11 +51,11 @@ fn first_layer(file: &Weights) -> Result<(f64, Stem)> {
     /// The last of a ResNet-D's three first convolutions.
     const THIRD: &str = "conv1.6.weight";
     if let Some(&[channels, _, 3, 3]) = file.shape(THIRD) {
-        return Ok((channels as f64 / BASE, Stem::Imagenet));
+        return Ok((channels as f64 / BASE, Stem::ImageNet));
     }
     let no_resnet = |what: String| Err(file.problem(format!("it is not a ResNet: {what}")));
     match file.shape(FIRST) {
-        Some(&[channels, 3, 7, 7]) => Ok((channels as f64 / BASE, Stem::Imagenet)),
+        Some(&[channels, 3, 7, 7]) => Ok((channels as f64 / BASE, Stem::ImageNet)),
         Some(&[channels, 3, 3, 3]) => Ok((channels as f64 / BASE, Stem::Small)),
         Some(shape) => no_resnet(format!(
             "tensor `{FIRST}` is {shape:?}, expected [channels, 3, 7, 7], or [channels, 3, 3, 3] for small images"
@@ -85,21 +85,18 @@ fn selective_kernels(file: &Weights) -> f64 {
 }
 
 /// The network with the file's number of blocks in each stage, each of two convolutions or, if `bottleneck`, three.
-fn name_of(file: &Weights, bottleneck: bool) -> Result<EncoderName> {
+fn name_of(file: &Weights, bottleneck: bool) -> Result<Depth> {
     let blocks_of = |stage: usize| {
         (0..).take_while(|block| file.shape(&format!("layer{stage}.{block}.conv1.weight")).is_some()).count()
     };
     let blocks: [usize; 4] = std::array::from_fn(|stage| blocks_of(stage + 1));
-    let found = EncoderName::ALL.iter().copied().find(|&name| {
-        let depth = Depth::from(name);
-        depth.blocks() == blocks && depth.is_bottleneck() == bottleneck
-    });
+    let found =
+        Depth::ALL.into_iter().find(|depth| depth.blocks() == blocks && depth.is_bottleneck() == bottleneck);
     found.ok_or_else(|| {
         let convolutions = if bottleneck { "three" } else { "two" };
-        let known: Vec<_> = EncoderName::ALL.iter().map(|name| name.word()).collect();
         file.problem(format!(
             "its stages have {blocks:?} blocks of {convolutions} convolutions, which none of {} has",
-            known.join(", ")
+            Depth::WORDS.join(", ")
         ))
     })
 }

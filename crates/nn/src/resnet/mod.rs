@@ -8,6 +8,7 @@ mod stem;
 
 use simclr_engine::ops::{self, Normalization};
 use simclr_engine::{Device, Parameters, Segment, Tape, Var};
+use simclr_words::words;
 
 pub use self::block::{AvgPool, Block, Downsample};
 pub use self::selective::SelectiveKernels;
@@ -16,15 +17,17 @@ pub use self::stem::{MaxPool, StemLayers};
 use crate::Result;
 use crate::layers::Maker;
 
-/// What backward finds in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Memory {
-    /// Every activation: fastest.
-    #[default]
-    Full,
-    /// The images and the inputs of residual blocks; what is inside of the stem and of blocks is computed again. Exact:
-    /// BatchNorm still sees the whole batch.
-    Blocks,
+words! {
+    /// What backward finds in memory.
+    #[derive(Default)]
+    Memory {
+        /// Every activation: fastest.
+        #[default]
+        Full = "full",
+        /// The images and the inputs of residual blocks; what is inside of the stem and of blocks is computed again.
+        /// Exact: BatchNorm still sees the whole batch.
+        Blocks = "blocks",
+    }
 }
 
 /// A ResNet without a classifier: maps images (N, S, S, 3) in [0, 1] to h (N, features), by a stem, blocks and the

@@ -2,26 +2,41 @@
 
 use std::ops::RangeInclusive;
 
+use simclr_words::words;
+
 use crate::{NnError, Result};
 
-/// How many layers with weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Depth {
-    /// ResNet-18.
-    D18,
-    /// ResNet-34.
-    D34,
-    /// ResNet-50.
-    D50,
-    /// ResNet-101.
-    D101,
-    /// ResNet-152.
-    D152,
-    /// ResNet-200.
-    D200,
+words! {
+    /// How many layers with weights, called as torchvision calls the network.
+    Depth {
+        /// ResNet-18, basic blocks.
+        D18 = "resnet18",
+        /// ResNet-34, basic blocks.
+        D34 = "resnet34",
+        /// ResNet-50, bottleneck blocks.
+        D50 = "resnet50",
+        /// ResNet-101, bottleneck blocks.
+        D101 = "resnet101",
+        /// ResNet-152, bottleneck blocks.
+        D152 = "resnet152",
+        /// ResNet-200, bottleneck blocks.
+        D200 = "resnet200",
+    }
 }
 
 impl Depth {
+    /// The number of layers.
+    pub const fn layers(self) -> u32 {
+        match self {
+            Depth::D18 => 18,
+            Depth::D34 => 34,
+            Depth::D50 => 50,
+            Depth::D101 => 101,
+            Depth::D152 => 152,
+            Depth::D200 => 200,
+        }
+    }
+
     /// Residual blocks of each stage.
     pub fn blocks(self) -> [usize; 4] {
         match self {
@@ -35,39 +50,48 @@ impl Depth {
 
     /// Whether blocks are 1 x 1, 3 x 3, 1 x 1 with four times the channels at the end, or two of 3 x 3.
     pub fn is_bottleneck(self) -> bool {
-        !matches!(self, Depth::D18 | Depth::D34)
+        match self {
+            Depth::D18 | Depth::D34 => false,
+            Depth::D50 | Depth::D101 | Depth::D152 | Depth::D200 => true,
+        }
     }
 }
 
-/// What stands before the first block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stem {
-    /// 7 x 7 stride 2, or what a variant has in its place, and a 3 x 3 max pool stride 2: for images above 32 pixels.
-    ImageNet,
-    /// 3 x 3 stride 1 and no pool: for images up to 32 pixels (arXiv:2002.05709, B.9).
-    Small,
+words! {
+    /// What stands before the first block.
+    Stem {
+        /// 7 x 7 stride 2, or what a variant has in its place, and a 3 x 3 max pool stride 2: for images above 32
+        /// pixels.
+        ImageNet = "imagenet",
+        /// 3 x 3 stride 1 and no pool: for images up to 32 pixels (arXiv:2002.05709, B.9).
+        Small = "small",
+    }
 }
 
-/// Pixels added around an image before it is pooled, of which no maximum is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PoolPadding {
-    /// For maxima as many on every side, for averages none: torchvision and timm.
-    All,
-    /// As few as put every pixel of the image into a window, an odd one at the right and below: TensorFlow's SAME,
-    /// and what the official code has.
-    Same,
+words! {
+    /// Pixels added around an image before it is pooled, of which no maximum is taken.
+    PoolPadding {
+        /// For maxima as many on every side, for averages none: torchvision and timm.
+        All = "all",
+        /// As few as put every pixel of the image into a window, an odd one at the right and below: TensorFlow's
+        /// SAME, and what the official code has.
+        Same = "same",
+    }
 }
 
-/// How a ResNet goes down to a smaller image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Variant {
-    /// One convolution before the first block, and shortcuts of stride 2: the pixels between are not seen by them.
-    #[default]
-    Standard,
-    /// ResNet-D (arXiv:1812.01187): three convolutions of 3 x 3 before the first block where the standard network
-    /// has one of 7 x 7, and shortcuts that average windows of 2 x 2 before a convolution of stride 1. Tensors are
-    /// named as those of timm's `resnet50d`.
-    D,
+words! {
+    /// How a ResNet goes down to a smaller image.
+    #[derive(Default)]
+    Variant {
+        /// One convolution before the first block, and shortcuts of stride 2: the pixels between are not seen by
+        /// them.
+        #[default]
+        Standard = "standard",
+        /// ResNet-D (arXiv:1812.01187): three convolutions of 3 x 3 before the first block where the standard
+        /// network has one of 7 x 7, and shortcuts that average windows of 2 x 2 before a convolution of stride 1.
+        /// Tensors are named as those of timm's `resnet50d`.
+        D = "d",
+    }
 }
 
 /// A ResNet's shape.
@@ -126,7 +150,7 @@ impl ResNetSpec {
             }
             Some(_) if !self.depth.is_bottleneck() => {
                 let problem = format!(
-                    "{:?} has none: bottleneck blocks are needed, of a ResNet-50 or deeper",
+                    "{} has none: bottleneck blocks are needed, of a ResNet-50 or deeper",
                     self.depth
                 );
                 refuse("encoder.selective_kernels", problem)

@@ -1,6 +1,7 @@
 //! A value, or `"auto"`.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::de::{self, IntoDeserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::kind::AUTO;
 
@@ -21,6 +22,14 @@ impl<T> Auto<T> {
             Self::Auto => decide(),
             Self::Value(value) => value,
         }
+    }
+
+    /// The given value, or its type's default.
+    pub fn unwrap_or_default(self) -> T
+    where
+        T: Default,
+    {
+        self.unwrap_or_else(T::default)
     }
 
     /// The given value, if one is.
@@ -52,9 +61,26 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Auto<T> {
         match Either::deserialize(deserializer)? {
             Either::Value(value) => Ok(Self::Value(value)),
             Either::Word(word) if word == AUTO => Ok(Self::Auto),
-            Either::Word(word) => {
-                Err(de::Error::custom(format!("\"{word}\", expected \"auto\" or a number")))
-            }
+            // No value: read once more for what would have been one.
+            Either::Word(word) => T::deserialize(word.into_deserializer())
+                .map(Self::Value)
+                .map_err(|error: de::value::Error| de::Error::custom(format!("{error}, or \"{AUTO}\""))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Auto, EncoderConfig, Stem, TrainConfig};
+
+    #[test]
+    fn a_word_is_a_value_or_auto_and_else_both_are_said() {
+        let stem = |word: &str| toml::from_str::<EncoderConfig>(&format!("stem = \"{word}\""));
+        assert_eq!(stem("small").unwrap().stem, Auto::Value(Stem::Small));
+        assert_eq!(stem("auto").unwrap().stem, Auto::Auto);
+        let error = stem("large").unwrap_err().to_string();
+        assert!(error.contains("expected `imagenet` or `small`, or \"auto\""), "{error}");
+        let error = toml::from_str::<TrainConfig>("threads = \"many\"").unwrap_err().to_string();
+        assert!(error.contains("string \"many\", expected usize, or \"auto\""), "{error}");
     }
 }

@@ -14,7 +14,8 @@ impl Config {
                 (self.data.holdout == 0).then(|| "data.holdout=0".to_owned())
             }
             "encoder.pool_padding" => {
-                let pools = self.encoder.stem == Stem::Imagenet || self.encoder.variant == Variant::D;
+                let stem = self.encoder.stem_at(self.data.image_size);
+                let pools = stem == Stem::ImageNet || self.encoder.settled_variant() == Variant::D;
                 (!pools).then(|| "encoder.stem=small".to_owned())
             }
             "head.layers" | "head.hidden" => {

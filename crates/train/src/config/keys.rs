@@ -1,14 +1,16 @@
 //! Every configuration key: what it means and what it accepts. Checks, suggestions and help are read from this table.
 
-use simclr_nn::ResNetSpec;
+use simclr_augment::{AspectLaw, BlurPadding, Brightness, ViewPreset};
+use simclr_nn::{Depth, Memory, PoolPadding, ResNetSpec, Stem, Variant};
 
 use super::kind::{Kind, Range};
 use super::tables::{
-    Cache, EncoderName, HeadKind, LossName, Memory, Mining, Normalize, OptimizerName, PoolPadding, Precision,
-    Scaling, ScheduleKind, Shortcut, Stem, Variant, ViewsOn,
+    Cache, HeadKind, LossName, Mining, Normalize, OptimizerName, Precision, Scaling, ScheduleKind, Shortcut,
+    ViewsOn,
 };
 use Kind::{
     Color, Flag, Interval, IntervalOrAuto, Number, NumberOrAuto, Operators, Whole, WholeOrAuto, Word,
+    WordOrAuto,
 };
 
 /// A configuration key.
@@ -49,9 +51,9 @@ const fn key(path: &'static str, kind: Kind, doc: &'static str) -> Key {
 }
 
 const MANY: u64 = i64::MAX as u64;
-pub(super) const ASPECT_LAW: Kind = Word(&["uniform", "log_uniform"]);
-pub(super) const BLUR_PADDING: Kind = Word(&["zero", "reflect"]);
-pub(super) const BRIGHTNESS: Kind = Word(&["multiplicative", "additive"]);
+pub(super) const ASPECT_LAW: Kind = Word(AspectLaw::WORDS);
+pub(super) const BLUR_PADDING: Kind = Word(BlurPadding::WORDS);
+pub(super) const BRIGHTNESS: Kind = Word(Brightness::WORDS);
 const PROBABILITY: Kind = Number(Range::between(0.0, 1.0));
 const POSITIVE: Range = Range::above(0.0, f64::INFINITY);
 const NOT_NEGATIVE: Range = Range::between(0.0, f64::INFINITY);
@@ -145,7 +147,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "view.preset",
-        Word(&["none", "simclr", "simclr-v1", "crop-only", "supervised"]),
+        Word(ViewPreset::WORDS),
         "a named list of operators that replaces the keys above; none: use the keys above",
     ),
     key(
@@ -156,7 +158,7 @@ pub const KEYS: &[Key] = &[
     key("view.b", Operators, "the operators of the second branch, likewise: tables [[view.b]]"),
     key(
         "encoder.name",
-        Word(EncoderName::WORDS),
+        Word(Depth::WORDS),
         "the ResNet",
     )
     .also(&["arch", "model", "backbone", "depth"]),
@@ -167,12 +169,12 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "encoder.stem",
-        Word(Stem::WORDS),
+        WordOrAuto(Stem::WORDS),
         "first layers. imagenet: 7 x 7 convolution of stride 2 and max pool; small: 3 x 3 convolution of stride 1; auto: small for images up to 32 pixels",
     ),
     key(
         "encoder.variant",
-        Word(Variant::WORDS),
+        WordOrAuto(Variant::WORDS),
         "d: a ResNet-D, with three 3 x 3 convolutions in the imagenet stem, and shortcuts that average 2 x 2 pixels to downsample; auto: d with selective kernels, else standard",
     ),
     key(
@@ -272,7 +274,7 @@ pub const KEYS: &[Key] = &[
     key("train.deterministic", Flag, "the same seed gives the same bits, on a GPU for the same kind of card and the same remembered choice of kernels; false: a GPU may use sums and algorithms whose rounding differs from run to run, which may be faster in fp16 (by 2.5% for ResNet-18 on an H200; in bf16 not)"),
     key(
         "train.memory",
-        Word(Memory::WORDS),
+        WordOrAuto(Memory::WORDS),
         "what is kept for backward. full: every activation; blocks: one per residual block, the rest is computed again; auto: full if it fits",
     )
     .also(&["checkpointing"])

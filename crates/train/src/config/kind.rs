@@ -29,6 +29,8 @@ pub enum Kind {
     Window,
     /// One of some words.
     Word(&'static [&'static str]),
+    /// [`Kind::Word`], or `"auto"`.
+    WordOrAuto(&'static [&'static str]),
     /// What computes: see [`super::DeviceName`].
     Device,
     /// A run folder, or `"none"`.
@@ -97,7 +99,8 @@ impl Kind {
             Self::Flag => value.as_bool().map(Value::Boolean),
             Self::Color => color(value),
             Self::Window => window(value),
-            Self::Word(words) => value.as_str().filter(|w| words.contains(w)).map(Value::from),
+            Self::Word(words) => word(value, words),
+            Self::WordOrAuto(words) => auto(value).or_else(|| word(value, words)),
             Self::Device => value.as_str().filter(|name| name.parse::<DeviceName>().is_ok()).map(Value::from),
             Self::Run => value.as_str().filter(|path| !path.is_empty()).map(Value::from),
             // What is wrong within a list is said by `operators::accept` itself.
@@ -132,8 +135,8 @@ impl Kind {
             Self::Operators => {
                 "\"auto\" or a list of operators, each a table with `op` and its keys".to_owned()
             }
-            Self::Word(words) => {
-                let quoted: Vec<_> = words.iter().map(|w| format!("\"{w}\"")).collect();
+            Self::Word(_) | Self::WordOrAuto(_) => {
+                let quoted: Vec<_> = self.words().map(|w| format!("\"{w}\"")).collect();
                 match quoted.as_slice() {
                     [one] => one.clone(),
                     many => format!("one of {}", many.join(", ")),
@@ -142,11 +145,19 @@ impl Kind {
         }
     }
 
+    /// The words among which one is chosen; none of a kind that is no choice among words.
+    pub fn words(&self) -> impl Iterator<Item = &'static str> {
+        let (auto, words): (Option<&str>, &[&str]) = match *self {
+            Self::Word(words) => (None, words),
+            Self::WordOrAuto(words) => (Some(AUTO), words),
+            _ => (None, &[]),
+        };
+        auto.into_iter().chain(words.iter().copied())
+    }
+
     fn expected(&self, value: &Value) -> String {
         let mut expected = self.describe();
-        if let (Self::Word(words), Some(word)) = (self, value.as_str())
-            && let Some(near) = super::nearest::nearest(word, words.iter().copied())
-        {
+        if let Some(near) = value.as_str().and_then(|word| super::nearest::nearest(word, self.words())) {
             expected.push_str(&format!(" (did you mean \"{near}\"?)"));
         }
         expected
@@ -159,6 +170,10 @@ fn whole_range(low: u64, high: u64) -> String {
 
 fn auto(value: &Value) -> Option<Value> {
     value.as_str().filter(|&word| word == AUTO).map(Value::from)
+}
+
+fn word(value: &Value, words: &[&str]) -> Option<Value> {
+    value.as_str().filter(|word| words.contains(word)).map(Value::from)
 }
 
 fn whole(value: &Value, low: u64, high: u64) -> Option<Value> {

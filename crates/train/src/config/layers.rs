@@ -132,7 +132,7 @@ impl Layers<'_> {
             && encoder.get(VARIANT).and_then(Value::as_str) == Some(AUTO)
             && encoder.get(KERNELS).and_then(Value::as_float) == Some(base.encoder.selective_kernels)
         {
-            encoder.insert(VARIANT.to_owned(), base.encoder.variant.word().into());
+            encoder.insert(VARIANT.to_owned(), base.encoder.settled_variant().word().into());
         }
         Ok(merged)
     }

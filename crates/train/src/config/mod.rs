@@ -15,7 +15,7 @@ mod text;
 use serde::{Deserialize, Serialize};
 use simclr_augment::ViewConfig;
 use simclr_engine::{Arithmetic, Device};
-use simclr_nn::Depth;
+pub use simclr_nn::{Depth, Memory, PoolPadding, Stem, Variant};
 use toml::Table;
 
 pub use auto::Auto;
@@ -27,9 +27,8 @@ pub(crate) use layers::parse;
 pub use line::with_line;
 pub use nearest::nearest;
 pub use tables::{
-    Cache, DataConfig, EncoderConfig, EncoderName, HeadConfig, HeadKind, LossConfig, LossName, Memory,
-    Mining, Normalize, OptimConfig, OptimizerName, PoolPadding, Precision, Scaling, ScheduleKind, Shortcut,
-    Stem, TrainConfig, Variant, ViewsOn,
+    Cache, DataConfig, EncoderConfig, HeadConfig, HeadKind, LossConfig, LossName, Mining, Normalize,
+    OptimConfig, OptimizerName, Precision, Scaling, ScheduleKind, Shortcut, TrainConfig, ViewsOn,
 };
 
 use crate::TrainError;
@@ -198,7 +197,7 @@ impl Config {
             return conflict("optim.nesterov", problem);
         }
         let (name, ratio) = (self.encoder.name, self.encoder.selective_kernels);
-        if ratio > 0.0 && !Depth::from(name).is_bottleneck() {
+        if ratio > 0.0 && !name.is_bottleneck() {
             let problem = format!(
                 "is {ratio}, which needs bottleneck blocks: encoder.name = \"resnet50\" or deeper, not {name}"
             );
@@ -219,8 +218,8 @@ impl Config {
     fn settled(mut self) -> Self {
         let size = self.data.image_size;
         self.view.blur_prob = Some(self.view.blur_prob_at(size));
-        self.encoder.stem = self.encoder.stem_at(size);
-        self.encoder.variant = self.encoder.settled_variant();
+        self.encoder.stem = Auto::Value(self.encoder.stem_at(size));
+        self.encoder.variant = Auto::Value(self.encoder.settled_variant());
         if self.train.precision == Precision::Auto {
             let multiplied = self.train.device.is_gpu() || simclr_engine::has_bf16();
             self.train.precision = if multiplied { Precision::Bf16 } else { Precision::F32 };

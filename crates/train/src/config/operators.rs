@@ -1,5 +1,6 @@
 //! The operators of a list `[[view.a]]` or `[[view.b]]`, and what each may be set to.
 
+use simclr_augment::Policy;
 use toml::{Table, Value};
 
 use super::keys::{ASPECT_LAW, BLUR_PADDING, BRIGHTNESS};
@@ -33,7 +34,7 @@ pub(super) const OPERATORS: &[Operator] = &[
     ("rotation", &[PROB, ("degrees", Interval(Range::between(90.0, 270.0)))]),
     ("gaussian_noise", &[PROB, ("sigma", Interval(UNIT))]),
     ("sobel", &[PROB]),
-    ("auto_augment", &[PROB, ("policy", Word(&["imagenet"]))]),
+    ("auto_augment", &[PROB, ("policy", Word(Policy::WORDS))]),
 ];
 
 /// What is wrong with a list, and where in it.

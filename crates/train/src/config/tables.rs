@@ -4,10 +4,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use simclr_data::{DecodeOptions, Window};
+use simclr_nn::{Depth, Memory, PoolPadding, Stem, Variant};
+use simclr_words::words;
 
 use super::auto::Auto;
 use super::device_name::DeviceName;
-use crate::words;
 
 words! {
     /// Where decoded images are kept.
@@ -36,79 +37,12 @@ words! {
 }
 
 words! {
-    /// A residual network.
-    EncoderName {
-        /// 18 layers, basic blocks.
-        Resnet18 = "resnet18",
-        /// 34 layers, basic blocks.
-        Resnet34 = "resnet34",
-        /// 50 layers, bottleneck blocks.
-        Resnet50 = "resnet50",
-        /// 101 layers, bottleneck blocks.
-        Resnet101 = "resnet101",
-        /// 152 layers, bottleneck blocks.
-        Resnet152 = "resnet152",
-        /// 200 layers, bottleneck blocks.
-        Resnet200 = "resnet200",
-    }
-}
-
-impl EncoderName {
-    /// The number of layers in its name.
-    pub const fn depth(self) -> u32 {
-        match self {
-            Self::Resnet18 => 18,
-            Self::Resnet34 => 34,
-            Self::Resnet50 => 50,
-            Self::Resnet101 => 101,
-            Self::Resnet152 => 152,
-            Self::Resnet200 => 200,
-        }
-    }
-}
-
-words! {
-    /// The first layers of the encoder.
-    Stem {
-        /// [`Stem::Small`] up to 32 pixels, [`Stem::Imagenet`] above. Never in a resolved configuration.
-        Auto = "auto",
-        /// 7 x 7 convolution of stride 2, or three of 3 x 3 in a ResNet-D, then 3 x 3 max pool of stride 2.
-        Imagenet = "imagenet",
-        /// 3 x 3 convolution of stride 1, no pool.
-        Small = "small",
-    }
-}
-
-words! {
-    /// How the network goes down to smaller images.
-    Variant {
-        /// [`Variant::D`] with selective kernels, [`Variant::Standard`] without. Never in a resolved configuration.
-        Auto = "auto",
-        /// A convolution of 7 x 7 before the blocks, shortcuts of stride 2, as torchvision has them.
-        Standard = "standard",
-        /// ResNet-D: three convolutions of 3 x 3, shortcuts that average, as timm's `resnet50d` has them.
-        D = "d",
-    }
-}
-
-words! {
     /// Where a residual block's shortcut is a projection.
     Shortcut {
         /// Where the shape changes, as torchvision has it.
         Auto = "auto",
         /// In the first block of every stage, as the official code has it.
         Projection = "projection",
-    }
-}
-
-words! {
-    /// How pools are padded.
-    PoolPadding {
-        /// The max pool by a pixel on every side, as torchvision has it, averages not at all, as timm has it.
-        All = "all",
-        /// As TensorFlow's SAME, as the official code has it: images of even size by a pixel at the right and below
-        /// alone.
-        Same = "same",
     }
 }
 
@@ -225,19 +159,6 @@ impl Precision {
     }
 }
 
-words! {
-    /// What a training step keeps for its backward pass.
-    Memory {
-        /// [`Memory::Full`] where it fits, else [`Memory::Blocks`]: chosen anew wherever the run is begun or taken
-        /// up, since nothing that is computed depends on it.
-        Auto = "auto",
-        /// Every activation.
-        Full = "full",
-        /// The input of each residual block; the rest is computed again.
-        Blocks = "blocks",
-    }
-}
-
 /// `[data]`: the images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -307,13 +228,13 @@ impl DataConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct EncoderConfig {
     /// The residual network.
-    pub name: EncoderName,
+    pub name: Depth,
     /// Multiplies the channels of every stage.
     pub width: f64,
     /// The first layers.
-    pub stem: Stem,
+    pub stem: Auto<Stem>,
     /// How it goes down to smaller images.
-    pub variant: Variant,
+    pub variant: Auto<Variant>,
     /// The share of channels that gates squeeze to; 0: no selective kernels.
     pub selective_kernels: f64,
     /// Where shortcuts are projections.
@@ -327,10 +248,10 @@ pub struct EncoderConfig {
 impl Default for EncoderConfig {
     fn default() -> Self {
         Self {
-            name: EncoderName::Resnet18,
+            name: Depth::D18,
             width: 1.0,
-            stem: Stem::Auto,
-            variant: Variant::Auto,
+            stem: Auto::Auto,
+            variant: Auto::Auto,
             selective_kernels: 0.0,
             shortcut: Shortcut::Auto,
             pool_padding: PoolPadding::All,
@@ -340,22 +261,15 @@ impl Default for EncoderConfig {
 }
 
 impl EncoderConfig {
-    /// The first layers for images of `size` pixels; never [`Stem::Auto`].
+    /// The first layers for images of `size` pixels: where that is left open, [`Stem::Small`] up to 32 pixels.
     pub fn stem_at(&self, size: u32) -> Stem {
-        match self.stem {
-            Stem::Auto if size > 32 => Stem::Imagenet,
-            Stem::Auto => Stem::Small,
-            given => given,
-        }
+        self.stem.unwrap_or_else(|| if size > 32 { Stem::ImageNet } else { Stem::Small })
     }
 
-    /// The variant; never [`Variant::Auto`].
+    /// The variant: where that is left open, [`Variant::D`] with selective kernels, [`Variant::Standard`] without.
     pub fn settled_variant(&self) -> Variant {
-        match self.variant {
-            Variant::Auto if self.selective_kernels > 0.0 => Variant::D,
-            Variant::Auto => Variant::Standard,
-            given => given,
-        }
+        let selective = self.selective_kernels > 0.0;
+        self.variant.unwrap_or_else(|| if selective { Variant::D } else { Variant::Standard })
     }
 }
 
@@ -487,8 +401,9 @@ pub struct TrainConfig {
     pub precision: Precision,
     /// Whether a GPU may use only what gives the same bits each time.
     pub deterministic: bool,
-    /// What is kept for the backward pass.
-    pub memory: Memory,
+    /// What is kept for the backward pass; auto: everything where it fits, else the inputs of blocks, chosen anew
+    /// wherever the run is begun or taken up, since nothing that is computed depends on it.
+    pub memory: Auto<Memory>,
     /// The run whose encoder is trained on, or "none".
     pub from: String,
     /// Seed of everything random.
@@ -532,7 +447,7 @@ impl Default for TrainConfig {
             epochs: 100,
             precision: Precision::Auto,
             deterministic: true,
-            memory: Memory::Auto,
+            memory: Auto::Auto,
             from: NONE.to_owned(),
             seed: 0,
             device: DeviceName::Auto,

@@ -6,7 +6,7 @@ use simclr_engine::Device;
 
 use super::state::left;
 use super::{Images, Needs};
-use crate::config::Memory;
+use crate::config::{Auto, Memory};
 use crate::optim::Optimizer;
 use crate::pretrain::Part;
 use crate::{Config, Model, TrainError};
@@ -14,7 +14,7 @@ use crate::{Config, Model, TrainError};
 /// What is kept, and what the run takes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// [`Memory::Full`] or [`Memory::Blocks`].
+    /// What a step keeps for its backward pass.
     pub memory: Memory,
     /// What the run takes with that.
     pub needs: Needs,
@@ -28,7 +28,7 @@ impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kept = match self.memory {
             Memory::Blocks => "blocks: only the input of each residual block is kept",
-            Memory::Full | Memory::Auto => "full: every activation is kept",
+            Memory::Full => "full: every activation is kept",
         };
         write!(f, "memory {kept}; about {} of memory", Gigabytes(self.needs.total()))?;
         match self.available {
@@ -88,7 +88,7 @@ fn share_of(left: u64, on_gpu: bool, part: Part) -> u64 {
 /// Those of [`choose`] and of `needs`.
 pub fn choose_for(
     device: &Device,
-    memory: Memory,
+    memory: Auto<Memory>,
     batch: usize,
     needs: &dyn Fn(Memory, usize) -> Result<Needs, TrainError>,
 ) -> Result<Choice, TrainError> {
@@ -96,15 +96,12 @@ pub fn choose_for(
 }
 
 fn choose_within(
-    given: Memory,
+    given: Auto<Memory>,
     batch: usize,
     needs: &dyn Fn(Memory, usize) -> Result<Needs, TrainError>,
     left: Option<u64>,
 ) -> Result<Choice, TrainError> {
-    let wanted = match given {
-        Memory::Auto => Memory::Full,
-        given => given,
-    };
+    let wanted = given.unwrap_or_default();
     let first = needs(wanted, batch)?;
     // The state stands already: it is no longer part of what the system has left.
     let available = left.map(|left| left.saturating_add(first.state));
@@ -113,11 +110,11 @@ fn choose_within(
         return Ok(Choice { memory: wanted, needs: first, full: None, available });
     }
     let blocks = needs(Memory::Blocks, batch)?;
-    if given == Memory::Auto && fits(&blocks) {
+    if given == Auto::Auto && fits(&blocks) {
         return Ok(Choice { memory: Memory::Blocks, needs: blocks, full: Some(first), available });
     }
     let (memory, needed) =
-        if given == Memory::Full { (Memory::Full, first) } else { (Memory::Blocks, blocks) };
+        if given == Auto::Value(Memory::Full) { (Memory::Full, first) } else { (Memory::Blocks, blocks) };
     let mut smaller = None;
     // The greatest batch that fits, by halving: what a step takes grows with it.
     let (mut fitting, mut excessive) = (1, batch);

@@ -151,7 +151,8 @@ pub(crate) fn fits_in(
     let model = Model::new(config, &Device::dry()?)?;
     let optimizer = Optimizer::new(&config.optim, &model.parameters)?;
     Ok(move |batch| {
-        let found = go_through((&model, &optimizer), config, config.train.memory, Some(batch), false)?;
+        let memory = config.train.memory.unwrap_or_default();
+        let found = go_through((&model, &optimizer), config, memory, Some(batch), false)?;
         Ok(found.held as u64 <= bytes)
     })
 }

@@ -224,13 +224,13 @@ mod tests {
     #[test]
     fn a_known_encoder_is_not_chosen() {
         let mut known = Config::default();
-        known.encoder.name = crate::config::EncoderName::Resnet50;
+        known.encoder.name = crate::config::Depth::D50;
         known.data.image_size = 96;
         let Choices { table: chosen, reasons } =
             choose((10_000, 500, 500), (Processors(2), 2 * GIB), Some(&known));
         assert!(!reasons.iter().any(|(key, _)| ["encoder.width", "data.image_size"].contains(key)));
         let batch = |table: &Table| table["train"]["batch"].as_integer().unwrap();
-        known.encoder.name = crate::config::EncoderName::Resnet18;
+        known.encoder.name = crate::config::Depth::D18;
         let shallow = choose((10_000, 500, 500), (Processors(2), 2 * GIB), Some(&known)).table;
         assert!(batch(&chosen) < batch(&shallow), "{} and {}", batch(&chosen), batch(&shallow));
     }

@@ -28,7 +28,7 @@ use simclr_data::Dataset;
 use simclr_engine::Device;
 
 use crate::checkpoint::Checkpoint;
-use crate::config::{Memory, TrainConfig};
+use crate::config::{Auto, Memory, TrainConfig};
 use crate::run_folder::RunFolder;
 use crate::{Config, TrainError, memory};
 
@@ -200,7 +200,7 @@ fn prepare(
     let sizes = memory::Images::of(config, device, dataset.as_ref());
     let mut memory = plan::choose_memory(&state, &sizes, config, part)?;
     if team.settle_memory(memory.memory)? != memory.memory {
-        let train = TrainConfig { memory: Memory::Blocks, ..config.train.clone() };
+        let train = TrainConfig { memory: Auto::Value(Memory::Blocks), ..config.train.clone() };
         let blocks = Config { train, ..config.clone() };
         memory = plan::choose_memory(&state, &sizes, &blocks, part)?;
     }

@@ -6,6 +6,7 @@ pub(crate) mod posterize;
 pub(crate) mod sharpness;
 
 use serde::{Deserialize, Serialize};
+use simclr_words::words;
 
 use super::{Draw, Step, Steps};
 use crate::{AugmentError, Stream, check, decimal};
@@ -21,13 +22,14 @@ pub struct AutoAugment {
     pub policy: Policy,
 }
 
-/// Where a policy was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Policy {
-    /// On ImageNet.
-    #[default]
-    Imagenet,
+words! {
+    /// Where a policy was found.
+    #[derive(Default)]
+    Policy {
+        /// On ImageNet.
+        #[default]
+        Imagenet = "imagenet",
+    }
 }
 
 impl Default for AutoAugment {

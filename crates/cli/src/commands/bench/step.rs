@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use simclr_engine::{Device, Isa, Level, MemoryUse, Peak, Profile, SingleProcess};
-use simclr_train::config::{DeviceName, EncoderName, Memory, Precision, Variant, ViewsOn};
+use simclr_train::config::{Depth, DeviceName, Memory, Precision, Variant};
 use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::{CapturedStep, Part, train_step};
 use simclr_train::{Config, Layers, Model, TrainError, memory};
@@ -17,7 +17,7 @@ use super::table::{Row, Scale};
 use super::{flops, table};
 use crate::data::Opening;
 use crate::exit::{Done, usage};
-use crate::settings::{Threads, device, from_to, one_of, suggesting_of};
+use crate::settings::{Threads, device, from_to, one_of, suggesting_for};
 use crate::terminal;
 use crate::training::no_gpu;
 
@@ -47,7 +47,7 @@ pub struct Step {
         long,
         value_name = "NAME",
         default_value = "resnet18",
-        value_parser = suggesting_of(&EncoderName::ALL, EncoderName::word),
+        value_parser = suggesting_for("encoder.name"),
         hide_possible_values = true
     )]
     encoder: String,
@@ -61,7 +61,7 @@ pub struct Step {
         long,
         value_name = "NAME",
         default_value = "auto",
-        value_parser = suggesting_of(&Variant::ALL, Variant::word),
+        value_parser = suggesting_for("encoder.variant"),
         hide_possible_values = true
     )]
     variant: String,
@@ -83,7 +83,7 @@ pub struct Step {
         long,
         value_name = "NAME",
         default_value = "auto",
-        value_parser = suggesting_of(&Precision::ALL, Precision::word),
+        value_parser = suggesting_for("train.precision"),
         hide_possible_values = true
     )]
     precision: String,
@@ -98,7 +98,7 @@ pub struct Step {
         long,
         value_name = "NAME",
         default_value = "full",
-        value_parser = suggesting_of(&Memory::ALL, Memory::word),
+        value_parser = suggesting_for("train.memory"),
         hide_possible_values = true
     )]
     memory: String,
@@ -127,7 +127,7 @@ pub struct Step {
         value_name = "PLACE",
         default_value = "auto",
         requires = "data",
-        value_parser = suggesting_of(&ViewsOn::ALL, ViewsOn::word),
+        value_parser = suggesting_for("data.views_on"),
         hide_possible_values = true
     )]
     views_on: String,
@@ -182,7 +182,7 @@ struct Figures {
     searches: usize,
     searching_s: f64,
     gflop_per_view: f64,
-    encoder: EncoderName,
+    encoder: Depth,
     width: f64,
     variant: Variant,
     selective_kernels: f64,
@@ -349,7 +349,7 @@ impl Step {
             gflop_per_view: flops as f64 / 1e9,
             encoder: config.encoder.name,
             width: config.encoder.width,
-            variant: config.encoder.variant,
+            variant: config.encoder.settled_variant(),
             selective_kernels: config.encoder.selective_kernels,
             size: config.data.image_size,
             views: self.views,

@@ -1,6 +1,6 @@
 //! The protocol's settings, and what becomes of those that are not given.
 
-use simclr_train::config::Memory;
+use simclr_train::config::{Auto, Memory};
 use simclr_train::{Model, memory};
 
 use super::labels::Labels;
@@ -39,7 +39,7 @@ pub struct FineTune {
     /// (arXiv:2006.10029).
     pub head_layers: usize,
     /// What is kept for backward. Its bits are the same.
-    pub memory: Memory,
+    pub memory: Auto<Memory>,
     /// Draws the subset, the classifier, the order of the images and the views.
     pub seed: u64,
 }
@@ -54,7 +54,7 @@ impl FineTune {
             rate: Rate::Paper,
             weight_decay: 0.0,
             head_layers: 0,
-            memory: Memory::Auto,
+            memory: Auto::Auto,
             seed: 0,
         }
     }

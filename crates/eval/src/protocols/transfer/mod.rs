@@ -21,7 +21,7 @@ mod table;
 mod tune;
 mod tuning;
 
-use simclr_train::words;
+use simclr_words::words;
 
 pub use known::{KNOWN, Known, PAPERS_NETWORK};
 pub use outcome::{Entry, Identity, Outcome, Training};

@@ -150,7 +150,7 @@ fn relevant(config: &Config, protocol: Protocol) -> String {
     let counts = |key: &str| OF_ENCODERS.iter().chain(random).any(|start| key.starts_with(start));
     let differences = config.differences(&Config::default()).into_iter();
     let settled = |difference: &Difference| {
-        difference.key == "encoder.variant" && config.encoder.variant == Variant::Standard
+        difference.key == "encoder.variant" && config.encoder.settled_variant() == Variant::Standard
     };
     let counting = differences.filter(|difference| counts(difference.key) && !settled(difference));
     counting.map(|Difference { key, ours, .. }| format!("{key} = {ours}\n")).collect()

@@ -1,7 +1,7 @@
 //! How fine-tuning trains, and the settings among which it chooses.
 
 use serde::{Deserialize, Serialize};
-use simclr_train::config::Memory;
+use simclr_train::config::{Auto, Memory};
 
 use crate::EvalError;
 use crate::protocols::sgd::Sgd;
@@ -16,7 +16,7 @@ pub struct Tuning {
     /// What rate and decay are chosen from.
     pub grid: Grid,
     /// What is kept for backward. Its bits are the same.
-    pub memory: Memory,
+    pub memory: Auto<Memory>,
 }
 
 /// Rates and decays, each of which is tried with each.
@@ -49,7 +49,7 @@ pub struct GridPoint {
 
 impl Default for Tuning {
     fn default() -> Tuning {
-        Tuning { steps: 20_000, batch: 256, grid: Grid::default(), memory: Memory::Auto }
+        Tuning { steps: 20_000, batch: 256, grid: Grid::default(), memory: Auto::Auto }
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use simclr_nn::Depth;
-use simclr_train::config::EncoderName;
 
 use super::{CONV, ENCODER, NORM, number};
 
@@ -49,12 +48,11 @@ impl Layers {
         }
         let kinds = [Kind::Standard, Kind::Selective { deep: true }, Kind::Selective { deep: false }];
         let possible = kinds.iter().filter(|&&kind| !pooled || kind != Kind::Standard);
-        let mut known = possible.flat_map(|&kind| EncoderName::ALL.iter().map(move |&name| made(name, kind)));
+        let mut known = possible.flat_map(|&kind| Depth::ALL.iter().map(move |&depth| made(depth, kind)));
         known.find(|known| (known.convolutions.len(), known.norms.len()) == (convolutions, norms)).ok_or_else(|| {
-            let known: Vec<_> = EncoderName::ALL.iter().map(|name| name.word()).collect();
             format!(
                 "its encoder has {convolutions} convolutions and {norms} BatchNorms, which none of {} has",
-                known.join(", ")
+                Depth::WORDS.join(", ")
             )
         })
     }
@@ -65,8 +63,7 @@ impl Layers {
     }
 }
 
-fn made(name: EncoderName, kind: Kind) -> Layers {
-    let depth = Depth::from(name);
+fn made(depth: Depth, kind: Kind) -> Layers {
     let mut layers = Layers::default();
     if kind == (Kind::Selective { deep: true }) {
         layers.add("conv1.0", "conv1.1");

@@ -1,0 +1,58 @@
+//! Enums whose variants files, commands and messages call by a word.
+//!
+//! ```
+//! simclr_words::words! {
+//!     /// What computes.
+//!     Device {
+//!         /// The processor.
+//!         Cpu = "cpu",
+//!         /// A graphics card.
+//!         Gpu = "gpu",
+//!     }
+//! }
+//!
+//! assert_eq!(Device::WORDS, ["cpu", "gpu"]);
+//! assert_eq!(Device::ALL.map(Device::word), ["cpu", "gpu"]);
+//! assert_eq!(Device::Gpu.to_string(), "gpu");
+//! assert_eq!(serde_json::from_str::<Device>("\"gpu\"").unwrap(), Device::Gpu);
+//! ```
+
+#![forbid(unsafe_code)]
+
+#[doc(hidden)]
+pub use serde;
+
+/// An enum without fields, each variant with its word: `Variant = "word"`. serde and `Display` write the words, and
+/// `ALL`, `WORDS` and `word` tell them.
+#[macro_export]
+macro_rules! words {
+    ($(#[$attribute:meta])* $name:ident {
+        $($(#[$variant_attribute:meta])* $variant:ident = $word:literal),+ $(,)?
+    }) => {
+        $(#[$attribute])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, $crate::serde::Serialize, $crate::serde::Deserialize)]
+        #[serde(crate = "simclr_words::serde")]
+        pub enum $name {
+            $($(#[$variant_attribute])* #[serde(rename = $word)] $variant,)+
+        }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: [Self; Self::WORDS.len()] = [$(Self::$variant,)+];
+
+            /// The words that stand for them, in the same order.
+            pub const WORDS: &[&'static str] = &[$($word,)+];
+
+            /// The word that stands for it.
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.word())
+            }
+        }
+    };
+}
