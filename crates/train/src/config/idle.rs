@@ -2,7 +2,7 @@
 
 use simclr_augment::{GaussianBlur, ViewPreset};
 
-use super::{Cache, Config, DeviceName, HeadKind, LossName, OptimizerName, Stem, Variant};
+use super::{Cache, Config, DeviceName, HeadKind, Stem, Variant};
 
 impl Config {
     /// Why `key` is without effect in this configuration, where it is: what stands in its way, as `key=value`.
@@ -22,12 +22,12 @@ impl Config {
                 (head != HeadKind::Nonlinear).then(|| format!("head.kind={head}"))
             }
             "head.dim" | "head.batch_norm" => (head == HeadKind::None).then(|| format!("head.kind={head}")),
-            "loss.margin" => (loss != LossName::MarginTriplet).then(|| format!("loss.name={loss}")),
+            "loss.margin" => (!loss.takes_margin()).then(|| format!("loss.name={loss}")),
             "optim.beta2" | "optim.epsilon" => {
-                (optimizer != OptimizerName::Adamw).then(|| format!("optim.name={optimizer}"))
+                (!optimizer.takes_beta2()).then(|| format!("optim.name={optimizer}"))
             }
             "optim.trust_coefficient" => {
-                (optimizer != OptimizerName::Lars).then(|| format!("optim.name={optimizer}"))
+                (!optimizer.takes_trust()).then(|| format!("optim.name={optimizer}"))
             }
             // The processor gives the same bits each time.
             "train.deterministic" => {

@@ -186,14 +186,17 @@ impl Config {
                 format!("is {warmup}, more than the {epochs} of `train.epochs`; lower it or train longer");
             return conflict("optim.warmup_epochs", problem);
         }
-        if self.loss.mining == Mining::SemiHard && self.loss.name == LossName::NtXent {
-            let problem = "is semi_hard, which needs loss.name = \"nt_logistic\" or \"margin_triplet\": nt_xent weighs \
-                           all negatives by their similarity"
-                .to_owned();
+        let (loss, mining) = (self.loss.name, self.loss.mining);
+        if mining != Mining::None && !loss.takes_mining() {
+            let able = quoted(&LossName::ALL, LossName::takes_mining, LossName::word);
+            let problem = format!(
+                "is {mining}, which needs loss.name = {able}: {loss} weighs all negatives by their similarity"
+            );
             return conflict("loss.mining", problem);
         }
-        if self.optim.nesterov && (self.optim.name != OptimizerName::Sgd || self.optim.momentum == 0.0) {
-            let problem = "is true, which needs optim.name = \"sgd\" and a momentum above 0".to_owned();
+        if self.optim.nesterov && (!self.optim.name.takes_nesterov() || self.optim.momentum == 0.0) {
+            let able = quoted(&OptimizerName::ALL, OptimizerName::takes_nesterov, OptimizerName::word);
+            let problem = format!("is true, which needs optim.name = {able} and a momentum above 0");
             return conflict("optim.nesterov", problem);
         }
         let (name, ratio) = (self.encoder.name, self.encoder.selective_kernels);
@@ -226,4 +229,10 @@ impl Config {
         }
         self
     }
+}
+
+/// The words of those that can, such as `"nt_logistic" or "margin_triplet"`.
+fn quoted<T: Copy>(all: &[T], can: fn(T) -> bool, word: fn(T) -> &'static str) -> String {
+    let able = all.iter().filter(|&&one| can(one)).map(|&one| format!("\"{}\"", word(one)));
+    able.collect::<Vec<_>>().join(" or ")
 }

@@ -91,6 +91,34 @@ words! {
     }
 }
 
+impl LossName {
+    /// Whether only some negatives may count: see [`Mining`].
+    pub const fn takes_mining(self) -> bool {
+        match self {
+            // It weighs all of them by their similarity.
+            Self::NtXent => false,
+            Self::NtLogistic | Self::MarginTriplet => true,
+        }
+    }
+
+    /// Whether it has a margin.
+    pub const fn takes_margin(self) -> bool {
+        match self {
+            Self::NtXent | Self::NtLogistic => false,
+            Self::MarginTriplet => true,
+        }
+    }
+
+    /// What it is where all of so many candidates are equally likely to be the positive; of a loss that chooses among
+    /// candidates alone.
+    pub fn of_guessing(self, candidates: usize) -> Option<f64> {
+        match self {
+            Self::NtXent => Some((candidates as f64).ln()),
+            Self::NtLogistic | Self::MarginTriplet => None,
+        }
+    }
+}
+
 words! {
     /// Which negatives of an anchor count.
     Mining {
@@ -110,6 +138,32 @@ words! {
         Sgd = "sgd",
         /// Adam with decoupled weight decay.
         Adamw = "adamw",
+    }
+}
+
+impl OptimizerName {
+    /// Whether its momentum may be Nesterov's.
+    pub const fn takes_nesterov(self) -> bool {
+        match self {
+            Self::Sgd => true,
+            Self::Lars | Self::Adamw => false,
+        }
+    }
+
+    /// Whether it has a trust coefficient.
+    pub const fn takes_trust(self) -> bool {
+        match self {
+            Self::Lars => true,
+            Self::Sgd | Self::Adamw => false,
+        }
+    }
+
+    /// Whether it averages squared gradients, which takes a second beta and an epsilon.
+    pub const fn takes_beta2(self) -> bool {
+        match self {
+            Self::Adamw => true,
+            Self::Lars | Self::Sgd => false,
+        }
     }
 }
 
@@ -155,7 +209,10 @@ words! {
 impl Precision {
     /// Whether only a GPU can train so.
     pub fn needs_gpu(self) -> bool {
-        matches!(self, Precision::Fp16 | Precision::Tf32)
+        match self {
+            Precision::Fp16 | Precision::Tf32 => true,
+            Precision::Auto | Precision::F32 | Precision::Bf16 => false,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use simclr_data::Skipped;
 
-use crate::config::{LossConfig, LossName};
+use crate::config::LossConfig;
 use crate::{Config, TrainError};
 
 use super::run::Run;
@@ -105,11 +105,11 @@ impl Run<'_> {
     /// Warns, once, of a loss that stays what it is where all candidates are equally likely. Returns whether it has.
     fn watch_for_guessing(&mut self, loss: f64, observer: &mut dyn Observer) -> bool {
         let Config { train, loss: LossConfig { name, .. }, .. } = self.config;
-        if *name != LossName::NtXent || !self.keeps() || self.guessing == Guessing::Told {
-            return self.guessing == Guessing::Told;
-        }
         let candidates = 2 * train.batch - 1;
-        let guessing = (candidates as f64).ln();
+        let Some(guessing) = name.of_guessing(candidates).filter(|_| self.keeps()) else { return false };
+        if self.guessing == Guessing::Told {
+            return true;
+        }
         let is_last = self.epochs() == train.epochs;
         // As the projections may be narrow while the rate warms up, so may the loss tell nothing.
         let stands =
