@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use simclr_words::words;
 
+use crate::ops::Draw;
 use crate::ops::blur::usual_prob;
 use crate::{
     AspectLaw, AugmentError, BlurPadding, Brightness, ColorJitter, GaussianBlur, Grayscale, HorizontalFlip,

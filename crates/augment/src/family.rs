@@ -2,7 +2,7 @@
 
 use crate::ops::auto_augment::{affine, histogram, posterize, sharpness};
 use crate::ops::blur::{self, Blur};
-use crate::ops::{MOST_STEPS, cutout, gaussian_noise, horizontal_flip, rotation, sobel};
+use crate::ops::{Draw, MOST_STEPS, cutout, gaussian_noise, horizontal_flip, rotation, sobel};
 use crate::passes::{Input, Pass, PixelOp};
 use crate::planes::Planes;
 use crate::simd;
@@ -87,11 +87,24 @@ impl ViewFamily {
 
     /// What [`ViewFamily::for_gray_images`] always leaves out of this family, in words; empty if nothing.
     pub fn left_out_of_gray_images(&self) -> Vec<&'static str> {
-        let noise = |op: &ViewOp| matches!(op, ViewOp::GaussianNoise(law) if law.prob > 0.0);
-        let before_noise = self.ops.split(noise).next().unwrap_or_default();
-        let has = |wanted: fn(&ViewOp) -> bool| before_noise.iter().any(wanted);
-        let jitter = has(|op| matches!(op, ViewOp::ColorJitter(law) if law.prob > 0.0 && law.strength > 0.0));
-        let gray = has(|op| matches!(op, ViewOp::Grayscale(law) if law.prob > 0.0));
+        let (mut jitter, mut gray) = (false, false);
+        for op in &self.ops {
+            match op {
+                ViewOp::ColorJitter(law) => jitter |= law.prob > 0.0 && law.strength > 0.0,
+                ViewOp::Grayscale(law) => gray |= law.prob > 0.0,
+                // What follows has colours to change.
+                ViewOp::GaussianNoise(law) if law.prob > 0.0 => break,
+                ViewOp::GaussianNoise(_)
+                | ViewOp::RandomResizedCrop(_)
+                | ViewOp::HorizontalFlip(_)
+                | ViewOp::GaussianBlur(_)
+                | ViewOp::Solarize(_)
+                | ViewOp::Cutout(_)
+                | ViewOp::Rotation(_)
+                | ViewOp::Sobel(_)
+                | ViewOp::AutoAugment(_) => {}
+            }
+        }
         let words = [("saturation", jitter), ("hue", jitter), ("greyscale", gray)];
         words.into_iter().filter(|word| word.1).map(|word| word.0).collect()
     }
@@ -114,11 +127,11 @@ impl ViewFamily {
     /// Draws only the crop, as [`ViewFamily::draw`] does first: the view reads no other part of the image.
     pub fn draw_crop(&self, width: u32, height: u32, stream: &mut Stream) -> CropBox {
         let whole = match &self.shared {
-            Some(law) => law.draw(width, height, &mut stream.of_image()),
+            Some(law) => law.draw_box(width, height, &mut stream.of_image()),
             None => CropBox::whole(width, height),
         };
         match &self.crop {
-            Some(crop) => crop.draw(whole.width, whole.height, stream).within(whole),
+            Some(crop) => crop.draw_box(whole.width, whole.height, stream).within(whole),
             None => whole,
         }
     }

@@ -40,7 +40,9 @@ impl Default for ColorJitter {
 }
 
 impl Draw for ColorJitter {
-    const MOST_STEPS: usize = 4;
+    fn most_steps(&self) -> usize {
+        4
+    }
 
     fn check(&self) -> Result<(), AugmentError> {
         check::probability("color_jitter.prob", self.prob)?;

@@ -27,7 +27,9 @@ use crate::{AugmentError, Stream};
 /// The law of an operator: what it may be set to, and how its parameters are drawn.
 pub(crate) trait Draw {
     /// The most steps that one draw makes.
-    const MOST_STEPS: usize = 1;
+    fn most_steps(&self) -> usize {
+        1
+    }
 
     /// Checks every setting.
     fn check(&self) -> Result<(), AugmentError>;

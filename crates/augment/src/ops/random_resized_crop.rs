@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use simclr_words::words;
 
+use super::{Draw, Steps};
 use crate::{AugmentError, Stream, check, decimal};
 
 /// A rectangle of whole pixels inside an image.
@@ -76,8 +77,12 @@ impl Default for RandomResizedCrop {
     }
 }
 
-impl RandomResizedCrop {
-    pub(crate) fn check(&self) -> Result<(), AugmentError> {
+impl Draw for RandomResizedCrop {
+    fn most_steps(&self) -> usize {
+        0
+    }
+
+    fn check(&self) -> Result<(), AugmentError> {
         check::range(
             "random_resized_crop.area",
             self.area,
@@ -92,10 +97,15 @@ impl RandomResizedCrop {
         )
     }
 
+    /// Nothing: where to cut is drawn before all steps.
+    fn draw(&self, _side: u32, _stream: &mut Stream, _steps: &mut Steps) {}
+}
+
+impl RandomResizedCrop {
     /// Draws an area and an aspect ratio (width / height) until the box that they make fits into an image of
     /// `width` x `height` pixels, then its place, uniform over all whole-pixel places. The whole image if 100
     /// boxes do not fit.
-    pub(crate) fn draw(&self, width: u32, height: u32, stream: &mut Stream) -> CropBox {
+    pub(crate) fn draw_box(&self, width: u32, height: u32, stream: &mut Stream) -> CropBox {
         let image_area = f64::from(width) * f64::from(height);
         let (area, aspect) = (self.area.map(f64::from), self.aspect.map(f64::from));
         for _ in 0..TRIES {
@@ -135,7 +145,7 @@ mod tests {
         let mut stream = Stream::new(1, 0, 0, 0);
         for (width, height) in [(1, 1), (1, 2), (3, 1), (30_000, 1), (1, 30_000), (32, 32), (500, 375)] {
             for _ in 0..200 {
-                let crop = law.draw(width, height, &mut stream);
+                let crop = law.draw_box(width, height, &mut stream);
                 assert!(crop.fits(width, height), "{crop:?} in {width} x {height}");
             }
         }
@@ -145,8 +155,8 @@ mod tests {
     fn the_whole_image_is_taken_when_no_box_fits() {
         let law = law([1.0, 1.0], [1.0, 1.0], AspectLaw::Uniform);
         let mut stream = Stream::new(1, 0, 0, 0);
-        assert_eq!(law.draw(100, 10, &mut stream), CropBox::whole(100, 10));
-        assert_eq!(law.draw(48, 48, &mut stream), CropBox::whole(48, 48));
+        assert_eq!(law.draw_box(100, 10, &mut stream), CropBox::whole(100, 10));
+        assert_eq!(law.draw_box(48, 48, &mut stream), CropBox::whole(48, 48));
     }
 
     #[test]

@@ -6,7 +6,6 @@ use super::blur::BlurPadding;
 
 /// One operator with its parameters. Values are clipped to [0, 1] after each.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
 pub enum Step {
     /// Every channel times this factor, at least 0.
     Brightness(f32),
@@ -83,9 +82,28 @@ impl Step {
         matches!(self, Brightness(_) | BrightnessShift(_) | Contrast(_) | Saturation(_) | Hue(_) | Gray)
     }
 
-    /// Whether it leaves a grey view as it is.
-    pub fn means_nothing_on_gray(&self) -> bool {
-        matches!(self, Self::Saturation(_) | Self::Hue(_) | Self::Gray)
+    /// What it makes of a grey view.
+    fn on_gray(&self) -> OnGray {
+        match self {
+            Self::Saturation(_) | Self::Hue(_) | Self::Gray => OnGray::Same,
+            Self::Noise { .. } => OnGray::Colors,
+            Self::Brightness(_)
+            | Self::BrightnessShift(_)
+            | Self::Contrast(_)
+            | Self::Solarize(_)
+            | Self::Flip
+            | Self::Blur { .. }
+            | Self::Cutout { .. }
+            | Self::Rotate { .. }
+            | Self::Sobel
+            | Self::AutoContrast
+            | Self::Equalize
+            | Self::Invert
+            | Self::Posterize { .. }
+            | Self::Sharpness(_)
+            | Self::Turn { .. }
+            | Self::ShearX(_) => OnGray::Gray,
+        }
     }
 
     /// Whether it is a blur.
@@ -122,6 +140,17 @@ impl Step {
     }
 }
 
+/// What a step makes of a grey view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnGray {
+    /// The same view.
+    Same,
+    /// Another grey one.
+    Gray,
+    /// One with colours.
+    Colors,
+}
+
 /// The most steps of one view.
 pub(crate) const MOST: usize = 32;
 
@@ -149,8 +178,9 @@ impl Steps {
     pub(crate) fn for_gray_image(&mut self) {
         let mut gray = true;
         let keeps = |step: &&Step| {
-            gray &= !matches!(step, Step::Noise { .. });
-            !(gray && step.means_nothing_on_gray())
+            let on_gray = step.on_gray();
+            gray &= on_gray != OnGray::Colors;
+            !(gray && on_gray == OnGray::Same)
         };
         *self = self.iter().filter(keeps).copied().collect();
     }

@@ -16,71 +16,67 @@ use super::solarize::Solarize;
 use super::{Draw, Steps};
 use crate::{AugmentError, Stream};
 
-/// An operator with its settings: an entry `[[view.a]]` of a configuration.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum ViewOp {
-    /// Cut a random part out and resize it: only as the first of its list, without which the whole image is resized.
-    RandomResizedCrop(RandomResizedCrop),
-    /// Mirror left to right.
-    HorizontalFlip(HorizontalFlip),
-    /// Brightness, contrast, saturation and hue.
-    ColorJitter(ColorJitter),
-    /// Three equal channels.
-    Grayscale(Grayscale),
-    /// Gaussian blur.
-    GaussianBlur(GaussianBlur),
-    /// Invert bright values.
-    Solarize(Solarize),
-    /// Fill a square.
-    Cutout(Cutout),
-    /// Turn by right angles.
-    Rotation(Rotation),
-    /// Add normal noise.
-    GaussianNoise(GaussianNoise),
-    /// Leave edges only.
-    Sobel(Sobel),
-    /// A pair of operators of a policy.
-    AutoAugment(AutoAugment),
-}
+/// [`ViewOp`], and what each of its operators is called in a configuration.
+macro_rules! view_ops {
+    ($($(#[$doc:meta])* $operator:ident = $name:literal),+ $(,)?) => {
+        /// An operator with its settings: an entry `[[view.a]]` of a configuration.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "op")]
+        pub enum ViewOp {
+            $($(#[$doc])* #[serde(rename = $name)] $operator($operator),)+
+        }
 
-/// Calls `$method` of the law inside a [`ViewOp`], or `$crop` on that of a crop.
-macro_rules! law {
-    ($op:expr, $crop:pat => $of_crop:expr, $law:ident => $of_law:expr) => {
-        match $op {
-            $crop => $of_crop,
-            ViewOp::HorizontalFlip($law) => $of_law,
-            ViewOp::ColorJitter($law) => $of_law,
-            ViewOp::Grayscale($law) => $of_law,
-            ViewOp::GaussianBlur($law) => $of_law,
-            ViewOp::Solarize($law) => $of_law,
-            ViewOp::Cutout($law) => $of_law,
-            ViewOp::Rotation($law) => $of_law,
-            ViewOp::GaussianNoise($law) => $of_law,
-            ViewOp::Sobel($law) => $of_law,
-            ViewOp::AutoAugment($law) => $of_law,
+        impl ViewOp {
+            /// What the operators are called in a configuration, in their order here.
+            pub const NAMES: &[&'static str] = &[$($name),+];
+
+            /// The law of its draws.
+            fn law(&self) -> &dyn Draw {
+                match self { $(Self::$operator(law) => law,)+ }
+            }
         }
     };
+}
+
+view_ops! {
+    /// Cut a random part out and resize it: only as the first of its list, without which the whole image is resized.
+    RandomResizedCrop = "random_resized_crop",
+    /// Mirror left to right.
+    HorizontalFlip = "horizontal_flip",
+    /// Brightness, contrast, saturation and hue.
+    ColorJitter = "color_jitter",
+    /// Three equal channels.
+    Grayscale = "grayscale",
+    /// Gaussian blur.
+    GaussianBlur = "gaussian_blur",
+    /// Invert bright values.
+    Solarize = "solarize",
+    /// Fill a square.
+    Cutout = "cutout",
+    /// Turn by right angles.
+    Rotation = "rotation",
+    /// Add normal noise.
+    GaussianNoise = "gaussian_noise",
+    /// Leave edges only.
+    Sobel = "sobel",
+    /// A pair of operators of a policy.
+    AutoAugment = "auto_augment",
 }
 
 impl ViewOp {
     /// Checks every setting.
     pub(crate) fn check(&self) -> Result<(), AugmentError> {
-        law!(self, Self::RandomResizedCrop(crop) => crop.check(), law => law.check())
+        self.law().check()
     }
 
     /// The most steps that a draw makes.
     pub(crate) fn most_steps(&self) -> usize {
-        fn of<D: Draw>(_: &D) -> usize {
-            D::MOST_STEPS
-        }
-        law!(self, Self::RandomResizedCrop(_) => 0, law => of(law))
+        self.law().most_steps()
     }
 
     /// Draws the steps of a view of `side` x `side` pixels. A crop makes none.
     pub(crate) fn draw(&self, side: u32, stream: &mut Stream, steps: &mut Steps) {
-        law!(self, Self::RandomResizedCrop(_) => (), law => law.draw(side, stream, steps))
+        self.law().draw(side, stream, steps);
     }
 }
 

@@ -84,7 +84,18 @@ impl View {
                     (view.sigma, view.before_blur) = (sigma, view.steps);
                     continue;
                 }
-                _ => return None,
+                // Behind a blur.
+                Step::Contrast(_) | Step::Blur { .. } => return None,
+                Step::Cutout { .. }
+                | Step::Rotate { .. }
+                | Step::Noise { .. }
+                | Step::Sobel
+                | Step::AutoContrast
+                | Step::Equalize
+                | Step::Posterize { .. }
+                | Step::Sharpness(_)
+                | Step::Turn { .. }
+                | Step::ShearX(_) => return None,
             };
             let place = view.steps as usize;
             if place == MOST_STEPS {
@@ -146,7 +157,6 @@ pub fn impossible(family: &ViewFamily) -> Option<&'static str> {
             ViewOp::GaussianNoise(_) => return Some("Gaussian noise"),
             ViewOp::Sobel(_) => return Some("Sobel"),
             ViewOp::AutoAugment(_) => return Some("AutoAugment"),
-            _ => return Some("an operator without a kernel"),
         }
     }
     (steps > MOST_STEPS).then_some("more than sixteen changes of colour")

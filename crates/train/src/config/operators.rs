@@ -91,3 +91,22 @@ pub(super) fn accept(list: &Value) -> Result<Value, Fault> {
     }
     Ok(accepted.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use simclr_augment::ViewOp;
+
+    #[test]
+    fn every_operator_of_the_views_has_its_keys() {
+        let names: Vec<_> = OPERATORS.iter().map(|operator| operator.0).collect();
+        assert_eq!(names, ViewOp::NAMES);
+        for (name, keys) in OPERATORS {
+            let named: ViewOp = Table::from_iter([("op".to_owned(), Value::from(*name))]).try_into().unwrap();
+            let written = Table::try_from(&named).unwrap();
+            for key in written.keys().filter(|key| *key != "op") {
+                assert!(keys.iter().any(|known| known.0 == key), "{name} has {key}");
+            }
+        }
+    }
+}

@@ -87,7 +87,9 @@ const IMAGENET: [[Choice; 2]; 25] = [
 ];
 
 impl Draw for AutoAugment {
-    const MOST_STEPS: usize = 2;
+    fn most_steps(&self) -> usize {
+        2
+    }
 
     fn check(&self) -> Result<(), AugmentError> {
         check::probability("auto_augment.prob", self.prob)
