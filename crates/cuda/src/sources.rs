@@ -2,67 +2,83 @@
 
 use crate::ElementType;
 
-/// A source of kernels, one a subject.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Module {
+/// A name and a text.
+type Include = (&'static str, &'static str);
+
+const PACKS: Include = ("packs.cuh", include_str!("kernels/packs.cuh"));
+const SUMS: Include = ("row_sums.cuh", include_str!("kernels/row_sums.cuh"));
+const PIECES: Include = ("pieces.cuh", include_str!("kernels/pieces.cuh"));
+const TENSOR_CORE: Include = ("tensor_core.cuh", include_str!("kernels/tensor_core.cuh"));
+const SIMILARITIES: Include = ("similarities.cuh", include_str!("kernels/similarities.cuh"));
+
+const EACH: &[ElementType] = &ElementType::ALL;
+const OF_16_BITS: &[ElementType] = &[ElementType::Bf16, ElementType::F16];
+const NO_TYPE: &[ElementType] = &[];
+
+/// [`Module`]: of each its name, which is that of its file, the types of elements that it is compiled for, and what it
+/// includes, in this order.
+macro_rules! modules {
+    ($(#[$doc:meta] $module:ident = $name:literal, $elements:ident, [$($include:ident),*];)+) => {
+        /// A source of kernels, one a subject.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Module {
+            $(#[$doc] $module,)+
+        }
+
+        impl Module {
+            /// All of them.
+            pub const ALL: &[Module] = &[$(Module::$module),+];
+
+            /// Name, the types of elements that it is compiled for, what it includes in this order, and its own text.
+            fn parts(self) -> (&'static str, &'static [ElementType], &'static [Include], &'static str) {
+                match self {
+                    $(Module::$module => {
+                        ($name, $elements, &[$($include),*], include_str!(concat!("kernels/", $name, ".cu")))
+                    })+
+                }
+            }
+        }
+    };
+}
+
+modules! {
     /// Sums over rows.
-    ChannelSums,
+    ChannelSums = "channel_sums", EACH, [SUMS];
     /// BatchNorm's passes.
-    BatchNorm,
+    BatchNorm = "batch_norm", EACH, [PACKS, SUMS];
     /// Two BatchNorms whose sum passes a ReLU.
-    NormPair,
+    NormPair = "norm_pair", EACH, [PACKS, SUMS];
     /// What BatchNorm's passes multiply by.
-    BatchNormCoefficients,
+    BatchNormCoefficients = "batch_norm_coefficients", NO_TYPE, [PIECES];
     /// Pooling.
-    Pooling,
+    Pooling = "pooling", EACH, [];
     /// Selective kernels.
-    Selective,
+    Selective = "selective", EACH, [];
     /// Passes over values one by one.
-    Elementwise,
+    Elementwise = "elementwise", EACH, [];
     /// The last stage of sums.
-    Reductions,
+    Reductions = "reductions", NO_TYPE, [PIECES];
     /// Pixels that a stride meets.
-    Strided,
+    Strided = "strided", EACH, [];
     /// Convolutions of few channels, packed.
-    Stem,
+    Stem = "stem", EACH, [];
     /// A network's first layer on tensor cores; for types of 16 bits.
-    FirstLayer,
+    FirstLayer = "first_layer", OF_16_BITS, [TENSOR_CORE];
     /// L2 normalisation.
-    L2Normalize,
+    L2Normalize = "l2_normalize", NO_TYPE, [];
     /// Softmax cross-entropy.
-    CrossEntropy,
+    CrossEntropy = "cross_entropy", NO_TYPE, [];
     /// NT-Xent.
-    NtXent,
+    NtXent = "nt_xent", NO_TYPE, [TENSOR_CORE, SIMILARITIES];
     /// NT-Logistic and the margin triplet.
-    PairLoss,
+    PairLoss = "pair_loss", NO_TYPE, [TENSOR_CORE, SIMILARITIES];
     /// LARS, momentum, AdamW.
-    Optimizer,
+    Optimizer = "optimizer", NO_TYPE, [];
     /// Views of images.
-    Views,
+    Views = "views", NO_TYPE, [];
 }
 
 impl Module {
-    /// All of them.
-    pub const ALL: [Module; 17] = [
-        Module::ChannelSums,
-        Module::BatchNorm,
-        Module::NormPair,
-        Module::BatchNormCoefficients,
-        Module::Pooling,
-        Module::Selective,
-        Module::Elementwise,
-        Module::Reductions,
-        Module::Strided,
-        Module::Stem,
-        Module::FirstLayer,
-        Module::L2Normalize,
-        Module::CrossEntropy,
-        Module::NtXent,
-        Module::PairLoss,
-        Module::Optimizer,
-        Module::Views,
-    ];
-
     /// Its name, which is that of its file.
     pub fn name(self) -> &'static str {
         self.parts().0
@@ -72,45 +88,7 @@ impl Module {
     pub fn elements(self) -> &'static [ElementType] {
         self.parts().1
     }
-
-    /// Name, the types of elements that it is compiled for, what it includes in this order, and its own text.
-    fn parts(self) -> (&'static str, &'static [ElementType], &'static [Include], &'static str) {
-        const PACKS: Include = ("packs.cuh", include_str!("kernels/packs.cuh"));
-        const SUMS: Include = ("row_sums.cuh", include_str!("kernels/row_sums.cuh"));
-        const PIECES: Include = ("pieces.cuh", include_str!("kernels/pieces.cuh"));
-        const TENSOR_CORE: Include = ("tensor_core.cuh", include_str!("kernels/tensor_core.cuh"));
-        const SIMILARITIES: Include = ("similarities.cuh", include_str!("kernels/similarities.cuh"));
-        const EACH: &[ElementType] = &ElementType::ALL;
-        const OF_16_BITS: &[ElementType] = &[ElementType::Bf16, ElementType::F16];
-        macro_rules! parts {
-            ($name:literal, $elements:expr, $includes:expr) => {
-                ($name, $elements, &$includes, include_str!(concat!("kernels/", $name, ".cu")))
-            };
-        }
-        match self {
-            Module::ChannelSums => parts!("channel_sums", EACH, [SUMS]),
-            Module::BatchNorm => parts!("batch_norm", EACH, [PACKS, SUMS]),
-            Module::NormPair => parts!("norm_pair", EACH, [PACKS, SUMS]),
-            Module::BatchNormCoefficients => parts!("batch_norm_coefficients", &[], [PIECES]),
-            Module::Pooling => parts!("pooling", EACH, []),
-            Module::Selective => parts!("selective", EACH, []),
-            Module::Elementwise => parts!("elementwise", EACH, []),
-            Module::Reductions => parts!("reductions", &[], [PIECES]),
-            Module::Strided => parts!("strided", EACH, []),
-            Module::Stem => parts!("stem", EACH, []),
-            Module::FirstLayer => parts!("first_layer", OF_16_BITS, [TENSOR_CORE]),
-            Module::L2Normalize => parts!("l2_normalize", &[], []),
-            Module::CrossEntropy => parts!("cross_entropy", &[], []),
-            Module::NtXent => parts!("nt_xent", &[], [TENSOR_CORE, SIMILARITIES]),
-            Module::PairLoss => parts!("pair_loss", &[], [TENSOR_CORE, SIMILARITIES]),
-            Module::Optimizer => parts!("optimizer", &[], []),
-            Module::Views => parts!("views", &[], []),
-        }
-    }
 }
-
-/// A name and a text.
-type Include = (&'static str, &'static str);
 
 /// What is compiled as a whole: a module, for a type of element where it is typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -136,7 +114,7 @@ impl Program {
             [] => vec![Program::of(module)],
             elements => elements.iter().map(|&element| Program::typed(module, element)).collect(),
         };
-        Module::ALL.into_iter().flat_map(of).collect()
+        Module::ALL.iter().copied().flat_map(of).collect()
     }
 
     /// Its name, such as "batch_norm bf16".
@@ -173,6 +151,17 @@ impl Program {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_source_is_a_module() {
+        let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/kernels")).unwrap();
+        let files = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut files: Vec<_> = files.filter_map(|file| Some(file.strip_suffix(".cu")?.to_owned())).collect();
+        let mut modules: Vec<_> = Module::ALL.iter().map(|module| module.name().to_owned()).collect();
+        files.sort();
+        modules.sort();
+        assert_eq!(files, modules);
+    }
 
     #[test]
     fn kernels_are_found_in_their_sources() {
