@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Error, Result};
-use simclr_data::{Source, SourceKind};
+use simclr_data::Source;
 use simclr_eval::protocols::Placed;
 use simclr_train::file_system::{AtomicFile, Disk};
 use simclr_train::run_folder::RunFolder;
@@ -79,7 +79,7 @@ pub fn check_new_image(out: &Path, data: &[PathBuf]) -> Result<()> {
 /// Refuses a table among archives, which would be read in their place from then on; beside images it is left alone.
 pub fn check_new_archive(out: &Path, source: &Source, data: &[PathBuf]) -> Result<()> {
     let is_table = out.extension().is_some_and(|end| end.eq_ignore_ascii_case("parquet"));
-    match is_table && matches!(source.kind, SourceKind::Parquet | SourceKind::Shards | SourceKind::Zip) {
+    match is_table && source.kind.is_of_archives() {
         true => check_elsewhere(out, data, "the table would be read for the images"),
         false => Ok(()),
     }

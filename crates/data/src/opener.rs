@@ -131,18 +131,15 @@ impl Opener {
         }
         let archives: Vec<PathBuf> =
             (0..listing.archives.len()).map(|i| path.join(os_name(&listing.archives.get(i)))).collect();
-        let of = |kind| -> Vec<PathBuf> {
-            archives.iter().filter(|path| archive_kind(path) == Some(kind)).cloned().collect()
+        let Some(kind) = archives.iter().filter_map(|path| archive_kind(path)).min() else {
+            let left_out = Box::new(listing.left_out.clone());
+            return Err(DataError::NoImages { path: path.to_owned(), left_out });
         };
-        for kind in [ArchiveKind::Parquet, ArchiveKind::Tar, ArchiveKind::Zip] {
-            let archives = of(kind);
-            if !archives.is_empty() {
-                let mut source = self.open_archives(kind, &archives, Unnamed::LeftOut)?;
-                source.left_out.broken.extend_from_slice(&listing.left_out.broken);
-                return Ok(source);
-            }
-        }
-        Err(DataError::NoImages { path: path.to_owned(), left_out: Box::new(listing.left_out.clone()) })
+        let of_kind: Vec<PathBuf> =
+            archives.into_iter().filter(|path| archive_kind(path) == Some(kind)).collect();
+        let mut source = self.open_archives(kind, &of_kind, Unnamed::LeftOut)?;
+        source.left_out.broken.extend_from_slice(&listing.left_out.broken);
+        Ok(source)
     }
 
     fn open_file(&mut self, path: &Path) -> Result<Source, DataError> {
@@ -183,11 +180,12 @@ impl Opener {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The kinds of archives. Of a folder that has several, the first of them is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum ArchiveKind {
+    Parquet,
     Tar,
     Zip,
-    Parquet,
 }
 
 fn archive_kind(path: &Path) -> Option<ArchiveKind> {

@@ -1,7 +1,7 @@
 //! Recognising what a path holds.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::concat::Concat;
@@ -55,6 +55,49 @@ pub enum SourceKind {
     Made,
     /// Images that a program holds in memory.
     InMemory,
+}
+
+impl SourceKind {
+    /// The path that the names of the images are relative to, of a data set of this kind that was opened at `path`.
+    pub fn root(self, path: &Path) -> PathBuf {
+        let parent = || path.parent().unwrap_or(Path::new("")).to_owned();
+        match self {
+            // Several are called by their whole paths.
+            Self::Several(_) => PathBuf::new(),
+            Self::List => parent(),
+            // A table's name is a part of its images' names, as a shard's is where there are several.
+            Self::Parquet if !path.is_dir() => parent(),
+            Self::Shards if !path.exists() => parent(),
+            Self::Parquet
+            | Self::Shards
+            | Self::Zip
+            | Self::Folder
+            | Self::ClassFolders
+            | Self::Cifar10
+            | Self::Cifar100
+            | Self::Stl10
+            | Self::Idx
+            | Self::Made
+            | Self::InMemory => path.to_owned(),
+        }
+    }
+
+    /// Whether its images lie in archives, beside which another one would be read as well, or in their place.
+    pub fn is_of_archives(self) -> bool {
+        match self {
+            Self::Shards | Self::Parquet | Self::Zip => true,
+            Self::Folder
+            | Self::ClassFolders
+            | Self::Cifar10
+            | Self::Cifar100
+            | Self::Stl10
+            | Self::Idx
+            | Self::List
+            | Self::Several(_)
+            | Self::Made
+            | Self::InMemory => false,
+        }
+    }
 }
 
 impl fmt::Display for SourceKind {

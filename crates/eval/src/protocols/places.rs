@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use simclr_data::{Dataset, Source, SourceKind};
+use simclr_data::{Dataset, Source};
 
 /// Images, and where they lie.
 #[derive(Clone)]
@@ -27,7 +27,7 @@ impl Placed {
     /// The training images of what was opened at `path`, and those that it sets apart to test on.
     pub fn all(source: Source, path: &Path) -> (Placed, Option<Placed>) {
         let Source { train, test, kind, .. } = source;
-        let root = root(kind, path);
+        let root = kind.root(path);
         let place = |images| Placed { images, root: root.clone() };
         (place(train), test.map(place))
     }
@@ -48,20 +48,6 @@ impl Placed {
     /// Where each lies, folders apart by `/`.
     pub fn paths(&self) -> impl Iterator<Item = String> {
         (0..self.images.len()).map(|index| self.path(index).to_string_lossy().replace('\\', "/"))
-    }
-}
-
-/// The path that the names of the images of a data set at `path` are relative to.
-fn root(kind: SourceKind, path: &Path) -> PathBuf {
-    let parent = || path.parent().unwrap_or(Path::new("")).to_owned();
-    match kind {
-        // Several are called by their whole paths.
-        SourceKind::Several(_) => PathBuf::new(),
-        SourceKind::List => parent(),
-        // A table's name is a part of its images' names, as a shard's is where there are several.
-        SourceKind::Parquet if !path.is_dir() => parent(),
-        SourceKind::Shards if !path.exists() => parent(),
-        _ => path.to_owned(),
     }
 }
 
