@@ -5,6 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use anyhow::{Error, Result};
+use simclr_augment::AugmentError;
 use simclr_data::DataError;
 use simclr_eval::EvalError;
 use simclr_exchange::ExchangeError;
@@ -189,91 +190,12 @@ fn is_broken_pipe(error: &Error) -> bool {
 pub fn is_usage(error: &Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<Usage>()
-            || cause.downcast_ref().is_some_and(is_usage_of_training)
-            || cause.downcast_ref().is_some_and(is_usage_of_data)
-            || cause.downcast_ref().is_some_and(is_usage_of_evaluation)
-            || cause.downcast_ref().is_some_and(is_usage_of_exchange)
-            || cause.is::<simclr_augment::AugmentError>()
+            || cause.is::<AugmentError>()
+            || cause.downcast_ref().is_some_and(TrainError::is_misuse)
+            || cause.downcast_ref().is_some_and(DataError::is_misuse)
+            || cause.downcast_ref().is_some_and(EvalError::is_misuse)
+            || cause.downcast_ref().is_some_and(ExchangeError::is_misuse)
     })
-}
-
-fn is_usage_of_training(error: &TrainError) -> bool {
-    use TrainError as E;
-    match error {
-        E::Data(error) => is_usage_of_data(error),
-        E::UnknownKey { .. }
-        | E::BadValue { .. }
-        | E::Syntax { .. }
-        | E::UnknownPreset { .. }
-        | E::RunExists { .. }
-        | E::NotARun { .. }
-        | E::NotOnlyARun { .. }
-        | E::NoRun { .. }
-        | E::CannotResume { .. }
-        | E::NoBest { .. }
-        | E::FeaturesDoNotFit { .. }
-        | E::Views(_) => true,
-        other => other.is_before_first_step(),
-    }
-}
-
-fn is_usage_of_evaluation(error: &EvalError) -> bool {
-    use EvalError as E;
-    match error {
-        E::Train(error) => is_usage_of_training(error),
-        E::Data(error) => is_usage_of_data(error),
-        E::NoLabels { .. }
-        | E::UnknownClass { .. }
-        | E::OneClass { .. }
-        | E::TooFewToProbe { .. }
-        | E::TooFewToSplit { .. }
-        | E::NoCheckpoint { .. }
-        | E::Option { .. }
-        | E::Labels { .. }
-        | E::HeadLayers { .. }
-        | E::BatchDoesNotFit { .. }
-        | E::NoSplit { .. }
-        | E::NoFeatures { .. }
-        | E::NotAFile { .. }
-        | E::Taken { .. }
-        | E::UnknownFormat { .. }
-        | E::Views(_) => true,
-        _ => false,
-    }
-}
-
-fn is_usage_of_exchange(error: &ExchangeError) -> bool {
-    use ExchangeError as E;
-    match error {
-        E::Train(error) => is_usage_of_training(error),
-        E::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
-        E::TooLarge { .. }
-        | E::NotAFile { .. }
-        | E::NoWeights { .. }
-        | E::Graph { .. }
-        | E::NotFineTuned { .. }
-        | E::Weights { .. }
-        | E::Several { .. }
-        | E::Unnormalized { .. } => true,
-        _ => false,
-    }
-}
-
-fn is_usage_of_data(error: &DataError) -> bool {
-    use DataError as E;
-    matches!(
-        error,
-        E::NotFound(_)
-            | E::NoImages { .. }
-            | E::Pattern { .. }
-            | E::SingleImage(_)
-            | E::Unrecognised { .. }
-            | E::NoLabels
-            | E::SubsetSize { .. }
-            | E::HoldoutTooLarge { .. }
-            | E::TooFewImages { .. }
-            | E::Setting { .. }
-    )
 }
 
 #[cfg(test)]

@@ -144,6 +144,28 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// Whether the request is at fault (an argument, a setting, or the data that was given), and not the machine or
+    /// a damaged file.
+    pub fn is_misuse(&self) -> bool {
+        match self {
+            Self::NotFound(_)
+            | Self::NoImages { .. }
+            | Self::Pattern { .. }
+            | Self::SingleImage(_)
+            | Self::Unrecognised { .. }
+            | Self::NoLabels
+            | Self::SubsetSize { .. }
+            | Self::HoldoutTooLarge { .. }
+            | Self::TooFewImages { .. }
+            | Self::Setting { .. } => true,
+            Self::Io { .. }
+            | Self::Malformed { .. }
+            | Self::Image { .. }
+            | Self::Lost { .. }
+            | Self::Stopped(_) => false,
+        }
+    }
+
     pub(crate) fn io(path: &Path, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::NotFound => Self::NotFound(path.to_owned()),

@@ -223,6 +223,41 @@ pub enum EvalError {
 }
 
 impl EvalError {
+    /// Whether the request is at fault (an argument, a setting, or the data that was given), and not the machine or
+    /// a damaged file.
+    pub fn is_misuse(&self) -> bool {
+        match self {
+            Self::Train(error) => error.is_misuse(),
+            Self::Data(error) => error.is_misuse(),
+            Self::NoLabels { .. }
+            | Self::UnknownClass { .. }
+            | Self::OneClass { .. }
+            | Self::TooFewToProbe { .. }
+            | Self::TooFewToSplit { .. }
+            | Self::Option { .. }
+            | Self::Labels { .. }
+            | Self::HeadLayers { .. }
+            | Self::BatchDoesNotFit { .. }
+            | Self::NoCheckpoint { .. }
+            | Self::NoSplit { .. }
+            | Self::UnknownFormat { .. }
+            | Self::NoFeatures { .. }
+            | Self::NotAFile { .. }
+            | Self::Taken { .. }
+            | Self::Views(_) => true,
+            Self::NoImages { .. }
+            | Self::Diverged { .. }
+            | Self::AllDiverged { .. }
+            | Self::Metrics(_)
+            | Self::Engine(_)
+            | Self::Nn(_)
+            | Self::Picture(_)
+            | Self::Stopped
+            | Self::Io { .. }
+            | Self::Write { .. } => false,
+        }
+    }
+
     /// What `read` makes of a file that the user names, which should be `expected`; it is not opened if it is none.
     pub(crate) fn read<'p, T>(
         path: &'p Path,

@@ -108,6 +108,24 @@ pub enum ExchangeError {
 }
 
 impl ExchangeError {
+    /// Whether the request is at fault (an argument, a setting, or the data that was given), and not the machine or
+    /// a damaged file.
+    pub fn is_misuse(&self) -> bool {
+        match self {
+            Self::Train(error) => error.is_misuse(),
+            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            Self::TooLarge { .. }
+            | Self::NoWeights { .. }
+            | Self::Graph { .. }
+            | Self::NotAFile { .. }
+            | Self::Weights { .. }
+            | Self::NotFineTuned { .. }
+            | Self::Several { .. }
+            | Self::Unnormalized { .. } => true,
+            Self::Useless { .. } | Self::Nn(_) => false,
+        }
+    }
+
     /// An error about the weights in a file.
     pub(crate) fn weights(path: &Path, problem: impl Into<String>) -> ExchangeError {
         ExchangeError::Weights { path: path.to_owned(), problem: problem.into() }

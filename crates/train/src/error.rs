@@ -355,6 +355,50 @@ impl TrainError {
         TrainError::Conflict { origin: "the configuration".to_owned(), key: key.to_owned(), problem }
     }
 
+    /// Whether the request is at fault (an argument, a setting, or the data that was given), and not the machine or
+    /// a damaged file.
+    pub fn is_misuse(&self) -> bool {
+        match self {
+            Self::Data(error) => error.is_misuse(),
+            Self::UnknownKey { .. }
+            | Self::BadValue { .. }
+            | Self::Conflict { .. }
+            | Self::Syntax { .. }
+            | Self::UnknownPreset { .. }
+            | Self::RunExists { .. }
+            | Self::NotARun { .. }
+            | Self::NotOnlyARun { .. }
+            | Self::NoRun { .. }
+            | Self::NoBest { .. }
+            | Self::CannotResume { .. }
+            | Self::BatchTooLarge { .. }
+            | Self::NetworkDoesNotFit { .. }
+            | Self::FeaturesDoNotFit { .. }
+            | Self::DoesNotFit { .. }
+            | Self::ViewsOnGpu(_)
+            | Self::NeedsGpu { .. }
+            | Self::Views(_) => true,
+            Self::Io { .. }
+            | Self::RunLocked { .. }
+            | Self::NewerFormat { .. }
+            | Self::Damaged { .. }
+            | Self::CheckpointDamaged { .. }
+            | Self::NoGoodCheckpoint { .. }
+            | Self::BestLost { .. }
+            | Self::MissingTensor { .. }
+            | Self::TensorLength { .. }
+            | Self::NotFinite { .. }
+            | Self::FeaturesNotFinite { .. }
+            | Self::WeightsNotFinite { .. }
+            | Self::SharedGpu { .. }
+            | Self::Workers(_)
+            | Self::Engine(_)
+            | Self::Nn(_)
+            | Self::Metrics(_)
+            | Self::BadTensor { .. } => false,
+        }
+    }
+
     /// Whether it is found before a run's first step that what is configured cannot be trained on these images and
     /// this machine.
     pub fn is_before_first_step(&self) -> bool {
