@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::decode::READ;
 use crate::listing::LeftOut;
+use crate::source::FORMS;
 
 /// An error of a data set or a loader. Every message names the file or the setting, what is wrong, and what would be
 /// right.
@@ -47,7 +48,7 @@ pub enum DataError {
     SingleImage(PathBuf),
 
     /// A file that is no data set.
-    #[error("{}: {found}; give a folder of images, a .tar, .zip or .parquet file of them, a list of paths (.txt, .csv), CIFAR or STL-10 binaries (.bin), or IDX files", shown(.path))]
+    #[error("{}: {found}; give {FORMS}", shown(.path))]
     Unrecognised {
         /// The file.
         path: PathBuf,

@@ -95,7 +95,7 @@ pub use opener::Opener;
 pub use permutation::permutation;
 pub use regular::not_a_file;
 pub use sample::{Sample, all_grey};
-pub use source::{Source, SourceKind, open};
+pub use source::{FORMS, Source, SourceKind, open};
 pub use subset::{Subset, balanced_subset};
 pub use survey::{Spread, Survey, survey};
 pub use temporary::{temporary_of, unfinished};

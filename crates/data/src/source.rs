@@ -26,6 +26,11 @@ pub struct Source {
     pub left_out: LeftOut,
 }
 
+/// What a data set may be, in words: what [`open`] recognises.
+pub const FORMS: &str = "a folder of images (searched recursively), one sub-folder per class, train/ and test/ of \
+    either, tar shards, Parquet files, a .zip, a list of paths (.txt, .csv, .tsv), CIFAR-10, CIFAR-100 or STL-10 \
+    binaries (.bin), or IDX files (MNIST)";
+
 /// The kinds of data set that are recognised; displayed as words for a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceKind {
@@ -151,10 +156,8 @@ impl Source {
     }
 }
 
-/// Opens whatever data set is at `path`: a folder of images (searched recursively), one folder per class, `train/`,
-/// `test/` (or `val/`) and `unlabelled/` below it, CIFAR-10, CIFAR-100 or STL-10 binaries, IDX files, tar shards
-/// (WebDataset), Parquet files with a column of images, a zip archive, a text or CSV file of paths. [`Opener`] opens
-/// several at once, and keeps what it finds.
+/// Opens whatever data set is at `path`: any of [`FORMS`]. Beside `train/` and `test/` (or `val/`) there may be
+/// `unlabelled/`. [`Opener`] opens several at once, and keeps what it finds.
 ///
 /// # Errors
 /// [`DataError`] naming the path or file, what is wrong, and what would be right.

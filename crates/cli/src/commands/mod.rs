@@ -28,6 +28,7 @@ use std::path::Path;
 use anyhow::Result;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use simclr_data::FORMS;
 use simclr_train::config::key_called;
 
 use crate::exit::Done;
@@ -36,18 +37,21 @@ const EXAMPLES: &str = "\
 Examples:
   simclr quickstart
   simclr pretrain photos/ --out runs/first --preset photos
-  simclr knn runs/first --train photos/
+  simclr knn runs/first --train photos/";
 
-DATA is a folder of images (searched recursively), one sub-folder per class, train/ and test/ of \
-either, tar shards, Parquet files, a zip, a list of paths, CIFAR or STL-10 binaries, or IDX files \
-(MNIST); several are read as one. `simclr data DATA` shows what is detected.
-
+const OUTPUT: &str = "\
 Results go to standard output, messages to standard error. Exit codes: 0 success, 1 failure, 2 wrong \
 usage, 130 stopped by Ctrl-C.";
 
+fn after_help() -> String {
+    format!(
+        "{EXAMPLES}\n\nDATA is {FORMS}; several are read as one. `simclr data DATA` shows what is detected.\n\n{OUTPUT}"
+    )
+}
+
 /// Train image encoders on unlabelled images with SimCLR, and evaluate them
 #[derive(Parser, Debug)]
-#[command(name = "simclr", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "simclr", version, after_help = after_help(), max_term_width = 100)]
 pub struct Program {
     #[command(subcommand)]
     command: Command,
