@@ -10,7 +10,7 @@ use simclr_data::{DataError, Dataset};
 use simclr_engine::{Device, EngineError};
 use simclr_train::checkpoint::{Checkpoint, Found, Meta};
 use simclr_train::config::DeviceName;
-use simclr_train::pretrain::{self, Failure, Outcome, lead};
+use simclr_train::pretrain::{self, Outcome, Resumed, lead};
 use simclr_train::run_folder::{ENCODER, RunFolder};
 use simclr_train::{Config, TrainError};
 
@@ -40,49 +40,31 @@ pub fn begin(out: &Path, config: Config) -> Result<Training> {
 /// Takes a run up again, from its newest good checkpoint; damaged ones are named and passed over. `given` makes of the
 /// configuration that it was begun with the one that it goes on with.
 pub fn resume(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<Training> {
-    let (folder, config) = RunFolder::resume(out)?;
-    let (given, from) = continued(&folder, &config, given)?;
-    if given != config {
-        folder.write_config(&given)?;
-    }
-    Ok(Training { folder, config: given, from, new: false })
+    let Resumed { folder, config, from, .. } = continued(pretrain::resume(out)?, given)?;
+    Ok(Training { folder, config, from, new: false })
 }
 
 /// What [`resume`] would go on with, and where, without touching anything.
 pub fn look(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<(Config, Option<Meta>)> {
-    let (folder, config) = RunFolder::open(out)?;
-    let (given, from) = continued(&folder, &config, given)?;
-    Ok((given, from.map(|from| from.checkpoint.meta)))
+    let Resumed { config, from, .. } = continued(pretrain::look(out)?, given)?;
+    Ok((config, from.map(|from| from.checkpoint.meta)))
 }
 
-/// What a run that was begun with `config` goes on with, and its newest good checkpoint, which is told.
-fn continued(
-    folder: &RunFolder,
-    config: &Config,
-    given: impl FnOnce(&Config) -> Result<Config>,
-) -> Result<(Config, Option<Found>)> {
-    let out = folder.path();
-    if let Some(from) = folder.imported() {
-        let problem = format!("it was imported from {from}, without the state of its training");
-        return Err(TrainError::CannotResume { path: out.to_path_buf(), problem }.into());
-    }
-    let found = folder.checkpoints(config.train.keep_checkpoints).latest_good()?;
-    folder.check_config(config, found.as_ref())?;
-    let given = given(config)?;
-    if found.is_some() {
-        config.check_resume(&given)?;
-    }
-    match &found {
-        Some(found) => {
-            let Meta { step, epoch, .. } = found.checkpoint.meta;
-            if epoch < given.train.epochs {
-                terminal::say(&format!("going on after step {step}, from {}", found.path.display()));
-            }
+/// What a run goes on with; from where, and what ended it before, is told.
+fn continued(resumed: Resumed, given: impl FnOnce(&Config) -> Result<Config>) -> Result<Resumed> {
+    let given = given(&resumed.config)?;
+    let resumed = resumed.change(&given)?;
+    let out = resumed.folder.path();
+    match &resumed.from {
+        Some(found) if !resumed.is_finished() => {
+            let (step, file) = (found.checkpoint.meta.step, found.path.display());
+            terminal::say(&format!("going on after step {step}, from {file}"));
         }
+        Some(_) => (),
         None => terminal::say(&format!("{} has no checkpoint yet: beginning anew", out.display())),
     }
-    if let Some(failure) = Failure::of(folder).filter(|_| config.check_resume(&given).is_ok()) {
-        let instead = match found {
+    if let Some(failure) = &resumed.failed {
+        let instead = match resumed.from {
             Some(_) => format!("begin another from its encoder (--from {})", terminal::quoted_path(out)),
             None => "set other keys with --set".to_owned(),
         };
@@ -91,7 +73,7 @@ fn continued(
              optim.warmup_epochs or a higher loss.temperature"
         ));
     }
-    Ok((given, found))
+    Ok(resumed)
 }
 
 impl Training {

@@ -8,7 +8,7 @@ use simclr_augment::Stream;
 use simclr_data::{DataError, Dataset, InMemory, Reading};
 use simclr_engine::Device;
 use simclr_metrics::Knn;
-use simclr_train::pretrain::{EpochRecord, Observer, pretrain};
+use simclr_train::pretrain::{EpochRecord, Observer, Resumed, pretrain, resume};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Embedding, Layers, Model};
 
@@ -41,16 +41,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let images: Arc<dyn Dataset> = Arc::new(images(240)?);
 
     // A second call goes on with the run of the first.
-    let (run, config) = if path.exists() {
-        RunFolder::resume(&path)?
+    let (run, config, from) = if RunFolder::exists(&path) {
+        let Resumed { folder, config, from, .. } = resume(&path)?;
+        (folder, config, from)
     } else {
         let sets =
             ["train.epochs=4", "train.batch=32", "encoder.width=0.25", "data.holdout=0"].map(String::from);
         let config = Config::resolve(&Layers { preset: Some("small"), sets: &sets, ..Layers::default() })?;
-        (RunFolder::create(&path, &config)?, config)
+        (RunFolder::create(&path, &config)?, config, None)
     };
-    let found = run.checkpoints(config.train.keep_checkpoints).latest_good()?;
-    let from = found.as_ref().map(|found| &found.checkpoint);
+    let from = from.as_ref().map(|found| &found.checkpoint);
     let outcome = pretrain(&images, &config, &run, from, &device, &mut Watch)?;
     println!("{} steps", outcome.step);
 

@@ -13,6 +13,7 @@ mod keeper;
 mod plan;
 mod records;
 mod rescue;
+mod resume;
 mod run;
 mod saving;
 mod state;
@@ -42,6 +43,7 @@ pub use identity::Identity;
 pub(crate) use plan::trained_on;
 pub use plan::{Plan, held_out, plan};
 pub use records::{EpochRecord, StepRecord};
+pub use resume::{Resumed, look, resume};
 pub(crate) use step::forward_backward;
 pub use step::{StepFigures, train_step, weight_norm};
 pub use team::{Part, Team};
@@ -98,13 +100,12 @@ pub struct Outcome {
 /// is interrupted and taken up again; on a GPU, unless `train.deterministic` is false.
 ///
 /// `config` is [resolved](Config::resolved) first, but for `train.device` and `train.threads`, which `device` decides.
-/// To go on with a run, take it and its configuration from [`RunFolder::resume`], and the newest of its
-/// [`RunFolder::checkpoints`] that is good.
+/// To go on with a run, take it, its configuration and its newest good checkpoint from [`resume`].
 ///
 /// # Errors
 /// Those of [`Config::validate`]; [`TrainError::Conflict`] where `from` was trained by another configuration, in more
-/// than what changes nothing; [`TrainError::CannotResume`] where it was trained on other images;
-/// [`TrainError::BatchTooLarge`], [`TrainError::DoesNotFit`]; [`TrainError::NotFinite`] where it diverges; images that
+/// than what changes nothing; [`TrainError::CannotResume`] where it was trained on other images, or `run` holds a
+/// network that was imported; [`TrainError::BatchTooLarge`], [`TrainError::DoesNotFit`]; [`TrainError::NotFinite`] where it diverges; images that
 /// cannot be read, a folder that cannot be written to.
 pub fn pretrain(
     dataset: &Arc<dyn Dataset>,
@@ -139,6 +140,7 @@ pub fn lead(
     let resolved = || config.resolved().inspect_err(|error| team.leave(&error.to_string()));
     let config = &resolved()?;
     let prepare = || {
+        run.check_trained_here()?;
         if let Some(checkpoint) = from {
             let begun = Config::from_toml(&checkpoint.meta.config, "the checkpoint's configuration")?;
             begun.check_resume(config)?;

@@ -271,6 +271,16 @@ impl RunFolder {
         self.imported.as_deref()
     }
 
+    /// Checks that the run was trained here, and not imported: only then is there something to go on with.
+    ///
+    /// # Errors
+    /// [`TrainError::CannotResume`] naming the file that the network was imported from.
+    pub fn check_trained_here(&self) -> Result<(), TrainError> {
+        let Some(from) = self.imported() else { return Ok(()) };
+        let problem = format!("it was imported from {from}, without the state of its training");
+        Err(TrainError::CannotResume { path: self.path.clone(), problem })
+    }
+
     /// The file operations of the run.
     pub fn files(&self) -> &Arc<dyn FileSystem> {
         &self.files
