@@ -196,19 +196,14 @@ pub fn device(name: DeviceName, threads: usize) -> Result<Device> {
 
 /// The same for a worker, whose GPU may be another than that which is named to all.
 fn device_of_worker(name: DeviceName, place: &Place, threads: usize) -> Result<Device> {
-    let device = match name {
-        DeviceName::Cpu => Device::cpu(threads)?,
-        DeviceName::Cuda(first) => {
-            Device::cuda(place.gpu(first), threads).map_err(|error| no_gpu(name, error))?
-        }
-        DeviceName::Auto => {
-            let (device, why) = Device::auto(place.gpu(0), threads)?;
-            if let Some(why) = why.filter(|_| BUILT_IN) {
-                terminal::say(&format!("computing on the processor: {why}"));
-            }
-            device
-        }
+    let opened = name.open_with(threads, |first| place.gpu(first));
+    let (device, why) = match name {
+        DeviceName::Cuda(_) => opened.map_err(|error| no_gpu(name, error))?,
+        DeviceName::Auto | DeviceName::Cpu => opened?,
     };
+    if let Some(why) = why.filter(|_| BUILT_IN) {
+        terminal::say(&format!("computing on the processor: {why}"));
+    }
     if device.is_gpu() {
         terminal::say(&format!("computing on {device}"));
     }

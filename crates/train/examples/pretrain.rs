@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use simclr_augment::Stream;
 use simclr_data::{DataError, Dataset, InMemory, Reading};
-use simclr_engine::Device;
 use simclr_metrics::Knn;
 use simclr_train::pretrain::{EpochRecord, Observer, Resumed, pretrain, resume};
 use simclr_train::run_folder::RunFolder;
@@ -37,7 +36,6 @@ impl Observer for Watch {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args_os().nth(1).map(PathBuf::from).ok_or("usage: pretrain RUN")?;
-    let device = Device::cpu(0)?;
     let images: Arc<dyn Dataset> = Arc::new(images(240)?);
 
     // A second call goes on with the run of the first.
@@ -50,6 +48,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let config = Config::resolve(&Layers { preset: Some("small"), sets: &sets, ..Layers::default() })?;
         (RunFolder::create(&path, &config)?, config, None)
     };
+    // On the first GPU, where there is one that works and the crate has its feature `cuda`; else on all cores.
+    let device = config.device()?;
     let from = from.as_ref().map(|found| &found.checkpoint);
     let outcome = pretrain(&images, &config, &run, from, &device, &mut Watch)?;
     println!("{} steps", outcome.step);

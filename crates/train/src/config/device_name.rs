@@ -4,6 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use simclr_engine::{Device, EngineError};
+
+use super::Config;
 
 /// What a network is computed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,6 +28,44 @@ impl DeviceName {
             DeviceName::Auto => simclr_engine::has_gpu(),
             DeviceName::Cpu => false,
         }
+    }
+
+    /// Opens it, with `threads` threads (0: one a core) for what is computed on the processor; and beside it why
+    /// [`DeviceName::Auto`] took no GPU, where it took none.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] of a GPU that was asked for and cannot be had, or of threads that cannot be started.
+    pub fn open(self, threads: usize) -> Result<(Device, Option<EngineError>), EngineError> {
+        self.open_with(threads, |first| first)
+    }
+
+    /// The same where several processes are told one name: `gpu` makes of the GPU's number that of this process's own.
+    /// It is called only where a GPU is tried.
+    ///
+    /// # Errors
+    /// As [`DeviceName::open`].
+    pub fn open_with(
+        self,
+        threads: usize,
+        gpu: impl FnOnce(usize) -> usize,
+    ) -> Result<(Device, Option<EngineError>), EngineError> {
+        match self {
+            DeviceName::Auto => Device::auto(gpu(0), threads),
+            DeviceName::Cpu => Ok((Device::cpu(threads)?, None)),
+            DeviceName::Cuda(first) => Ok((Device::cuda(gpu(first), threads)?, None)),
+        }
+    }
+}
+
+impl Config {
+    /// The device that `train.device` names, with `train.threads` threads: what [`pretrain`](crate::pretrain::pretrain)
+    /// and [`Model`](crate::Model) compute on. [`DeviceName::open`] also says why `auto` took no GPU.
+    ///
+    /// # Errors
+    /// As [`DeviceName::open`].
+    pub fn device(&self) -> Result<Device, EngineError> {
+        let (device, _) = self.train.device.open(self.train.threads.value().unwrap_or(0))?;
+        Ok(device)
     }
 }
 
@@ -72,6 +113,7 @@ impl<'de> Deserialize<'de> for DeviceName {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Auto;
 
     #[test]
     fn names_are_read_as_they_are_written() {
@@ -82,5 +124,21 @@ mod tests {
         for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "CPU"] {
             assert!(text.parse::<DeviceName>().unwrap_err().contains("cuda:N"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_configuration_opens_what_it_names() {
+        let mut config = Config::default();
+        config.train.device = DeviceName::Cpu;
+        config.train.threads = Auto::Value(2);
+        let device = config.device().unwrap();
+        assert!(!device.is_gpu() && device.threads() == 2, "{device}");
+        // No machine has as many.
+        let none = DeviceName::Cuda(0).open_with(1, |first| first + 60_000);
+        assert!(matches!(none, Err(EngineError::Device(_))), "{none:?}");
+        let (device, why) = DeviceName::Auto.open_with(1, |_| 60_000).unwrap();
+        assert!(!device.is_gpu() && why.is_some(), "{device}");
+        let (_, why) = DeviceName::Cpu.open_with(1, |_| unreachable!("no GPU is asked for")).unwrap();
+        assert!(why.is_none());
     }
 }
