@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Error, Result};
 use simclr_cuda::BUILT_IN;
 use simclr_data::{DataError, Dataset};
 use simclr_engine::{Device, EngineError};
-use simclr_train::checkpoint::{Checkpoint, Found, Meta};
+use simclr_train::checkpoint::{Found, Meta};
 use simclr_train::config::DeviceName;
 use simclr_train::pretrain::{self, Outcome, Resumed, lead};
 use simclr_train::run_folder::{ENCODER, RunFolder};
@@ -17,8 +17,8 @@ use simclr_train::{Config, TrainError};
 use crate::exit::{Done, Rescued, Stopped};
 use crate::interrupt::{self, Watch};
 use crate::progress::{Assisting, Progress};
+use crate::terminal;
 use crate::workers::{Crew, Gathering, Place};
-use crate::{terminal, weights};
 
 /// A run folder, locked, with what is to be done in it.
 pub struct Training {
@@ -91,10 +91,16 @@ impl Training {
     /// in a file, and without the images that were kept for it.
     pub fn complete(&self) -> Result<()> {
         if let Some(from) = self.from.as_ref().filter(|_| !self.folder.path().join(ENCODER).exists()) {
-            let encoder = weights::export(&self.folder, &from.path)?;
-            terminal::say(&format!("encoder: {} (torchvision's names)", encoder.display()));
+            self.write_encoder(&from.path)?;
         }
         self.folder.remove_cache();
+        Ok(())
+    }
+
+    /// Writes the encoder of a finished run for other programs.
+    pub fn write_encoder(&self, checkpoint: &Path) -> Result<()> {
+        let encoder = simclr_exchange::write_encoder(&self.folder, checkpoint)?;
+        terminal::say(&format!("encoder: {} (torchvision's names)", encoder.display()));
         Ok(())
     }
 
@@ -222,10 +228,4 @@ pub const GPU_ADVICE: &str =
 pub fn no_gpu(name: DeviceName, error: EngineError) -> anyhow::Error {
     let message = format!("--device {name} (train.device): {error}{GPU_ADVICE}; simclr doctor tells more");
     anyhow::Error::new(error).context(message)
-}
-
-/// Reads a checkpoint that was just written.
-pub fn reread(folder: &RunFolder, path: &Path) -> Result<Checkpoint> {
-    Checkpoint::read(folder.files().as_ref(), path)
-        .with_context(|| format!("reading {} again", path.display()))
 }

@@ -5,6 +5,7 @@
 //! | `trained` | a network and its origin: what is written |
 //! | `flaw` | values with which a network is useless |
 //! | `state_dict` | torchvision's names in a safetensors file |
+//! | `encoder_file` | the `encoder.safetensors` of a run folder |
 //! | `import` | networks read from files: into a run folder, or a fine-tuned network to use as it is |
 //! | `onnx` | a graph that ONNX runtimes run |
 //! | `error` | the error type |
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod checksum;
+mod encoder_file;
 mod error;
 mod flaw;
 mod import;
@@ -19,6 +21,7 @@ pub mod onnx;
 mod state_dict;
 mod trained;
 
+pub use encoder_file::write_encoder;
 pub use error::ExchangeError;
 pub use import::{FineTunedFile, ImportOptions, Imported};
 pub use onnx::OnnxFile;

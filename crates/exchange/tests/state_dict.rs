@@ -2,9 +2,13 @@
 
 mod common;
 
+use std::fs;
+
 use common::{config, model, trained};
 use safetensors::{Dtype, SafeTensors};
-use simclr_exchange::StateDict;
+use simclr_exchange::{StateDict, write_encoder};
+use simclr_train::checkpoint::{Checkpoint, Meta};
+use simclr_train::run_folder::RunFolder;
 
 fn written(dict: &StateDict) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -49,4 +53,26 @@ fn the_head_comes_along_where_it_is_asked_for() {
     assert!(file.tensor("head.1.bn.num_batches_tracked").is_ok());
     let head = 32 * 32 + 32 * 2 + 32 * 8 + 8;
     assert_eq!(trained.parameters(true) - trained.parameters(false), head);
+}
+
+#[test]
+fn the_encoder_of_a_checkpoint_lies_in_the_folder_of_its_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let config = config(&["encoder.width=0.0625", "data.image_size=16"]);
+    let model = model(&config);
+    let run = RunFolder::create(&path, &config).unwrap();
+    let meta = Meta { config: config.to_toml().unwrap(), step: 7, epoch: 2, ..Meta::default() };
+    let checkpoint = Checkpoint { meta, tensors: model.store().unwrap() };
+    let saved = run.checkpoints(1).save(&checkpoint).unwrap();
+    let file = write_encoder(&run, &saved).unwrap();
+    assert_eq!(file, path.join("encoder.safetensors"));
+    let expected = StateDict::new(&trained(&model, &config), false).unwrap();
+    assert_eq!(fs::read(&file).unwrap(), written(&expected));
+
+    // What is there stays where no other can be written.
+    fs::write(&saved, "torn").unwrap();
+    let error = write_encoder(&run, &saved).unwrap_err().to_string();
+    assert!(error.contains("step-00000007"), "{error}");
+    assert_eq!(fs::read(&file).unwrap(), written(&expected));
 }

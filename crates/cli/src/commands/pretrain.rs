@@ -15,8 +15,9 @@ use crate::exit::{Done, usage};
 use crate::interrupt::Watch;
 use crate::settings::{OnDevice, Settings, Threads};
 use crate::training::{self, Training};
+use crate::weights::warn_of_other_networks;
 use crate::workers::{Crew, Gathering, Place, Start, Working};
-use crate::{data, progress, terminal, weights};
+use crate::{data, progress, terminal};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -157,9 +158,8 @@ impl Pretrain {
 
     /// Writes the encoder of a finished run for other programs, and tells what to do with it.
     fn conclude(&self, out: &Path, training: &Training, source: &Source, checkpoint: &Path) -> Result<()> {
-        let encoder = weights::export(&training.folder, checkpoint)?;
-        terminal::say(&format!("encoder: {} (torchvision's names)", encoder.display()));
-        weights::warn_of_other_networks(&training.config.encoder);
+        training.write_encoder(checkpoint)?;
+        warn_of_other_networks(&training.config.encoder);
         if let Some(labelled) = self.labelled(source) {
             terminal::say(&format!(
                 "how good is it? simclr knn {} --train {}",

@@ -10,6 +10,7 @@ use simclr_data::{Made, Source, made};
 use simclr_eval::protocols::{
     self, Evaluation, LogisticOptions, Origin, Splits, TrainedEncoder, Versus, random_encoder,
 };
+use simclr_exchange::write_encoder;
 use simclr_metrics::Knn;
 use simclr_train::pretrain::Identity;
 use simclr_train::run_folder::RunFolder;
@@ -20,10 +21,10 @@ use crate::exit::{Done, usage};
 use crate::interrupt;
 use crate::judging::kept;
 use crate::settings::{Settings, Threads, from_to, seed};
+use crate::terminal;
 use crate::training::{self, Training};
 use crate::watching::Watching;
 use crate::workers::Gathering;
-use crate::{terminal, weights};
 
 /// One image to test on for so many to train on.
 const PER_TEST_IMAGE: usize = 4;
@@ -107,7 +108,7 @@ impl Quickstart {
                 terminal::say(&format!("go on with: {}", self.resume_command()));
                 return Ok(Done::Interrupted);
             }
-            weights::export(&training.folder, &outcome.checkpoint)?;
+            write_encoder(&training.folder, &outcome.checkpoint)?;
             if interrupt::requested() {
                 terminal::say(&format!(
                     "stopped after training, saved; go on with: {}",

@@ -17,6 +17,7 @@ use simclr_eval::protocols::{self, LogisticOptions, Splits, TrainedEncoder, Vers
 use simclr_eval::report::history::{History, Kind};
 use simclr_eval::report::study_page;
 use simclr_eval::study::{Judge, Study, Trial, rows};
+use simclr_exchange::write_encoder;
 use simclr_metrics::Knn;
 use simclr_train::file_system::{Disk, write_atomically};
 use simclr_train::pretrain::{Failure, Identity, Part, plan};
@@ -29,7 +30,7 @@ use crate::judging::{Opened, pair};
 use crate::settings::{OnDevice, Settings, Threads, from_to, suggesting};
 use crate::watching::Watching;
 use crate::workers::Gathering;
-use crate::{data, out, terminal, training, weights};
+use crate::{data, out, terminal, training};
 
 const EXAMPLES: &str = "\
 STUDY is one of the paper's, or a TOML file:
@@ -343,7 +344,7 @@ impl Ablate {
         } else {
             match training.go(&images, &Gathering::ALONE, "the same command") {
                 Ok(outcome) if outcome.finished => {
-                    weights::export(&training.folder, &outcome.checkpoint)?;
+                    write_encoder(&training.folder, &outcome.checkpoint)?;
                 }
                 Ok(_) => return Ok(None),
                 Err(error) => match error.downcast_ref() {
