@@ -9,11 +9,10 @@ use anyhow::{Error, Result};
 use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
 use clap::{Arg, Args, Command};
 use simclr_cuda::{Gpus, Libraries};
-use simclr_data::{Sample, Source, not_a_file};
-use simclr_train::config::{DataConfig, DeviceName, KEYS};
+use simclr_data::{Dataset, Source, not_a_file};
+use simclr_train::config::{DataConfig, DeviceName, ForImages, KEYS, Machine};
 use simclr_train::presets::PRESETS;
-use simclr_train::presets::batch;
-use simclr_train::presets::photos::{self, Trainer};
+use simclr_train::presets::photos::Trainer;
 use simclr_train::{Config, Layers, TrainError, memory};
 
 use crate::exit::usage;
@@ -177,14 +176,21 @@ impl Threads {
 
 /// What trains on `device`, and how much memory it has: not how many threads were asked for, on which nothing may
 /// depend that is computed.
-fn means(device: DeviceName) -> (Trainer, u64) {
+fn machine(device: DeviceName) -> Machine {
     if !device.is_gpu() {
-        return (Trainer::Processors(processors()), memory::available_bytes());
+        return Machine::processors();
     }
     let gpus = Gpus::find(&Libraries::find()).gpus;
     let number = if let DeviceName::Cuda(number) = device { number } else { 0 };
     let memory = gpus.get(number).and_then(|gpu| gpu.memory);
-    (Trainer::Gpu, memory.unwrap_or_else(memory::available_bytes))
+    Machine { trainer: Trainer::Gpu, memory: memory.unwrap_or_else(memory::available_bytes) }
+}
+
+/// What `layers` say for training on `images`, on this machine. What is chosen for these is said.
+pub fn resolve_for(layers: &Layers<'_>, images: &dyn Dataset) -> Result<Config, TrainError> {
+    let ForImages { config, reasons } = layers.resolve_for(images, machine)?;
+    reasons.iter().for_each(|reason| terminal::say(reason));
+    Ok(config)
 }
 
 /// Processors that this program may use; 1 where the system does not tell.
@@ -200,7 +206,7 @@ impl DataSettings {
         }
         let settings =
             Settings { config: self.config.clone(), sets: self.sets.clone(), ..Settings::default() };
-        settings.with_layers(None, None, Threads::default(), |layers| Ok(layers.data()?))
+        settings.with_layers(None, Threads::default(), |layers| Ok(layers.data()?))
     }
 }
 
@@ -209,33 +215,12 @@ impl Settings {
     /// to the program.
     pub fn resolve(&self, source: &Source, threads: Threads) -> Result<Config> {
         let images = source.to_pretrain();
-        let chosen = match self.preset.as_deref() {
-            Some(photos::NAME) => {
-                let Sample { width, height, .. } = Sample::of(&*images);
-                // What is begun with, and on what, is known by everything else that was given.
-                let known = self.layered(None, None, threads)?;
-                let means = means(known.train.device);
-                let known = known.train.begins_with().is_some().then_some(&known);
-                Some(photos::choose((images.len(), width, height), means, known))
-            }
-            _ => None,
-        };
-        let table = chosen.as_ref().map(|chosen| chosen.table.clone());
-        let mut config = self.layered(None, table, threads)?;
-        if self.with_layers(None, None, threads, |layers| Ok(layers.leaves_batch()?))? {
-            let (_, memory) = means(config.train.device);
-            let (size, reason) = batch::choose(&config, images.len(), memory)?;
-            config.train.batch = size;
-            terminal::say(&format!("train.batch=auto: {reason}"));
-        }
-        let reasons = chosen.iter().flat_map(|chosen| chosen.reasons_in(&config));
-        reasons.for_each(|reason| terminal::say(&format!("photos: {reason}")));
-        Ok(config)
+        self.with_layers(None, threads, |layers| Ok(resolve_for(layers, &*images)?))
     }
 
     /// Warns of keys that were given and mean nothing in `config`, which was made of these settings.
     pub fn warn_of_idle(&self, config: &Config) -> Result<()> {
-        let given = self.with_layers(None, None, Threads::default(), |layers| Ok(layers.given()?))?;
+        let given = self.with_layers(None, Threads::default(), |layers| Ok(layers.given()?))?;
         for key in given {
             if let Some(reason) = config.idle(key) {
                 terminal::warn(&format!("{key} is without effect beside {reason}"));
@@ -246,18 +231,18 @@ impl Settings {
 
     /// The table `[data]`: how images are decoded must be known before they are looked at.
     pub fn data(&self) -> Result<DataConfig> {
-        self.with_layers(None, None, Threads::default(), |layers| Ok(layers.data()?))
+        self.with_layers(None, Threads::default(), |layers| Ok(layers.data()?))
     }
 
     /// The configuration of a run that is taken up again, with what was given changed.
     pub fn resolve_over(&self, base: &Config, threads: Threads) -> Result<Config> {
-        self.layered(Some(base), None, threads)
+        self.with_layers(Some(base), threads, |layers| Ok(Config::resolve(layers)?))
     }
 
     /// An error of resuming, with the preset named where a key is wrong that it set and nobody else.
     pub fn named(&self, error: Error) -> Error {
         let Some(TrainError::Conflict { key, problem, .. }) = error.downcast_ref() else { return error };
-        let given = self.with_layers(None, None, Threads::default(), |layers| Ok(layers.given()?));
+        let given = self.with_layers(None, Threads::default(), |layers| Ok(layers.given()?));
         let is_given = given.is_ok_and(|given| given.contains(&key.as_str()))
             || self.sets.iter().any(|set| set.starts_with(&format!("{key}=")));
         match &self.preset {
@@ -269,20 +254,10 @@ impl Settings {
         }
     }
 
-    fn layered(
-        &self,
-        base: Option<&Config>,
-        chosen: Option<toml::Table>,
-        threads: Threads,
-    ) -> Result<Config> {
-        self.with_layers(base, chosen, threads, |layers| Ok(Config::resolve(layers)?))
-    }
-
     /// What is made of everything that was given.
     fn with_layers<R>(
         &self,
         base: Option<&Config>,
-        chosen: Option<toml::Table>,
         threads: Threads,
         made: impl FnOnce(&Layers<'_>) -> Result<R>,
     ) -> Result<R> {
@@ -297,7 +272,7 @@ impl Settings {
         made(&Layers {
             base,
             preset: self.preset.as_deref(),
-            chosen,
+            chosen: None,
             file: self.config.as_deref(),
             sets: &sets,
         })

@@ -3,9 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use simclr_data::{DecodeOptions, Window};
-use simclr_train::config::{Auto, DeviceName, KEYS, OptimizerName, Precision, Scaling, Stem, Variant};
+use simclr_data::{DecodeOptions, Made, Window};
+use simclr_train::config::{
+    Auto, DeviceName, KEYS, Machine, OptimizerName, Precision, Scaling, Stem, Variant,
+};
 use simclr_train::presets::PRESETS;
+use simclr_train::presets::photos::Trainer;
 use simclr_train::{Config, Layers, TrainError};
 
 fn with_sets(sets: &[&str]) -> Result<Config, TrainError> {
@@ -405,21 +408,22 @@ fn a_run_goes_on_with_its_own_configuration_and_with_other_threads() {
 }
 
 #[test]
-fn a_batch_that_is_left_to_the_program_is_the_recipes_until_the_images_are_known() {
+fn a_batch_that_is_left_to_the_program_goes_out_from_the_recipes() {
     let sets = ["train.batch=50".to_owned(), "train.batch=auto".to_owned()];
+    // Of images and memory there is enough for any.
+    let machine = |_| Machine { trainer: Trainer::Processors(2), memory: 1 << 50 };
     let batch =
-        |layers: &Layers| (Config::resolve(layers).unwrap().train.batch, layers.leaves_batch().unwrap());
-    let (given, left) =
-        (Layers { sets: &sets[..1], ..Layers::default() }, Layers { sets: &sets, ..Layers::default() });
-    assert_eq!((batch(&given), batch(&left)), ((50, false), (256, true)));
-    assert_eq!(batch(&Layers { preset: Some("cifar10"), ..left.clone() }), (512, true));
+        |layers: &Layers| layers.resolve_for(&Made::new(50_000, 8, 0), machine).unwrap().config.train.batch;
+    let given = Layers { sets: &sets[..1], ..Layers::default() };
+    let left = Layers { sets: &sets, ..Layers::default() };
+    assert_eq!((batch(&given), batch(&left)), (50, 256));
+    assert_eq!(batch(&Layers { preset: Some("cifar10"), ..left.clone() }), 512);
     let chosen = Some("[train]\nbatch = 64\n".parse().unwrap());
-    assert_eq!(batch(&Layers { preset: Some("photos"), chosen, ..left.clone() }), (64, true));
+    assert_eq!(batch(&Layers { preset: Some("photos"), chosen, ..left.clone() }), 64);
     // A run goes on with its own.
     let base = with_sets(&["train.batch=12"]).unwrap();
-    assert_eq!(batch(&Layers { base: Some(&base), ..left.clone() }), (12, true));
+    assert_eq!(batch(&Layers { base: Some(&base), ..left.clone() }), 12);
     assert_eq!(left.given().unwrap(), ["train.batch"]);
-    assert_eq!(Config::from_toml("[train]\nbatch = \"auto\"", "mine.toml").unwrap().train.batch, 256);
 }
 
 const LISTS: &str = r#"

@@ -20,7 +20,7 @@ use crate::encoding::load_encoder;
 use crate::exit::{Done, usage};
 use crate::interrupt;
 use crate::judging::kept;
-use crate::settings::{Settings, Threads, from_to, seed};
+use crate::settings::{Settings, Threads, from_to, resolve_for, seed};
 use crate::terminal;
 use crate::training::{self, Training};
 use crate::watching::Watching;
@@ -170,7 +170,8 @@ impl Quickstart {
         sets.extend(self.sets.iter().cloned());
         sets.extend(self.seed.map(|seed| format!("train.seed={seed}")));
         sets.extend(self.threads.threads.map(|threads| format!("train.threads={threads}")));
-        Config::resolve(&Layers { preset: Some("small"), sets: &sets, ..Layers::default() })
+        let layers = Layers { preset: Some("small"), sets: &sets, ..Layers::default() };
+        resolve_for(&layers, &Made::new(self.images as usize, 1, 0))
     }
 
     fn source(&self, config: &Config) -> Source {

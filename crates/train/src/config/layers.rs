@@ -19,7 +19,7 @@ pub struct Layers<'a> {
     pub base: Option<&'a Config>,
     /// The name of a preset.
     pub preset: Option<&'a str>,
-    /// Changes that follow from the data at hand ([`presets::photos::choose`]).
+    /// Changes that follow from the data at hand ([`presets::photos::choose`]); [`Layers::resolve_for`] makes them.
     pub chosen: Option<Table>,
     /// A TOML file.
     pub file: Option<&'a Path>,
@@ -65,15 +65,12 @@ impl Layers<'_> {
         Ok(KEYS.iter().filter(is_given).map(|key| key.path).collect())
     }
 
-    /// Whether the size of a batch is left to the program (`train.batch = "auto"`). In the resolved configuration it is
-    /// then that of the layers below, from which [`presets::batch::choose`] goes out.
-    ///
-    /// # Errors
-    /// As [`Config::resolve`].
-    pub fn leaves_batch(&self) -> Result<bool, TrainError> {
+    /// Whether the size of a batch is left to the program (`train.batch = "auto"`). In what is merged it is then that of
+    /// the layers below, from which [`presets::batch::choose`] goes out.
+    pub(super) fn leaves_batch(&self) -> Result<bool, TrainError> {
         let mut given = Table::new();
         self.overlay_given(&mut given)?;
-        Ok(batch_of(&given).and_then(Value::as_str) == Some(AUTO))
+        Ok(leaves_batch(&given))
     }
 
     /// Puts what the file and the settings say over `merged`.
@@ -142,14 +139,19 @@ fn batch_of(config: &Table) -> Option<&Value> {
     config.get("train")?.get("batch")
 }
 
+/// Whether the size of a batch is left to the program.
+pub(super) fn leaves_batch(config: &Table) -> bool {
+    batch_of(config).and_then(Value::as_str) == Some(AUTO)
+}
+
 /// Has `put` put values over those of `merged`, where a batch that is left to the program stays what it was.
-pub(super) fn overlay_batch(
+fn overlay_batch(
     merged: &mut Table,
     put: impl FnOnce(&mut Table) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
     let below = batch_of(merged).cloned();
     put(merged)?;
-    if batch_of(merged).and_then(Value::as_str) == Some(AUTO)
+    if leaves_batch(merged)
         && let (Some(below), Some(Value::Table(train))) = (below, merged.get_mut("train"))
     {
         train.insert("batch".to_owned(), below);

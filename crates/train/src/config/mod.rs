@@ -2,6 +2,7 @@
 
 mod auto;
 mod device_name;
+mod for_images;
 mod idle;
 mod keys;
 mod kind;
@@ -20,6 +21,7 @@ use toml::Table;
 
 pub use auto::Auto;
 pub use device_name::DeviceName;
+pub use for_images::{ForImages, Machine};
 pub use keys::{KEYS, Key, key_called};
 pub use kind::{Kind, Range};
 pub use layers::Layers;
@@ -69,12 +71,24 @@ pub struct Difference {
 }
 
 impl Config {
-    /// Merges the layers, checks every value and settles what was left to the program.
+    /// Merges the layers, checks every value and settles what was left to the program, as far as that does not depend
+    /// on the images: [`Layers::resolve_for`] also knows what batch suits these, and what sizes `photos` should have.
     ///
     /// # Errors
     /// A key that does not exist (naming the nearest), a value of the wrong type or out of range, values that
-    /// contradict each other, a preset or file that is not there, text that is not TOML.
+    /// contradict each other, a preset or file that is not there, text that is not TOML; a `train.batch` of "auto",
+    /// unless a run is resumed, which has one.
     pub fn resolve(layers: &Layers<'_>) -> Result<Self, TrainError> {
+        let config = Self::merged(layers)?;
+        if layers.base.is_none() && layers.leaves_batch()? {
+            let advice = "give a whole number, or have Layers::resolve_for choose one";
+            return Err(for_images::batch_needs_images("the configuration", advice));
+        }
+        Ok(config)
+    }
+
+    /// The same, where a batch that is left to the program stays that of the layers below.
+    fn merged(layers: &Layers<'_>) -> Result<Self, TrainError> {
         Ok(Self::from_table(layers.merge()?, "the configuration")?.settled())
     }
 
@@ -85,7 +99,10 @@ impl Config {
     pub fn from_toml(text: &str, origin: &str) -> Result<Self, TrainError> {
         let mut merged = Self::default().to_table()?;
         let given = layers::parse(text, origin)?;
-        layers::overlay_batch(&mut merged, |merged| layers::overlay(merged, given, origin))?;
+        if layers::leaves_batch(&given) {
+            return Err(for_images::batch_needs_images(origin, "give a whole number"));
+        }
+        layers::overlay(&mut merged, given, origin)?;
         Ok(Self::from_table(merged, origin)?.settled())
     }
 

@@ -1,0 +1,144 @@
+//! What of a configuration follows from the images and the machine: the preset `photos`, and `train.batch = "auto"`.
+
+use simclr_data::{Dataset, Sample};
+
+use super::{Config, DeviceName, Layers};
+use crate::presets::batch;
+use crate::presets::photos::{self, Trainer};
+use crate::{TrainError, memory};
+
+/// What trains, and how much memory it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// What trains.
+    pub trainer: Trainer,
+    /// Its memory, in bytes.
+    pub memory: u64,
+}
+
+impl Machine {
+    /// The processors that this program may use, with the memory that is free.
+    pub fn processors() -> Machine {
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        Machine { trainer: Trainer::Processors(count), memory: memory::available_bytes() }
+    }
+}
+
+/// A configuration that suits images and a machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForImages {
+    /// It, resolved.
+    pub config: Config,
+    /// A sentence for each value that was chosen and stands, on why.
+    pub reasons: Vec<String>,
+}
+
+impl Layers<'_> {
+    /// [`Config::resolve`] for a run on `images`: the preset `photos` is given sizes that suit them and the `machine`,
+    /// of the device that `train.device` names, unless [`Layers::chosen`] has some; and where `train.batch` is "auto",
+    /// the batch of the layers below is halved until it suits both ([`batch::choose`]). A run that is resumed
+    /// ([`Layers::base`]) keeps what was chosen for it.
+    ///
+    /// A `machine` is [`Machine::processors`], or a GPU ([`Trainer::Gpu`]) with its memory.
+    ///
+    /// # Errors
+    /// Those of [`Config::resolve`], and of a network that cannot be.
+    pub fn resolve_for(
+        &self,
+        images: &dyn Dataset,
+        machine: impl Fn(DeviceName) -> Machine,
+    ) -> Result<ForImages, TrainError> {
+        let is_new = self.base.is_none();
+        let mut layers = self.clone();
+        let chosen = match self.preset {
+            Some(photos::NAME) if is_new && self.chosen.is_none() => {
+                let Sample { width, height, .. } = Sample::of(images);
+                // What is begun with, and on what, is known by everything else that was given.
+                let known = Config::merged(self)?;
+                let Machine { trainer, memory } = machine(known.train.device);
+                let known = known.train.begins_with().is_some().then_some(&known);
+                Some(photos::choose((images.len(), width, height), (trainer, memory), known))
+            }
+            _ => None,
+        };
+        layers.chosen = layers.chosen.or_else(|| chosen.as_ref().map(|chosen| chosen.table.clone()));
+        let mut config = Config::merged(&layers)?;
+        let mut reasons = Vec::new();
+        if is_new && self.leaves_batch()? {
+            let Machine { memory, .. } = machine(config.train.device);
+            let (size, reason) = batch::choose(&config, images.len(), memory)?;
+            config.train.batch = size;
+            reasons.push(format!("train.batch=auto: {reason}"));
+        }
+        let of_photos = chosen.iter().flat_map(|chosen| chosen.reasons_in(&config));
+        reasons.extend(of_photos.map(|reason| format!("{}: {reason}", photos::NAME)));
+        Ok(ForImages { config, reasons })
+    }
+}
+
+/// The error of a batch that is left to the program where no images tell what it should be, with what to do.
+pub(super) fn batch_needs_images(origin: &str, advice: &str) -> TrainError {
+    let (origin, key) = (origin.to_owned(), "train.batch".to_owned());
+    TrainError::Conflict {
+        origin,
+        key,
+        problem: format!("is \"auto\", which only the images can tell; {advice}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use simclr_data::Made;
+
+    use super::*;
+
+    /// Two processors with 16 GiB.
+    fn machine(device: DeviceName) -> Machine {
+        assert_eq!(device, DeviceName::Cpu);
+        Machine { trainer: Trainer::Processors(2), memory: 16 << 30 }
+    }
+
+    fn sets(sets: &[&str]) -> Vec<String> {
+        ["train.device=cpu"].iter().chain(sets).map(|&set| set.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_batch_that_is_left_to_the_program_suits_the_images() {
+        let sets = sets(&["train.batch=auto"]);
+        let layers = Layers { preset: Some("small"), sets: &sets, ..Layers::default() };
+        let ForImages { config, reasons } = layers.resolve_for(&Made::new(240, 32, 0), machine).unwrap();
+        assert_eq!(config.train.batch, 16);
+        assert_eq!(
+            reasons,
+            ["train.batch=auto: batch of 16: 216 images to train on, in about 14 steps an epoch"]
+        );
+        // A run goes on with what was chosen for it.
+        let on = Layers { base: Some(&config), sets: &sets, ..Layers::default() };
+        let resumed = on.resolve_for(&Made::new(2400, 32, 0), machine).unwrap();
+        assert_eq!((&resumed.config, resumed.reasons.len()), (&config, 0));
+        assert_eq!(Config::resolve(&on).unwrap(), config);
+
+        // Without images nobody knows.
+        let text = Config::resolve(&layers).unwrap_err().to_string();
+        assert!(text.contains("`train.batch` is \"auto\"") && text.contains("resolve_for"), "{text}");
+        let text = Config::from_toml("[train]\nbatch = \"auto\"", "mine.toml").unwrap_err().to_string();
+        assert!(text.contains("mine.toml: `train.batch` is \"auto\""), "{text}");
+    }
+
+    #[test]
+    fn photos_is_given_sizes_that_suit_the_images() {
+        let sets = sets(&["train.epochs=20"]);
+        let layers = Layers { preset: Some("photos"), sets: &sets, ..Layers::default() };
+        let images = Made::new(300, 100, 0);
+        let ForImages { config, reasons } = layers.resolve_for(&images, machine).unwrap();
+        assert_eq!((config.data.image_size, config.encoder.width, config.train.batch), (64, 0.25, 32));
+        assert_eq!((config.train.epochs, config.optim.warmup_epochs), (20, 2.0));
+        assert!(reasons.iter().all(|reason| reason.starts_with("photos: ")), "{reasons:?}");
+        assert!(reasons.iter().any(|reason| reason.contains("views of 64 x 64 pixels")), "{reasons:?}");
+        assert!(!reasons.iter().any(|reason| reason.contains("epochs")), "{reasons:?}");
+
+        let chosen = Some("[train]\nbatch = 8\n".parse().unwrap());
+        let own = Layers { chosen, ..layers }.resolve_for(&images, machine).unwrap();
+        assert_eq!((own.config.train.batch, own.reasons.len()), (8, 0));
+    }
+}
