@@ -1,27 +1,34 @@
 //! The same image more than once: in both parts of an evaluation, or of several classes.
 
-use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use simclr_data::{Concat, Dataset, contradicting, copies};
-use simclr_eval::protocols::Placed;
+use simclr_data::Dataset;
 
-use crate::terminal;
+use crate::terminal::{self, Bar};
 
-/// Groups of the same images; how far it is is shown.
-pub fn find(images: &Arc<dyn Dataset>, threads: usize) -> Vec<Vec<u32>> {
-    let bar = terminal::bar(images.len() as u64);
-    bar.iter().for_each(|bar| bar.set_message("images compared"));
-    let most = AtomicUsize::new(0);
-    copies(&**images, threads, &|done| {
-        let done = most.fetch_max(done, Ordering::Relaxed).max(done);
-        bar.iter().for_each(|bar| bar.set_position(done as u64));
-    })
+/// Shows how many images were compared.
+#[derive(Default)]
+pub struct Comparing {
+    bar: OnceLock<Option<Bar>>,
+    most: AtomicUsize,
 }
 
-/// Warns of images that have labels of several classes among `groups` of the same.
-pub fn warn_of_contradicting(images: &Arc<dyn Dataset>, groups: &[Vec<u32>]) {
-    let found = contradicting(&**images, groups);
+impl Comparing {
+    /// So many of them; any thread may tell it, and a later one sooner.
+    pub fn see(&self, done: usize, of: usize) {
+        let done = self.most.fetch_max(done, Ordering::Relaxed).max(done);
+        let bar = self.bar.get_or_init(|| {
+            let bar = terminal::bar(of as u64);
+            bar.iter().for_each(|bar| bar.set_message("images compared"));
+            bar
+        });
+        bar.iter().for_each(|bar| bar.set_position(done as u64));
+    }
+}
+
+/// Warns of images that have labels of several classes, the groups of the same that `found` tells.
+pub fn warn_of_contradicting(images: &dyn Dataset, found: &[Vec<u32>]) {
     let Some(first) = found.first() else { return };
     terminal::warn(&format!(
         "{} labelled as of several classes, such as {}; correct the labels (simclr data lists all)",
@@ -30,7 +37,7 @@ pub fn warn_of_contradicting(images: &Arc<dyn Dataset>, groups: &[Vec<u32>]) {
         } else {
             format!("{} are", terminal::counted(found.len(), "image"))
         },
-        labelled(&**images, first)
+        labelled(images, first)
     ));
 }
 
@@ -44,13 +51,6 @@ pub fn labelled(images: &dyn Dataset, group: &[u32]) -> String {
         Some(terminal::inert(&format!("{} of {class:?}", images.name(image as usize))))
     });
     each.collect::<Vec<_>>().join(" = ")
-}
-
-/// The images to train on, and behind them those to test on.
-pub fn both(train: &Placed, test: &Placed) -> Arc<dyn Dataset> {
-    let sets = [train, test].map(|part| (String::new(), part.images.clone()));
-    let classes = Concat::classes_of(sets.iter().map(|(_, set)| set.classes()));
-    Arc::new(Concat::new(sets.into(), classes))
 }
 
 /// Warns of test images, `of` of them there are, that are learnt from as well, as the first is, called like that and

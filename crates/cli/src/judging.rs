@@ -1,19 +1,18 @@
 //! What the measuring commands share: the encoder of a run, the images to judge it by, and how results are told.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
-use simclr_data::{Cached, DataError, Dataset, Source};
+use simclr_data::DataError;
 use simclr_eval::protocols::{
-    Evaluation, Origin, Placed, Scores, SharedImages, Splits, TrainedEncoder, Versus, random_encoder,
+    self, Evaluation, Opened, Paired, Scores, SharedPaths, Splits, TrainedEncoder, Versus, random_encoder,
 };
+use simclr_train::Model;
 use simclr_train::run_folder::result_file;
-use simclr_train::{Model, memory};
 
-use crate::copies;
+use crate::copies::{self, Comparing};
 use crate::data::Opening;
 use crate::encoding::Encoding;
 use crate::exit::usage;
@@ -199,89 +198,33 @@ pub fn splits(encoder: &TrainedEncoder, train: &Path, test: Option<&Path>, stric
     Ok(splits)
 }
 
-/// A data set that was opened.
-pub struct Opened {
-    /// What was found.
-    pub source: Source,
-    /// Where, one or several read as one.
-    pub paths: Vec<PathBuf>,
-}
-
-impl Opened {
-    fn name(&self) -> String {
-        named(&self.paths)
-    }
-
-    /// The images to train on, and those to test on.
-    fn parts(self) -> (Placed, Option<Placed>) {
-        // Images of several data sets are called by their whole paths.
-        let path = self.paths.into_iter().next().unwrap_or_default();
-        Placed::all(self.source, &path)
-    }
-}
-
-/// What images of several paths are called in results.
-pub fn named(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>().join(" ")
-}
-
-/// Images to learn from and to test on: those that `test` has to test on or else all, or those of `train`; where it
-/// has none, a part of its images is set apart. Images that are in both are warned of, whatever they are called there,
-/// and so are labels that contradict each other. Contents are compared with `threads` threads.
+/// Images to learn from and to test on, as [`protocols::pair`] has them: with `threads` threads. Images that are in both
+/// are warned of, and so are labels that contradict each other; that some are set apart is said.
 pub fn pair(train: Opened, test: Option<Opened>, threads: usize) -> Result<Splits> {
-    let names = [train.name(), test.as_ref().unwrap_or(&train).name()];
-    let origin = |set_apart, shared| {
-        let [train, test] = names;
-        Origin { train, test, set_apart, shared }
-    };
-    let (train, own) = train.parts();
-    let test = match test.map(Opened::parts) {
-        Some((images, test)) => test.unwrap_or(images),
-        None => match own {
-            Some(test) => test,
-            None => return Ok(set_apart(&train, threads)?.of(origin(true, 0))),
-        },
-    };
-    let shared = warn_of_shared(&train, &test, threads);
-    Ok(Splits::new(kept(train.images), kept(test.images))?.of(origin(false, shared)))
-}
-
-/// How many of the test images are among those to train on.
-fn warn_of_shared(train: &Placed, test: &Placed, threads: usize) -> usize {
-    let both = copies::both(train, test);
-    let found = copies::find(&both, threads);
-    copies::warn_of_contradicting(&both, &found);
-    let Some(shared) = SharedImages::of(&found, train.images.len()) else { return 0 };
-    let [first, like] =
-        [test.path(shared.first), train.path(shared.like)].map(|path| path.display().to_string());
-    copies::warn_of_shared(None, shared.images, test.images.len(), [&first, &like], "give others to --test");
-    shared.images
-}
-
-/// Images of which a part of every class is set apart to test on, copies on one side.
-fn set_apart(train: &Placed, threads: usize) -> Result<Splits> {
-    let images = &train.images;
-    let found = copies::find(images, threads);
-    copies::warn_of_contradicting(images, &found);
-    let splits = Splits::hold_out(kept(images.clone()), &found, SET_APART, 0)?;
-    let together = match found.iter().map(|group| group.len() - 1).sum() {
-        0 => String::new(),
-        1 => "; the 1 that is a copy of another stays with it".to_owned(),
-        count => {
-            format!("; the {} that are copies of others stay with them", terminal::grouped(count as u64))
-        }
-    };
-    terminal::say(&format!(
-        "no test images: {} of {}, the same share of each class, are set apart{together}",
-        terminal::grouped(splits.test().len() as u64),
-        terminal::grouped((splits.test().len() + splits.train().len()) as u64),
-    ));
+    let comparing = Comparing::default();
+    let paired = protocols::pair(train, test, SET_APART, threads, &|done, of| comparing.see(done, of));
+    drop(comparing);
+    let Paired { splits, images, contradicting, shared, kept_together } = paired?;
+    copies::warn_of_contradicting(&*images, &contradicting);
+    if let Some(SharedPaths { images, of, first, like }) = shared {
+        let [first, like] = [first, like].map(|path| path.display().to_string());
+        copies::warn_of_shared(None, images, of, [&first, &like], "give others to --test");
+    }
+    if splits.origin().is_some_and(|origin| origin.set_apart) {
+        let together = match kept_together {
+            0 => String::new(),
+            1 => "; the 1 that is a copy of another stays with it".to_owned(),
+            count => {
+                format!("; the {} that are copies of others stay with them", terminal::grouped(count as u64))
+            }
+        };
+        terminal::say(&format!(
+            "no test images: {} of {}, the same share of each class, are set apart{together}",
+            terminal::grouped(splits.test().len() as u64),
+            terminal::grouped((splits.test().len() + splits.train().len()) as u64),
+        ));
+    }
     Ok(splits)
-}
-
-/// Images are gone through more than once: small ones stay in memory.
-pub fn kept(dataset: Arc<dyn Dataset>) -> Arc<dyn Dataset> {
-    Arc::new(Cached::in_memory(dataset, memory::available_bytes() / 8))
 }
 
 /// A result in one JSON object, accuracies as fractions.

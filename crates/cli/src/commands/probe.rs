@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
-use simclr_eval::protocols::{self, Probe as Probed, ProbeOptions, ProbeRow, Transformation};
+use simclr_eval::protocols::{self, Probe as Probed, ProbeOptions, ProbeRow, Transformation, named};
 use simclr_train::config::HeadKind;
 
 use crate::encoding::{Encoding, open_for};
 use crate::exit::Done;
-use crate::judging::{Results, named};
+use crate::judging::Results;
 use crate::settings::seed;
 use crate::watching::Watching;
 use crate::{data, terminal};

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 use simclr_data::{Made, Source, made};
 use simclr_eval::protocols::{
-    self, Evaluation, LogisticOptions, Origin, Splits, TrainedEncoder, Versus, random_encoder,
+    self, Evaluation, LogisticOptions, Origin, Splits, TrainedEncoder, Versus, kept_in_memory, random_encoder,
 };
 use simclr_exchange::write_encoder;
 use simclr_metrics::Knn;
@@ -19,7 +19,6 @@ use simclr_train::{Config, Layers, TrainError};
 use crate::encoding::load_encoder;
 use crate::exit::{Done, usage};
 use crate::interrupt;
-use crate::judging::kept;
 use crate::settings::{Settings, Threads, from_to, resolve_for, seed};
 use crate::terminal;
 use crate::training::{self, Training};
@@ -177,7 +176,7 @@ impl Quickstart {
     fn source(&self, config: &Config) -> Source {
         let images = self.images as usize;
         let source = made(images, images / PER_TEST_IMAGE, config.data.image_size, config.train.seed);
-        Source { train: kept(source.train), test: source.test.map(kept), ..source }
+        Source { train: kept_in_memory(source.train), test: source.test.map(kept_in_memory), ..source }
     }
 
     fn measure(&self, source: &Source, config: &Config) -> Result<Measured> {

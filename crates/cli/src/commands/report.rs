@@ -6,13 +6,14 @@ use anyhow::Result;
 use clap::Args;
 use simclr_eval::embedding::Images;
 use simclr_eval::protocols::{
-    Pictures, Versus, assemble_report, encode, encode_all, pictures, unlabelled_pictures, write_report,
+    Opened, Pictures, Versus, assemble_report, encode, encode_all, pictures, unlabelled_pictures,
+    write_report,
 };
 use simclr_train::run_folder::RunFolder;
 
 use crate::encoding::{load_encoder, open_for};
 use crate::exit::{Done, usage};
-use crate::judging::{Opened, pair};
+use crate::judging::pair;
 use crate::settings::{OnDevice, Threads};
 use crate::watching::Watching;
 use crate::{out, terminal, training};

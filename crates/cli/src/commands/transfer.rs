@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Error, Result};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use simclr_eval::protocols::TrainedEncoder;
 use simclr_eval::protocols::transfer::{
     Entry, Grid, Outcome, PAPERS_NETWORK, Protocol, Suite, TransferOptions, TransferSet, Tuning, table,
     transfer,
 };
+use simclr_eval::protocols::{TrainedEncoder, kept_in_memory};
 
 use crate::copies;
 use crate::data::Opening;
 use crate::encoding::{Encoding, memory_to_train, prepare_to_train};
 use crate::exit::{Done, usage, with_advice};
-use crate::judging::{kept, warn_of_unlearnt};
+use crate::judging::warn_of_unlearnt;
 use crate::settings::{above_zero, at_least_one, seed, zero_or_more};
 use crate::watching::Watching;
 use crate::{out, terminal};
@@ -239,8 +239,8 @@ impl Transfer {
         let mut opening = Opening::with_index(&encoder.config.data, &index).strict(strict);
         let mut open = |path: &Path| {
             let mut source = opening.open(&[path.to_owned()])?;
-            source.train = kept(source.train);
-            source.test = source.test.map(kept);
+            source.train = kept_in_memory(source.train);
+            source.test = source.test.map(kept_in_memory);
             Ok(source)
         };
         let (mut sets, mut faults) = (Vec::new(), Vec::new());

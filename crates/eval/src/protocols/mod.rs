@@ -15,6 +15,7 @@
 //! | `splits` | labelled training and test images whose classes agree |
 //! | `places` | where images lie, and which paths are in two parts |
 //! | `shared` | which are in two parts by their contents |
+//! | `pairing` | splits of what was opened, with what is wrong with them |
 //! | `stratify` | a part of every class |
 //! | `trained` | the encoder of a run folder |
 //! | `baseline` | the random encoder to compare with |
@@ -47,6 +48,7 @@ mod loss;
 mod maps;
 mod neighbours;
 mod network;
+mod pairing;
 mod places;
 mod predict;
 mod probe;
@@ -67,6 +69,7 @@ pub use examples::Examples;
 pub use finetune::{BadLabels, BadRate, FineTune, FineTuned, Labels, Rate, finetune};
 pub use knn::knn;
 pub use linear_sgd::linear_sgd;
+pub use pairing::{Opened, Paired, SharedPaths, kept_in_memory, named, pair};
 pub use places::Placed;
 pub use predict::{Classifier, Predicted, Recognised};
 pub use probe::{Probe, ProbeOptions, ProbeRow, Transformation, probe};

@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use simclr_data::{DataError, Source};
 use simclr_engine::Device;
 use simclr_eval::EvalError;
-use simclr_eval::protocols::{self, LogisticOptions, Splits, TrainedEncoder, Versus, WhichCheckpoint};
+use simclr_eval::protocols::{
+    self, LogisticOptions, Opened, Splits, TrainedEncoder, Versus, WhichCheckpoint,
+};
 use simclr_eval::report::history::{History, Kind};
 use simclr_eval::report::study_page;
 use simclr_eval::study::{Judge, Study, Trial, rows};
@@ -26,7 +28,7 @@ use simclr_train::{Config, TrainError};
 
 use crate::data::Opening;
 use crate::exit::{Done, Rescued, Stopped, in_a_line, is_usage, usage};
-use crate::judging::{Opened, pair};
+use crate::judging::pair;
 use crate::settings::{OnDevice, Settings, Threads, from_to, suggesting};
 use crate::watching::Watching;
 use crate::workers::Gathering;
