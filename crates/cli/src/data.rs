@@ -23,51 +23,44 @@ list's folder); CIFAR-10, CIFAR-100 or STL-10 \
 binaries; or IDX files (MNIST). The kind is detected (`simclr data DATA` shows it). Several are read as one.";
 
 /// Opens data sets, and remembers what it finds in their folders and archives.
-pub struct Opening {
-    opener: Opener,
-    strict: bool,
-}
+pub struct Opening(Opener);
 
 impl Opening {
     /// Decodes images as `config` says.
     pub fn new(config: &DataConfig) -> Opening {
-        let opener = Opener { decode: config.decode(), index: Index::default() };
-        Opening { opener, strict: config.strict }
+        Opening(Opener { decode: config.decode(), index: Index::default(), strict: config.strict })
     }
 
     /// The same, with what an earlier run found.
     pub fn with_index(config: &DataConfig, index: &Path) -> Opening {
-        let mut opening = Opening::new(config);
-        opening.opener.index = Index::load(index);
-        opening
+        let Opening(opener) = Opening::new(config);
+        Opening(Opener { index: Index::load(index), ..opener })
     }
 
     /// The same; whether something that cannot be read is an error, whatever the configuration says.
     pub fn strict(self, strict: bool) -> Opening {
-        Opening { strict, ..self }
+        Opening(Opener { strict, ..self.0 })
     }
 
     /// Opens one or several data sets as one, says what it is, and warns of what cannot be read.
     pub fn open(&mut self, paths: &[PathBuf]) -> Result<Source, DataError> {
-        let source = self.opener.open(paths)?;
+        let source = self.0.open(paths).map_err(|error| match error {
+            DataError::Image { name, reason } => {
+                DataError::Image { name, reason: format!("{reason} (data.strict)") }
+            }
+            error => error,
+        })?;
         let shown: Vec<String> =
             paths.iter().map(|path| terminal::inert(&path.display().to_string())).collect();
         terminal::say(&line(&shown.join(" "), &source));
         source.left_out.notes.iter().for_each(|note| terminal::say(note));
-        match source.left_out.broken.first() {
-            Some(LeftOutFile { name, reason }) if self.strict => {
-                Err(DataError::Image { name: name.clone(), reason: format!("{reason} (data.strict)") })
-            }
-            _ => {
-                warn_of_broken(&source.left_out.broken);
-                Ok(source)
-            }
-        }
+        warn_of_broken(&source.left_out.broken);
+        Ok(source)
     }
 
     /// Keeps what was found. Without it a later start only takes longer.
     pub fn save(&mut self, index: &Path) {
-        if let Err(error) = self.opener.index.save(index) {
+        if let Err(error) = self.0.index.save(index) {
             terminal::warn(&format!("{}: {error}; the data will be listed again", index.display()));
         }
     }

@@ -13,7 +13,7 @@ use crate::files::parts::{Parts, Unnamed};
 use crate::files::{ImageFiles, disk, list, parquet, shards, with_others, zip};
 use crate::idx;
 use crate::index::Index;
-use crate::listing::{LeftOut, is_archive_name};
+use crate::listing::{LeftOut, LeftOutFile, is_archive_name};
 use crate::names::{bytes_of, extension, os_name};
 use crate::pattern::expand;
 use crate::source::{Source, SourceKind};
@@ -31,6 +31,8 @@ pub struct Opener {
     pub decode: DecodeOptions,
     /// What was found so far.
     pub index: Index,
+    /// Whether something that may hold images and cannot be read ([`LeftOut::broken`]) is an error.
+    pub strict: bool,
 }
 
 impl Opener {
@@ -38,8 +40,19 @@ impl Opener {
     /// as `shard-{000..146}.tar`.
     ///
     /// # Errors
-    /// [`DataError`] naming the path or file, what is wrong, and what would be right.
+    /// [`DataError`] naming the path or file, what is wrong, and what would be right; [`DataError::Image`] of the first
+    /// folder, link or archive that cannot be read, where that is an error.
     pub fn open(&mut self, paths: &[PathBuf]) -> Result<Source, DataError> {
+        let source = self.open_all(paths)?;
+        match source.left_out.broken.first().filter(|_| self.strict) {
+            Some(LeftOutFile { name, reason }) => {
+                Err(DataError::Image { name: name.clone(), reason: reason.clone() })
+            }
+            None => Ok(source),
+        }
+    }
+
+    fn open_all(&mut self, paths: &[PathBuf]) -> Result<Source, DataError> {
         let mut expanded = Vec::new();
         for path in paths {
             expanded

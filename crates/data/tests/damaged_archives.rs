@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::{colors, gzip, names, png, tar, zip, zstd};
-use simclr_data::{Source, open};
+use simclr_data::{DataError, Opener, Source, open};
 use tempfile::tempdir;
 
 /// Twelve images, each a header and a block of data: 24 blocks, and the two of the mark.
@@ -146,5 +146,23 @@ fn names_that_lead_elsewhere_are_names() {
     for (name, bytes) in [("a.zip", zip(&members, true)), ("a.tar", archive)] {
         let source = opened(name, bytes);
         assert_eq!((source.train.len(), source.left_out.count), (3, 0), "{:?}", names(&*source.train));
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_an_error_where_opening_is_strict() {
+    let dir = tempdir().unwrap();
+    let [whole, cut] = ["whole.tar", "cut.tar"].map(|name| dir.path().join(name));
+    let images = images();
+    fs::write(&whole, &images).unwrap();
+    fs::write(&cut, &images[..images.len() / 2]).unwrap();
+    let mut strict = Opener { strict: true, ..Opener::default() };
+    assert_eq!(strict.open(&[whole.clone()]).unwrap().train.len(), 12);
+    assert!(!broken(&open(&cut).unwrap()).is_empty());
+    match strict.open(&[whole, cut]).unwrap_err() {
+        DataError::Image { name, reason } => {
+            assert!(name.ends_with("cut.tar") && reason.contains("cut short"), "{name}: {reason}");
+        }
+        error => panic!("{error}"),
     }
 }
