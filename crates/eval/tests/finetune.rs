@@ -2,15 +2,21 @@
 
 mod common;
 
+use std::fs::{self, File};
 use std::io::Write as _;
+use std::time::{Duration, SystemTime};
 
 use common::{RGB, Toy, config, models, splits};
 use simclr_data::made;
 use simclr_engine::Device;
 use simclr_eval::EvalError;
-use simclr_eval::protocols::{FineTune, FineTuned, Labels, Progress, Rate, Side, Splits, Versus, finetune};
+use simclr_eval::protocols::{
+    Evaluation, FineTune, FineTuned, Labels, Progress, Rate, Side, Splits, Versus, finetune, network_file,
+    saved_networks,
+};
 use simclr_train::checkpoint::NamedTensor;
 use simclr_train::config::{Auto, Memory};
+use simclr_train::run_folder::RunFolder;
 use simclr_train::{Model, memory};
 
 fn quick(labels: Labels) -> FineTune {
@@ -227,4 +233,31 @@ fn a_batch_without_room_is_refused_with_one_that_fits() {
         }
         other => panic!("{other}"),
     }
+}
+
+#[test]
+fn saved_networks_are_found_the_newest_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = RunFolder::create(&folder.path().join("run"), &config()).unwrap();
+    assert!(saved_networks(&run).unwrap().is_empty());
+    let results = run.evaluations();
+    fs::create_dir(&results).unwrap();
+    let now = SystemTime::now();
+    for (protocol, age) in [("finetune-1%", 60), ("finetune-10%", 20), ("finetune-1%-seed-1", 40)] {
+        let file = File::create(network_file(&results, protocol)).unwrap();
+        file.set_modified(now - Duration::from_secs(age)).unwrap();
+    }
+    for other in ["finetune-50%.json", "knn.safetensors", "finetune-1%.safetensors.tmp"] {
+        fs::write(results.join(other), "{}").unwrap();
+    }
+    let tuned = finetune(&Versus::alone(models(2).trained), &splits(), &quick(HALF), &mut |_| ()).unwrap();
+    let result = Evaluation { protocol: "finetune-10%".to_owned(), ..tuned.evaluation };
+    run.write_evaluation("finetune-10%", &result).unwrap();
+    let found = saved_networks(&run).unwrap();
+    let names: Vec<_> = found.iter().map(|network| network.path.file_stem().unwrap().to_owned()).collect();
+    assert_eq!(names, ["finetune-10%", "finetune-1%-seed-1", "finetune-1%"]);
+    assert!(found.iter().all(|network| network.written.is_some()));
+    let known: Vec<bool> = found.iter().map(|network| network.evaluation.is_some()).collect();
+    assert_eq!(known, [true, false, false]);
+    assert_eq!(found[0].evaluation.as_ref().unwrap().trained.top1, result.trained.top1);
 }

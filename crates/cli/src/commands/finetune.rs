@@ -5,9 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use simclr_eval::protocols::{self, FineTune, FineTuned, Labels, Rate, TrainedEncoder};
+use simclr_eval::protocols::{self, FineTune, FineTuned, Labels, Rate, TrainedEncoder, network_file};
 use simclr_exchange::{StateDict, Trained};
-use simclr_train::run_folder::result_file;
 
 use crate::encoding::{memory_to_train, prepare_to_train};
 use crate::exit::{Done, usage};
@@ -114,7 +113,7 @@ impl Finetune {
     /// Writes the fine-tuned network beside its result.
     fn keep(&self, encoder: &TrainedEncoder, tuned: FineTuned) -> Result<PathBuf> {
         let folder = self.judged.results.folder(encoder);
-        let file = result_file(&folder, &tuned.evaluation.protocol).with_extension("safetensors");
+        let file = network_file(&folder, &tuned.evaluation.protocol);
         fs::create_dir_all(&folder)
             .map_err(|error| usage(format!("cannot make the folder {}: {error}", folder.display())))?;
         let TrainedEncoder { model, config, step, epoch, .. } = encoder;

@@ -1,10 +1,9 @@
 //! `simclr predict`: what a fine-tuned network takes images for.
 
-use std::cmp::Reverse;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 use simclr_data::Reading;
 use simclr_eval::EvalError;
 use simclr_eval::embedding::{Images, Split};
-use simclr_eval::protocols::{Classifier, Evaluation, Predicted, Recognised};
+use simclr_eval::protocols::{Classifier, Evaluation, Predicted, Recognised, SavedNetwork, saved_networks};
 use simclr_exchange::FineTunedFile;
 use simclr_train::file_system::{AtomicFile, Disk};
 use simclr_train::run_folder::RunFolder;
@@ -185,44 +184,30 @@ fn network_of(path: &Path) -> Result<PathBuf> {
         return Ok(path.to_owned());
     }
     let (run, _) = RunFolder::open(path)?;
-    let mut found = match run.files().list(&run.evaluations()) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-        found => found?,
-    };
-    found.retain(|file| {
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("finetune-") && name.ends_with(".safetensors")
-    });
-    // The newest first.
-    found.sort_by_cached_key(|file| (Reverse(written(file)), file.clone()));
+    let found = saved_networks(&run)?;
     let run = path.display();
     match &found[..] {
-        [file] => Ok(file.clone()),
+        [network] => Ok(network.path.clone()),
         [] => Err(usage(format!(
             "{run} has no fine-tuned network; make one: simclr finetune {} --train LABELLED",
             terminal::quoted_path(path)
         ))),
         several => {
-            let files: String = several.iter().map(|file| format!("\n  {}", described(file))).collect();
+            let networks: String =
+                several.iter().map(|network| format!("\n  {}", described(network))).collect();
             Err(usage(format!(
-                "{run} has {} fine-tuned networks; give one of them, in place of the run:{files}",
+                "{run} has {} fine-tuned networks; give one of them, in place of the run:{networks}",
                 several.len()
             )))
         }
     }
 }
 
-/// When a file was last written, where the system tells.
-fn written(file: &Path) -> Option<SystemTime> {
-    file.metadata().and_then(|found| found.modified()).ok()
-}
-
 /// A fine-tuned network, what is known of it, and its age.
-fn described(file: &Path) -> String {
-    let protocol = file.file_stem().unwrap_or_default().to_string_lossy();
-    let found = Evaluation::read(file.parent().unwrap_or(Path::new("")), &protocol);
-    let known = found.map_or("no result".to_owned(), |found| format!("{}: {}", found.title(), told(&found)));
-    let age = written(file).and_then(|written| written.elapsed().ok()).map(terminal::ago);
+fn described(SavedNetwork { path, written, evaluation }: &SavedNetwork) -> String {
+    let of_result = |found: &Evaluation| format!("{}: {}", found.title(), told(found));
+    let known = evaluation.as_ref().map_or("no result".to_owned(), of_result);
+    let age = written.and_then(|written| written.elapsed().ok()).map(terminal::ago);
     let known = [Some(known), age].into_iter().flatten().collect::<Vec<_>>().join(", ");
-    format!("{}  {known}", terminal::quoted_path(file))
+    format!("{}  {known}", terminal::quoted_path(path))
 }

@@ -66,7 +66,10 @@ pub use baseline::random_encoder;
 pub use encode::{Encoded, encode, encode_all};
 pub use evaluation::{BrokenImage, ClassScore, Evaluation, Origin, Scores};
 pub use examples::Examples;
-pub use finetune::{BadLabels, BadRate, FineTune, FineTuned, Labels, Rate, finetune};
+pub use finetune::{
+    BadLabels, BadRate, FineTune, FineTuned, Labels, Rate, SavedNetwork, finetune, network_file,
+    saved_networks,
+};
 pub use knn::knn;
 pub use linear_sgd::linear_sgd;
 pub use pairing::{Opened, Paired, SharedPaths, kept_in_memory, named, pair};

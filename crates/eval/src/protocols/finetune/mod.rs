@@ -2,6 +2,7 @@
 
 mod labels;
 mod rate;
+mod saved;
 mod settings;
 mod training;
 
@@ -12,6 +13,7 @@ use simclr_train::checkpoint::NamedTensor;
 
 pub use labels::{BadLabels, Labels};
 pub use rate::{BadRate, Rate};
+pub use saved::{SavedNetwork, network_file, saved_networks};
 pub use settings::FineTune;
 
 use super::evaluation::Evaluation;
