@@ -157,7 +157,7 @@ fn what_cannot_be_read_is_an_error_where_opening_is_strict() {
     fs::write(&whole, &images).unwrap();
     fs::write(&cut, &images[..images.len() / 2]).unwrap();
     let mut strict = Opener { strict: true, ..Opener::default() };
-    assert_eq!(strict.open(&[whole.clone()]).unwrap().train.len(), 12);
+    assert_eq!(strict.open(std::slice::from_ref(&whole)).unwrap().train.len(), 12);
     assert!(!broken(&open(&cut).unwrap()).is_empty());
     match strict.open(&[whole, cut]).unwrap_err() {
         DataError::Image { name, reason } => {
