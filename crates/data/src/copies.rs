@@ -20,23 +20,20 @@ pub enum Extent {
 /// whatever they are called, and other images with the same pixels. No file is decoded, and a file is read only if
 /// another has the same size. An unreadable image equals no other.
 ///
-/// Uses `threads` threads, and reports to `progress` how many images are done.
+/// Uses `threads` threads. There are three passes (sizes, samples, all bytes), and `progress` is told how many images of
+/// all would be done if each pass took a third.
 pub fn copies(dataset: &dyn Dataset, threads: usize, progress: &(dyn Fn(usize) + Sync)) -> Vec<Vec<u32>> {
     let images = dataset.len();
+    let pass = |before: f64| move |share: f64| progress(((before + share) / 3.0 * images as f64) as usize);
     let all = vec![(0..images as u32).collect()];
     let no_size = u64::MAX;
-    let sized = parted(all, threads, &|image, _| Some(dataset.stored_bytes(image).unwrap_or(no_size)));
+    let size = |image: usize, _: &mut DecodeScratch| Some(dataset.stored_bytes(image).unwrap_or(no_size));
+    let sized = parted(all, threads, Missing::Apart, &size, &pass(0.0));
     let print =
         |extent| move |image: usize, scratch: &mut DecodeScratch| dataset.print(image, extent, scratch);
-    let sampled = parted(sized, threads, &print(Extent::Sample));
-    let suspects: usize = sampled.iter().map(Vec::len).sum();
-    let done = AtomicUsize::new(images - suspects);
-    let whole = print(Extent::Whole);
-    let mut same = parted(sampled, threads, &|image, scratch| {
-        let print = whole(image, scratch);
-        progress(done.fetch_add(1, Ordering::Relaxed) + 1);
-        print
-    });
+    let sampled = parted(sized, threads, Missing::Joins, &print(Extent::Sample), &pass(1.0));
+    let mut same = parted(sampled, threads, Missing::Apart, &print(Extent::Whole), &pass(2.0));
+    progress(images);
     same.sort_unstable();
     same
 }
@@ -50,31 +47,66 @@ pub fn contradicting<'g>(dataset: &dyn Dataset, groups: &'g [Vec<u32>]) -> Vec<&
     groups.iter().map(Vec::as_slice).filter(contradicts).collect()
 }
 
-/// A key that an image has in common with its copies, found with a thread's scratch space; `None` for an image that
-/// equals no other.
+/// A key that an image has in common with its copies, found with a thread's scratch space; `None` if it has none.
 type Key<'a> = &'a (dyn Fn(usize, &mut DecodeScratch) -> Option<u64> + Sync);
 
-/// Splits the groups by `key`, and drops groups of a single image. The groups keep the order of the data set.
-fn parted(groups: Vec<Vec<u32>>, threads: usize, key: Key) -> Vec<Vec<u32>> {
+/// What becomes of images without a key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// They equal no other.
+    Apart,
+    /// They may equal any other of their group, which therefore stays as it is.
+    Joins,
+}
+
+/// Images of a thread between two reports of its progress.
+const REPORTED: usize = 64;
+
+/// Splits the groups by `key`, and drops groups of a single image. The groups keep the order of the data set. `progress`
+/// is told which share is done.
+fn parted(
+    groups: Vec<Vec<u32>>,
+    threads: usize,
+    missing: Missing,
+    key: Key,
+    progress: &(dyn Fn(f64) + Sync),
+) -> Vec<Vec<u32>> {
     let flat: Vec<(usize, u32)> = groups
         .iter()
         .enumerate()
         .flat_map(|(group, images)| images.iter().map(move |&image| (group, image)))
         .collect();
     let next = AtomicUsize::new(0);
-    let all: Mutex<Vec<(usize, u64, u32)>> = Mutex::default();
+    let all: Mutex<Vec<(usize, Option<u64>, u32)>> = Mutex::default();
     let work = || {
         let (mut found, mut scratch) = (Vec::new(), DecodeScratch::default());
-        while let Some(&(group, image)) = flat.get(next.fetch_add(1, Ordering::Relaxed)) {
-            found.extend(key(image as usize, &mut scratch).map(|key| (group, key, image)));
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(&(group, image)) = flat.get(at) else { break };
+            found.push((group, key(image as usize, &mut scratch), image));
+            if found.len().is_multiple_of(REPORTED) {
+                progress(at as f64 / flat.len() as f64);
+            }
         }
         all.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
     };
     std::thread::scope(|scope| (0..threads.max(1)).for_each(|_| drop(scope.spawn(work))));
     let mut all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+    // Images without a key come first in their group.
     all.sort_unstable();
-    let same = all.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).filter(|same| same.len() > 1);
-    same.map(|same| same.iter().map(|&(.., image)| image).collect()).collect()
+    let mut same = Vec::new();
+    for group in all.chunk_by(|a, b| a.0 == b.0) {
+        let keyless = group.partition_point(|(_, key, _)| key.is_none());
+        if keyless > 0 && missing == Missing::Joins {
+            let mut images: Vec<u32> = group.iter().map(|&(.., image)| image).collect();
+            images.sort_unstable();
+            same.push(images);
+            continue;
+        }
+        let split = group[keyless..].chunk_by(|a, b| a.1 == b.1).filter(|same| same.len() > 1);
+        same.extend(split.map(|same| same.iter().map(|&(.., image)| image).collect::<Vec<u32>>()));
+    }
+    same
 }
 
 /// A hash of an image's size and pixels.

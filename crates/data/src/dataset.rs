@@ -41,10 +41,11 @@ pub trait Dataset: Send + Sync {
     }
 
     /// A hash by which copies of image `index` are found, of the whole image or of a sample: of a file's bytes, which
-    /// are not decoded, or else of the pixels. `None` if the image cannot be read.
+    /// are not decoded, or else of the pixels. `None` if the image cannot be read, or has no sample that is quicker to
+    /// read than the whole.
     fn print(&self, index: usize, extent: Extent, scratch: &mut DecodeScratch) -> Option<u64> {
         match extent {
-            Extent::Sample => Some(0),
+            Extent::Sample => None,
             Extent::Whole => self.read(index, scratch).ok().map(pixel_print),
         }
     }

@@ -6,6 +6,7 @@
 //! copied over it may keep the modification time, but not the change time. The index carries a checksum; a damaged one,
 //! or one of another version, counts as absent.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,13 +41,11 @@ pub(crate) struct Members {
 #[derive(Clone, Debug)]
 enum Entry {
     Folder {
-        root: PathBuf,
         listed: u64,
         listing: Arc<Listing>,
     },
     /// `times` are those at which it was last modified and changed.
     Archive {
-        path: PathBuf,
         len: u64,
         times: [u64; 2],
         members: Arc<Members>,
@@ -56,7 +55,8 @@ enum Entry {
 /// Listings of folders and archives.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
-    entries: Vec<Entry>,
+    /// By canonical path.
+    entries: BTreeMap<PathBuf, Entry>,
     /// Whether it has changed since it was loaded.
     grown: bool,
 }
@@ -87,9 +87,7 @@ impl Index {
     /// The images below a folder, from the index if nothing changed.
     pub(crate) fn listing(&mut self, root: &Path) -> Result<Arc<Listing>, DataError> {
         let real = fs::canonicalize(root).map_err(|e| DataError::io(root, e))?;
-        let known =
-            self.entries.iter().position(|e| matches!(e, Entry::Folder { root, .. } if *root == real));
-        if let Some(Entry::Folder { listed, listing, .. }) = known.map(|at| &self.entries[at])
+        if let Some(Entry::Folder { listed, listing }) = self.entries.get(&real)
             && is_fresh(&real, *listed, listing)
         {
             return Ok(Arc::clone(listing));
@@ -99,7 +97,7 @@ impl Index {
         if listing.passing {
             return Ok(listing);
         }
-        self.put(known, Entry::Folder { root: real, listed, listing: Arc::clone(&listing) });
+        self.put(real, Entry::Folder { listed, listing: Arc::clone(&listing) });
         Ok(listing)
     }
 
@@ -112,24 +110,18 @@ impl Index {
         let real = fs::canonicalize(path).map_err(|e| DataError::io(path, e))?;
         let metadata = fs::metadata(&real).map_err(|e| DataError::io(path, e))?;
         let (len, times) = (metadata.len(), times(&metadata));
-        let known =
-            self.entries.iter().position(|e| matches!(e, Entry::Archive { path, .. } if *path == real));
-        if let Some(Entry::Archive { len: len_then, times: times_then, members, .. }) =
-            known.map(|at| &self.entries[at])
+        if let Some(Entry::Archive { len: len_then, times: times_then, members }) = self.entries.get(&real)
             && (*len_then, *times_then) == (len, times)
         {
             return Ok(Arc::clone(members));
         }
         let members = Arc::new(scan()?);
-        self.put(known, Entry::Archive { path: real, len, times, members: Arc::clone(&members) });
+        self.put(real, Entry::Archive { len, times, members: Arc::clone(&members) });
         Ok(members)
     }
 
-    fn put(&mut self, known: Option<usize>, entry: Entry) {
-        match known {
-            Some(at) => self.entries[at] = entry,
-            None => self.entries.push(entry),
-        }
+    fn put(&mut self, path: PathBuf, entry: Entry) {
+        self.entries.insert(path, entry);
         self.grown = true;
     }
 }
@@ -154,14 +146,15 @@ fn times(metadata: &fs::Metadata) -> [u64; 2] {
     [metadata.modified().map_or(0, nanoseconds), changed]
 }
 
-fn encode(entries: &[Entry]) -> Vec<u8> {
+fn encode(entries: &BTreeMap<PathBuf, Entry>) -> Vec<u8> {
     let mut out = Writer(MAGIC.to_vec());
     out.number(entries.len() as u64);
-    for entry in entries {
+    for (path, entry) in entries {
+        let path = bytes_of(path.as_os_str()).unwrap_or_default();
         match entry {
-            Entry::Folder { root, listed, listing } => {
+            Entry::Folder { listed, listing } => {
                 out.number(0);
-                out.bytes(bytes_of(root.as_os_str()).unwrap_or_default());
+                out.bytes(path);
                 out.number(*listed);
                 out.paths(&listing.images);
                 out.paths(&listing.archives);
@@ -172,9 +165,9 @@ fn encode(entries: &[Entry]) -> Vec<u8> {
                     out.number(stamp.changed);
                 }
             }
-            Entry::Archive { path, len, times, members } => {
+            Entry::Archive { len, times, members } => {
                 out.number(1);
-                out.bytes(bytes_of(path.as_os_str()).unwrap_or_default());
+                out.bytes(path);
                 out.number(*len);
                 times.iter().for_each(|&time| out.number(time));
                 out.names(&members.names);
@@ -191,18 +184,19 @@ fn encode(entries: &[Entry]) -> Vec<u8> {
     out.0
 }
 
-fn decode(bytes: &[u8]) -> Option<Vec<Entry>> {
+fn decode(bytes: &[u8]) -> Option<BTreeMap<PathBuf, Entry>> {
     let (body, checksum) = bytes.split_last_chunk::<4>()?;
     if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
         return None;
     }
     let mut input = Reader(body.strip_prefix(MAGIC)?);
     let count = input.number()?;
-    let mut entries = Vec::new();
+    let mut entries = BTreeMap::new();
     for _ in 0..count {
-        entries.push(match input.number()? {
+        let kind = input.number()?;
+        let path = os_name(input.bytes()?).into();
+        let entry = match kind {
             0 => Entry::Folder {
-                root: os_name(input.bytes()?).into(),
                 listed: input.number()?,
                 listing: Arc::new(Listing {
                     images: input.paths()?,
@@ -215,7 +209,6 @@ fn decode(bytes: &[u8]) -> Option<Vec<Entry>> {
                 }),
             },
             1 => {
-                let path = os_name(input.bytes()?).into();
                 let (len, times) = (input.number()?, [input.number()?, input.number()?]);
                 let members = Members {
                     names: input.names()?,
@@ -233,10 +226,11 @@ fn decode(bytes: &[u8]) -> Option<Vec<Entry>> {
                 let whole = members.offsets.len() == images
                     && members.lens.len() == images
                     && (members.labels.is_empty() || members.labels.len() == images);
-                Entry::Archive { path, len, times, members: Arc::new(whole.then_some(members)?) }
+                Entry::Archive { len, times, members: Arc::new(whole.then_some(members)?) }
             }
             _ => return None,
-        });
+        };
+        entries.insert(path, entry);
     }
     input.0.is_empty().then_some(entries)
 }
@@ -361,7 +355,7 @@ impl<'a> Reader<'a> {
 mod tests {
     use super::*;
 
-    fn entries() -> Vec<Entry> {
+    fn entries() -> BTreeMap<PathBuf, Entry> {
         let mut names = Names::default();
         names.push(b"a.jpg");
         names.push(b"b/c.png");
@@ -388,10 +382,10 @@ mod tests {
             left_out,
             broken: Some("torn".to_owned()),
         };
-        vec![
-            Entry::Folder { root: "/data".into(), listed: 12345, listing: Arc::new(listing) },
-            Entry::Archive { path: "/a.tar".into(), len: 3, times: [4, 5], members: Arc::new(members) },
-        ]
+        BTreeMap::from([
+            ("/data".into(), Entry::Folder { listed: 12345, listing: Arc::new(listing) }),
+            ("/a.tar".into(), Entry::Archive { len: 3, times: [4, 5], members: Arc::new(members) }),
+        ])
     }
 
     #[test]
@@ -427,7 +421,7 @@ mod tests {
         assert_eq!(index.listing(&root).unwrap().images.len(), 1);
         // Pretends that it was listed a while later, as a folder that changed just now is not trusted.
         let later = |index: &mut Index| {
-            if let Entry::Folder { listed, .. } = &mut index.entries[0] {
+            if let Some(Entry::Folder { listed, .. }) = index.entries.values_mut().next() {
                 *listed += 2 * TICK;
             }
         };

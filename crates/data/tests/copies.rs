@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{picture, png, tar, zip};
-use simclr_data::{Dataset, Made, contradicting, copies, open};
+use simclr_data::{Concat, Dataset, Made, contradicting, copies, open};
 use tempfile::tempdir;
 
 fn groups(set: &dyn Dataset) -> Vec<Vec<String>> {
@@ -60,6 +60,34 @@ fn the_same_line_twice_is_the_same_image() {
     assert_eq!(groups(&*source.train), [["0.png", "./0.png"], ["1.png", "1.png"]]);
     let found = copies(&*source.train, 1, &|_| ());
     assert_eq!(contradicting(&*source.train, &found), [[0, 3]]);
+}
+
+#[test]
+fn files_and_members_of_every_kind_of_archive_are_compared() {
+    let dir = tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    // Large enough to be sampled where they can be; they need not be images.
+    let large = |changed: usize| {
+        let mut bytes: Vec<u8> = (0..100_000u64).map(|at| ((at * at) >> 7) as u8).collect();
+        bytes[changed] ^= 1;
+        bytes
+    };
+    let members = [("a.png".to_owned(), large(50_001)), ("b.png".to_owned(), large(99_999))];
+    fs::create_dir(at("folder")).unwrap();
+    members.iter().for_each(|(name, bytes)| fs::write(at("folder").join(name), bytes).unwrap());
+    fs::write(at("set.tar"), tar(&members)).unwrap();
+    fs::write(at("set.tar.gz"), common::gzip(tar(&members))).unwrap();
+    fs::write(at("stored.zip"), zip(&members, false)).unwrap();
+    fs::write(at("deflated.zip"), zip(&members, true)).unwrap();
+    let sets = ["folder", "set.tar", "set.tar.gz", "stored.zip", "deflated.zip"];
+    let sets: Vec<_> = sets.iter().map(|name| (String::new(), open(&at(name)).unwrap().train)).collect();
+    // By samples where all have one, else by all bytes.
+    for chosen in [vec![0, 1, 3], vec![0, 1, 2, 3, 4]] {
+        let parts = chosen.iter().map(|&set: &usize| sets[set].clone()).collect();
+        let found = copies(&Concat::new(parts, Vec::new()), 2, &|_| ());
+        let number = |first: u32| (0..chosen.len() as u32).map(|set| 2 * set + first).collect::<Vec<u32>>();
+        assert_eq!(found, [number(0), number(1)], "{chosen:?}");
+    }
 }
 
 #[test]

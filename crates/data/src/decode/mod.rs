@@ -26,7 +26,7 @@ pub use region::Region;
 use crate::caught::caught;
 use crate::dataset::Decoded;
 use crate::error::{DataError, inert, shown};
-use crate::positioned::read_exact_at;
+use crate::positioned::read_range;
 
 /// The most pixels an image may declare: 2^27, enough for the 108-megapixel cameras, and 400 MB decoded.
 pub const MAX_PIXELS: u64 = 1 << 27;
@@ -189,20 +189,17 @@ pub(crate) fn read_file(path: &Path, out: &mut Vec<u8>) -> Result<(), String> {
 }
 
 /// The size of a sample of a file, in bytes.
-const SAMPLE: usize = 4096;
+const SAMPLE: u64 = 4096;
 /// Files of up to this many bytes are read as quickly as a sample of them.
 const SAMPLED: u64 = 32 * 1024;
 
-/// Reads some bytes from the middle of a file into `out`; none if the file is small.
-pub(crate) fn read_sample(path: &Path, out: &mut Vec<u8>) -> Result<(), String> {
-    out.clear();
-    let metadata = std::fs::metadata(path).map_err(|e| e.to_string())?;
-    if metadata.is_file() && metadata.len() > SAMPLED {
-        out.resize(SAMPLE, 0);
-        let file = File::open(path).map_err(|e| e.to_string())?;
-        read_exact_at(&file, out, metadata.len() / 2).map_err(|e| e.to_string())?;
+/// Reads some bytes from the middle of the `len` bytes at `start` of a file into `out`; returns false if they are so few
+/// that reading all of them is as quick. The same bytes give the same sample, wherever they are.
+pub(crate) fn read_sample(file: &File, start: u64, len: u64, out: &mut Vec<u8>) -> Result<bool, String> {
+    if len <= SAMPLED {
+        return Ok(false);
     }
-    Ok(())
+    read_range(file, start + len / 2, SAMPLE, out).map(|()| true)
 }
 
 /// Decodes into the scratch space's pixels and returns (width, height) after the EXIF orientation and the shrinking.

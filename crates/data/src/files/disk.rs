@@ -1,5 +1,6 @@
 //! Image files below a folder, sorted by path.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,8 +42,14 @@ impl Files for DiskFiles {
         read_file(&self.path(index), out)
     }
 
-    fn sample(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
-        read_sample(&self.path(index), out)
+    fn sample(&self, index: usize, out: &mut Vec<u8>) -> Result<bool, String> {
+        let path = self.path(index);
+        let metadata = path.metadata().map_err(|error| error.to_string())?;
+        if !metadata.is_file() {
+            return Ok(false);
+        }
+        let file = File::open(&path).map_err(|error| error.to_string())?;
+        read_sample(&file, 0, metadata.len(), out)
     }
 
     fn probe(&self, index: usize) -> Result<(), Unread> {

@@ -39,11 +39,10 @@ pub(crate) trait Files: Send + Sync {
     /// Reads the bytes of a file into `out`.
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String>;
 
-    /// Reads some bytes of a file, enough to tell most files apart, into `out`; none where that is no faster than
-    /// reading it all.
-    fn sample(&self, _index: usize, out: &mut Vec<u8>) -> Result<(), String> {
-        out.clear();
-        Ok(())
+    /// Reads some bytes of a file, enough to tell most files apart, into `out`; returns false if that is no faster than
+    /// reading all of it.
+    fn sample(&self, _index: usize, _out: &mut Vec<u8>) -> Result<bool, String> {
+        Ok(false)
     }
 
     /// Reads a file again, after it failed to load as an image, and drops it. Fails only if the system cannot read it,
@@ -159,9 +158,9 @@ impl Dataset for ImageFiles {
         let file = self.file(index);
         let read = match extent {
             Extent::Sample => self.files.sample(file, &mut scratch.file),
-            Extent::Whole => self.files.read(file, &mut scratch.file),
+            Extent::Whole => self.files.read(file, &mut scratch.file).map(|()| true),
         };
-        read.ok().map(|()| byte_print(&scratch.file))
+        read.is_ok_and(|read| read).then(|| byte_print(&scratch.file))
     }
 
     fn locality(&self) -> Locality {

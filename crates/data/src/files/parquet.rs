@@ -89,6 +89,8 @@ struct Group {
     group: usize,
     /// Its first row among those of all groups.
     first: u32,
+    /// The first row of its table among those of all groups.
+    first_of_table: u32,
 }
 
 struct Table {
@@ -203,10 +205,8 @@ impl Files for BlockReader<Rows> {
     fn name(&self, index: usize) -> String {
         let rows = self.source();
         let group = &rows.groups[rows.groups.partition_point(|group| group.first as usize <= index) - 1];
-        let first_of_table =
-            rows.groups.iter().find(|other| other.table == group.table).map_or(0, |g| g.first);
         let file = rows.tables[group.table].path.file_name().unwrap_or_default().to_string_lossy();
-        inert(&format!("{file} row {}", index - first_of_table as usize))
+        inert(&format!("{file} row {}", index - group.first_of_table as usize))
     }
 
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
@@ -252,6 +252,7 @@ fn load(paths: &[PathBuf]) -> Result<(Arc<dyn Files>, Labels), DataError> {
     let mut blocks = Blocks::default();
     for (number, table) in tables.iter().enumerate() {
         let bad = |reason: String| DataError::malformed(&table.path, reason);
+        let first_of_table = blocks.len;
         for group in 0..table.metadata.num_row_groups() {
             let chunk = table.metadata.row_group(group).column(table.column);
             let rows = table.metadata.row_group(group).num_rows();
@@ -268,7 +269,7 @@ fn load(paths: &[PathBuf]) -> Result<(Arc<dyn Files>, Labels), DataError> {
                 )));
             }
             let first = blocks.len;
-            groups.push(Group { table: number, group, first });
+            groups.push(Group { table: number, group, first, first_of_table });
             blocks.strands.push(blocks.starts.len() as u32);
             let step = (BLOCK_BYTES * u64::from(rows) / bytes.max(1)).clamp(1, u64::from(rows)) as usize;
             let end =

@@ -13,7 +13,7 @@ use super::blocks::{Block, BlockReader, Strands};
 use super::parts::{Parts, Unnamed, file_name};
 use super::tar::{Packing, decompressed, scan};
 use super::{Files, ImageFiles};
-use crate::decode::{DecodeOptions, MAX_FILE_BYTES, check_file_bytes};
+use crate::decode::{DecodeOptions, MAX_FILE_BYTES, check_file_bytes, read_sample};
 use crate::error::{DataError, name_of};
 use crate::fault::{Fault, Unread, probe_range};
 use crate::index::{Index, Members};
@@ -66,6 +66,12 @@ impl Shards {
         read_range(&file, shard.members.offsets[member], len, out)
     }
 
+    fn sample_plain(&self, index: usize, out: &mut Vec<u8>) -> Result<bool, String> {
+        let (shard, member) = self.find(index);
+        let file = File::open(&shard.path).map_err(|error| error.to_string())?;
+        read_sample(&file, shard.members.offsets[member], shard.members.lens[member], out)
+    }
+
     fn probe_plain(&self, index: usize) -> Result<(), Unread> {
         let (shard, member) = self.find(index);
         let unread = |source, whole| Unread { path: shard.path.clone(), source, whole };
@@ -93,6 +99,10 @@ impl Files for PlainShards {
 
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
         self.0.read_plain(index, out)
+    }
+
+    fn sample(&self, index: usize, out: &mut Vec<u8>) -> Result<bool, String> {
+        self.0.sample_plain(index, out)
     }
 
     fn probe(&self, index: usize) -> Result<(), Unread> {
@@ -214,6 +224,13 @@ impl Files for BlockReader<PackedShards> {
         match shard.packing {
             Packing::None => self.source().shards.read_plain(index, out),
             _ => BlockReader::read(self, index, out),
+        }
+    }
+
+    fn sample(&self, index: usize, out: &mut Vec<u8>) -> Result<bool, String> {
+        match self.source().shards.find(index).0.packing {
+            Packing::None => self.source().shards.sample_plain(index, out),
+            _ => Ok(false),
         }
     }
 

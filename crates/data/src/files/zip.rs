@@ -12,7 +12,7 @@ use zip::{CompressionMethod, ZipArchive};
 
 use super::Files;
 use super::archive::{Opened, by_folders, is_hidden};
-use crate::decode::{DecodeOptions, check_file_bytes};
+use crate::decode::{DecodeOptions, check_file_bytes, read_sample};
 use crate::error::{DataError, name_of};
 use crate::fault::{Unread, probe_range};
 use crate::layout::{Root, folder_of};
@@ -67,6 +67,13 @@ impl Files for ZipFiles {
         match checksum.sum() == member.checksum {
             true => Ok(()),
             false => Err("damaged: it does not match its checksum in the archive".to_owned()),
+        }
+    }
+
+    fn sample(&self, index: usize, out: &mut Vec<u8>) -> Result<bool, String> {
+        match self.members[index] {
+            Member { deflated: true, .. } => Ok(false),
+            Member { at, bytes, .. } => read_sample(&self.file, at, bytes, out),
         }
     }
 
