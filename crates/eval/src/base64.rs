@@ -1,4 +1,4 @@
-//! Bytes as text, in pages and in the notes of files.
+//! Bytes as text, for pages and for the metadata of files.
 
 /// Base64 (RFC 4648, with padding).
 pub(crate) fn base64(bytes: &[u8]) -> String {

@@ -10,11 +10,11 @@ use crate::embedding::Split;
 use crate::protocols::Labels;
 use crate::report::{PictureError, short};
 
-/// Why an encoder could not be evaluated. Every message names what is wrong and what would be right.
+/// Why an evaluation failed. Every message says what is wrong and what would be right.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvalError {
-    /// A data set without labels where a classifier is to be trained or tested.
+    /// A data set without labels where a classifier needs them for training or testing.
     #[error(
         "the {set} images have no labels, and without labels there is no accuracy; put the images of each class \
          into a sub-folder of its own, at least two of these, right below the folder that is given; or list them in a \
@@ -24,7 +24,7 @@ pub enum EvalError {
         /// "training", "test" or "validation".
         set: &'static str,
     },
-    /// A class of images to judge by that a classifier never learns.
+    /// A class of the validation or test images which the training images do not have.
     #[error(
         "class {class:?} of the {set} images is not among the {count} classes of the training images ({known})"
     )]
@@ -35,10 +35,10 @@ pub enum EvalError {
         class: String,
         /// Classes of the training images.
         count: usize,
-        /// Their names, or the first of them.
+        /// Their names, or the first few.
         known: String,
     },
-    /// Nothing to tell apart.
+    /// All training images are of a single class.
     #[error(
         "there is nothing to tell apart: the training images are all of one class, {class:?}; give images of at least two classes"
     )]
@@ -53,7 +53,7 @@ pub enum EvalError {
         set: &'static str,
         /// Images listed.
         images: usize,
-        /// What is wrong with the first.
+        /// Why the first cannot be read.
         first: Option<String>,
     },
     /// Too few images for a probe.
@@ -61,15 +61,15 @@ pub enum EvalError {
         "{images} of the images can be read, too few to tell what an encoder knows; give at least {least}"
     )]
     TooFewToProbe {
-        /// Those that can be read.
+        /// Images that can be read.
         images: usize,
-        /// How many it takes.
+        /// The fewest that are accepted.
         least: usize,
     },
-    /// Too few images to set a part of each class apart.
+    /// Too few images to set aside a part of each class.
     #[error("too few images to {purpose}: no class has two; give more images a class")]
     TooFewToSplit {
-        /// What the part is for.
+        /// The purpose of that part.
         purpose: &'static str,
     },
     /// An option out of range.
@@ -90,15 +90,15 @@ pub enum EvalError {
         /// What is wrong with it.
         source: DataError,
     },
-    /// More layers of the projection head than there are.
+    /// More layers of the projection head asked for than it has.
     #[error("head layers are {asked}, but the projection head of this run has {layers}; give at most that")]
     HeadLayers {
         /// Layers asked for.
         asked: usize,
-        /// Layers that there are.
+        /// Layers that the head has.
         layers: usize,
     },
-    /// A step of fine-tuning that takes more memory than there is.
+    /// A step of fine-tuning that needs more memory than is available.
     #[error(
         "a batch of {batch} images takes about {:.2} GB of memory, of which {:.2} GB are available; {}",
         *needed as f64 / 1e9, *available as f64 / 1e9, smaller_batch(*largest)
@@ -106,14 +106,14 @@ pub enum EvalError {
     BatchDoesNotFit {
         /// Images in a batch.
         batch: usize,
-        /// Bytes that it would take.
+        /// Bytes it would take.
         needed: u64,
-        /// Bytes that it may take.
+        /// Bytes available.
         available: u64,
         /// The largest batch that fits, if one does.
         largest: Option<usize>,
     },
-    /// A classifier whose loss is no number any more, or has no gradient that is one.
+    /// Training a classifier diverged: its loss or the gradient of its loss is not finite.
     #[error("{} in epoch {epoch} at rate {}; lower the rate", not_finite(*loss), short(*rate))]
     Diverged {
         /// The epoch, from 1.
@@ -123,20 +123,20 @@ pub enum EvalError {
         /// The loss.
         loss: f64,
     },
-    /// No settings of a grid with which a loss stays a number.
+    /// Training diverged with every setting of a grid.
     #[error("the loss became no number in each of {trainings} trainings; give lower rates")]
     AllDiverged {
-        /// How many there were.
+        /// Trainings tried.
         trainings: usize,
     },
-    /// A run in which nothing was trained yet, or whose import was interrupted.
+    /// A run without a checkpoint: it is not trained yet, or its import was interrupted.
     #[error("{} has no checkpoint yet; {}", run.display(), first_step(imported.as_deref(), failure.as_deref()))]
     NoCheckpoint {
         /// The run folder.
         run: PathBuf,
-        /// The file that it was to be imported from, if it was.
+        /// The file it was to be imported from, if it is an import.
         imported: Option<String>,
-        /// What ended its training, if something did.
+        /// What ended its training, if it failed.
         failure: Option<Box<Failure>>,
     },
     /// An error of the run folder, of a checkpoint or of the encoder.
@@ -145,7 +145,7 @@ pub enum EvalError {
     /// An error of the data.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// A figure that cannot be computed.
+    /// A metric that cannot be computed.
     #[error(transparent)]
     Metrics(#[from] simclr_metrics::MetricsError),
     /// An error of the engine.
@@ -154,30 +154,30 @@ pub enum EvalError {
     /// An error of a network.
     #[error(transparent)]
     Nn(#[from] simclr_nn::NnError),
-    /// A view that cannot be.
+    /// Invalid view settings.
     #[error(transparent)]
     Views(#[from] simclr_augment::AugmentError),
-    /// A picture that cannot be.
+    /// A picture that cannot be encoded.
     #[error(transparent)]
     Picture(#[from] PictureError),
-    /// A part of a data set that it does not have.
+    /// A split which the data set does not have.
     #[error("there are no {split} images apart from others{}; take all of them", parts(there))]
     NoSplit {
-        /// The part asked for.
+        /// The split asked for.
         split: Split,
-        /// The parts that it has; none where it is not divided.
+        /// The splits it has; empty for a data set that is not divided.
         there: Vec<&'static str>,
     },
-    /// Somebody wished it to end.
+    /// The caller asked to stop before the end.
     #[error("stopped before the end; nothing was written")]
     Stopped,
-    /// A file to write whose ending is that of no format.
+    /// An output file whose extension is that of no known format.
     #[error("{}: expected a file that ends in .parquet, .npy or .safetensors", path.display())]
     UnknownFormat {
         /// The file.
         path: PathBuf,
     },
-    /// A file that holds no features to search, or not those of this encoder.
+    /// A file without features that can be searched, or with those of another encoder.
     #[error("{}: {reason}", path.display())]
     NoFeatures {
         /// The file.
@@ -185,7 +185,7 @@ pub enum EvalError {
         /// What it holds instead, and what would be right.
         reason: String,
     },
-    /// A file that the user names and that is none, or is not there.
+    /// A path given by the user which does not exist or is no file.
     #[error("{}: {found}; give {expected}", path.display())]
     NotAFile {
         /// The path.
@@ -200,10 +200,10 @@ pub enum EvalError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A file that is there and would have to be replaced, though it is another's.
+    /// An existing file that would be overwritten although it was not written with features.
     #[error(
         "{}: is there already, and is no list of images that was written with features; move it away, or write elsewhere",
         path.display()
@@ -217,14 +217,14 @@ pub enum EvalError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
 impl EvalError {
-    /// Whether the request is at fault (an argument, a setting, or the data that was given), and not the machine or
-    /// a damaged file.
+    /// Returns whether the request is at fault (an argument, a setting, or the data), rather than the machine or a
+    /// damaged file.
     pub fn is_misuse(&self) -> bool {
         match self {
             Self::Train(error) => error.is_misuse(),
@@ -258,7 +258,7 @@ impl EvalError {
         }
     }
 
-    /// What `read` makes of a file that the user names, which should be `expected`; it is not opened if it is none.
+    /// Reads a file named by the user, which should be `expected`; reports a path that is no file without opening it.
     pub(crate) fn read<'p, T>(
         path: &'p Path,
         expected: &'static str,
@@ -270,12 +270,13 @@ impl EvalError {
         }
     }
 
-    /// An [`EvalError::Write`] from its parts, as a closure for `map_err`.
+    /// Returns a closure for `map_err` that makes an [`EvalError::Write`].
     pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> EvalError {
         move |source| EvalError::Write { path: path.to_path_buf(), source }
     }
 
-    /// The same of a line of CSV: the system's own error, of which csv's conversion would hide the kind.
+    /// As [`EvalError::write`], for a CSV error: keeps the I/O error inside, whose kind csv's own conversion would
+    /// hide.
     pub(crate) fn write_line(path: &Path) -> impl FnOnce(csv::Error) -> EvalError {
         move |error| match error.into_kind() {
             csv::ErrorKind::Io(source) => EvalError::write(path)(source),
@@ -284,7 +285,7 @@ impl EvalError {
     }
 }
 
-/// How a run that has no checkpoint comes to one.
+/// What to do with a run that has no checkpoint.
 fn first_step(imported: Option<&str>, failure: Option<&Failure>) -> String {
     match (imported, failure) {
         (Some(file), _) => format!("its import was interrupted; import {file} again"),

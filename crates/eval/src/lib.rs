@@ -1,5 +1,5 @@
-//! Evaluation protocols: kNN, linear, logistic regression, fine-tuning, transfer, ablation studies, and the report;
-//! features in files, and search among them.
+//! Evaluation protocols (kNN, linear, logistic regression, fine-tuning, transfer), ablation studies and the report;
+//! features in files, and searching them.
 
 #![forbid(unsafe_code)]
 
@@ -15,7 +15,7 @@ pub mod study;
 mod targets;
 mod toml_file;
 
-/// The toy data set of the tests, which name this crate as others do.
+/// The toy data set of the tests; they refer to this crate by its external name.
 #[cfg(test)]
 #[path = "../tests/common/mod.rs"]
 mod common;

@@ -1,4 +1,4 @@
-//! The one figure by which a data set judges a classifier.
+//! The metric by which a data set judges a classifier.
 
 use simclr_metrics::{ClassCounts, MetricsError, eleven_point_map, likeliest, top_k};
 use simclr_words::words;
@@ -6,13 +6,13 @@ use simclr_words::words;
 use crate::Targets;
 
 words! {
-    /// A figure from 0 to 1, higher being better.
+    /// A metric from 0 to 1, higher being better.
     #[derive(Hash, Default)]
     Metric {
-        /// Fraction of images whose class is the likeliest.
+        /// Fraction of images whose class gets the highest score.
         #[default]
         Top1 = "top1",
-        /// Mean over the classes of that fraction, so that rare classes count as much as frequent ones.
+        /// Mean over classes of that fraction, so that rare classes weigh as much as frequent ones.
         MeanPerClass = "mean_per_class",
         /// Mean over the classes of the 11-point average precision, for images that show several classes
         /// (PASCAL VOC2007).
@@ -21,7 +21,7 @@ words! {
 }
 
 impl Metric {
-    /// In words.
+    /// The metric's name for people.
     pub fn title(self) -> &'static str {
         match self {
             Metric::Top1 => "top-1",
@@ -35,12 +35,11 @@ impl Metric {
         self == Metric::ElevenPointMap
     }
 
-    /// The figure of row-major class scores, `classes` a row, higher meaning likelier; of equals the lower class is
-    /// taken.
+    /// The metric of row-major class scores, `classes` per row, higher meaning likelier; ties go to the lower class.
     ///
     /// # Errors
-    /// Scores that do not fit the targets or are NaN where they are ranked, and targets of the other kind than it
-    /// judges.
+    /// Scores that do not fit the targets or are NaN where they are ranked, and targets of the wrong kind for this
+    /// metric.
     pub fn of(self, scores: &[f32], targets: &Targets, classes: usize) -> Result<f64, MetricsError> {
         match (self, targets) {
             (Metric::Top1, Targets::One(labels)) => top_k(scores, labels, classes, 1),
@@ -67,12 +66,12 @@ mod tests {
 
     #[test]
     fn by_hand() {
-        // Three images of class 0, of which one is taken for class 1, and one of class 1, recognised.
+        // Three images of class 0, one of them predicted as class 1, and one image of class 1, predicted correctly.
         let scores = [0.9, 0.1, /**/ 0.8, 0.2, /**/ 0.3, 0.7, /**/ 0.1, 0.9];
         let one = Targets::One(vec![0, 0, 0, 1]);
         assert_eq!(Metric::Top1.of(&scores, &one, 2), Ok(0.75));
         assert!((Metric::MeanPerClass.of(&scores, &one, 2).unwrap() - (2.0 / 3.0 + 1.0) / 2.0).abs() < 1e-12);
-        // Class 0 is found first, second and third of its three; class 1 first of its one.
+        // Class 0 ranks its three images first, second and third; class 1 ranks its one image first.
         let shown = [true, false, true, false, true, false, false, true].to_vec();
         let several = Targets::Several { classes: 2, shown };
         assert_eq!(Metric::ElevenPointMap.of(&scores, &several, 2), Ok(1.0));

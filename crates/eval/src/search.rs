@@ -1,4 +1,4 @@
-//! The images of a data set that are most like given ones, by the cosine of h.
+//! The images of a data set most similar to given ones, by the cosine of h.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,32 +10,32 @@ use simclr_train::{Embedding, Model};
 use crate::EvalError;
 use crate::embedding::{Broken, Images, Split, StoredFeatures, for_each_batch};
 
-/// What was found.
+/// The result of a search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
-    /// For each query the images most like it, most similar first, of equals the earlier one.
+    /// For each query its nearest images, most similar first; of equally similar ones the earlier comes first.
     pub neighbours: Vec<Vec<Neighbour>>,
-    /// Images looked at.
+    /// Images searched.
     pub images: usize,
     /// Images that could not be read.
     pub broken: Vec<Broken>,
 }
 
-/// An image like a query.
+/// An image found for a query.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Neighbour {
-    /// Its number among the images, or its row.
+    /// Its index in the data set searched, or its row in a file of features.
     pub image: u32,
-    /// The cosine of its h and the query's, in [-1, 1] up to rounding.
+    /// The cosine of its h and the query's h, in [-1, 1] up to rounding.
     pub similarity: f32,
 }
 
-/// The `k` of `images` that are most like each of `queries` ([`Queries`] of files, or any other data set), fewer where there are not so many. Nothing is held of the
-/// others. `each` is told after every batch how many images are done.
+/// Finds the `k` of `images` most similar to each of `queries` ([`Queries`] for files, or any other data set), or all
+/// where there are fewer. Keeps nothing of the other images. After every batch `each` gets the number of images done.
 ///
 /// # Errors
-/// A query that cannot be read, [`EvalError::NoImages`], an image that cannot be read where reading is strict, a
-/// `k` of 0.
+/// A query that cannot be read, [`EvalError::NoImages`], an image that cannot be read where reading is strict, a `k`
+/// of 0.
 pub fn search(
     model: &Model,
     queries: &Arc<dyn Dataset>,
@@ -55,7 +55,7 @@ pub fn search(
     Ok(Found { neighbours: listed(nearest, &indices)?, images: count, broken })
 }
 
-/// The same among features that were written before, of all images or those of one part.
+/// As [`search`], among stored features: all of them, or those of one split.
 ///
 /// # Errors
 /// A query that cannot be read, [`EvalError::NoFeatures`], [`EvalError::NoSplit`], a `k` of 0.
@@ -84,7 +84,7 @@ pub fn search_stored(
     Ok(Found { neighbours: listed(nearest, &rows)?, images: rows.len(), broken: Vec::new() })
 }
 
-/// A search for queries among rows of so many values.
+/// Encodes the queries. Returns the search for them and the width of h.
 fn begun(
     model: &Model,
     queries: &Arc<dyn Dataset>,
@@ -95,7 +95,7 @@ fn begun(
     Ok((NearestSoFar::new(asked.features()?, k)?, asked.h_dim))
 }
 
-/// What was found, by the numbers of the images that came, in their order.
+/// The neighbours found, as indices into `images`, which lists those searched in the order they were added.
 fn listed(nearest: NearestSoFar, images: &[u32]) -> Result<Vec<Vec<Neighbour>>, EvalError> {
     let nearest = nearest.finish()?;
     let neighbours = (0..nearest.queries()).map(|query| {
@@ -105,12 +105,12 @@ fn listed(nearest: NearestSoFar, images: &[u32]) -> Result<Vec<Vec<Neighbour>>, 
     Ok(neighbours.collect())
 }
 
-/// Image files to search for, as a data set.
+/// Image files as queries.
 #[derive(Clone, Debug)]
 pub struct Queries {
     /// The files.
     pub files: Vec<PathBuf>,
-    /// How they are decoded: as the encoder's own images were.
+    /// How to decode them: as the encoder's own images were decoded.
     pub decode: DecodeOptions,
 }
 

@@ -1,22 +1,22 @@
-//! What a classifier is to say of images: the class of each, or all classes that it shows.
+//! Targets of a classifier: the class of each image, or all classes that it shows.
 
 use simclr_metrics::{MetricsError, check_labels};
 
-/// What rows of features, one an image, are to be told apart by.
+/// The targets of rows of features, one row per image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Targets {
     /// The class of each row.
     One(Vec<u32>),
     /// The classes that each row shows, row-major.
     Several {
-        /// Classes, so values in a row.
+        /// Number of classes, and so of values per row.
         classes: usize,
-        /// Whether a row shows a class.
+        /// Whether each row shows each class.
         shown: Vec<bool>,
     },
 }
 
-/// What one row is to be told apart by.
+/// The target of one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target<'a> {
     /// Its class.
@@ -26,7 +26,7 @@ pub(crate) enum Target<'a> {
 }
 
 impl Targets {
-    /// How many rows there are.
+    /// The number of rows.
     pub fn rows(&self) -> usize {
         match self {
             Targets::One(labels) => labels.len(),
@@ -34,10 +34,10 @@ impl Targets {
         }
     }
 
-    /// Those of the rows `rows`, in that order.
+    /// The targets of `rows`, in that order.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// If a row is out of range.
     pub fn select(&self, rows: &[u32]) -> Targets {
         let rows = rows.iter().map(|&row| row as usize);
         match self {
@@ -49,10 +49,10 @@ impl Targets {
         }
     }
 
-    /// These, then `more`.
+    /// Returns these targets followed by those of `more`.
     ///
     /// # Errors
-    /// Where one has a class a row and the other several.
+    /// If one has a single class per row and the other several, or if their numbers of classes differ.
     pub fn then(&self, more: &Targets) -> Result<Targets, MetricsError> {
         match (self, more) {
             (Targets::One(first), Targets::One(more)) => {
@@ -73,7 +73,7 @@ impl Targets {
         }
     }
 
-    /// Those of `classes` that no row shows.
+    /// Returns those of `classes` that no row shows.
     pub(crate) fn missing(&self, classes: &[String]) -> Vec<String> {
         let mut there = vec![false; classes.len()];
         for row in 0..self.rows() {
@@ -87,7 +87,7 @@ impl Targets {
         classes.iter().zip(there).filter(|(_, there)| !there).map(|(class, _)| class.clone()).collect()
     }
 
-    /// Checks that there is one for each of `rows` rows, and none of a class that is not below `classes`.
+    /// Checks that there is one target for each of `rows` rows, and that every class is below `classes`.
     pub(crate) fn check(&self, rows: usize, classes: usize) -> Result<(), MetricsError> {
         match self {
             Targets::One(labels) => check_labels(rows, labels, classes),
@@ -100,7 +100,7 @@ impl Targets {
         }
     }
 
-    /// That of a row.
+    /// The target of a row.
     pub(crate) fn of(&self, row: usize) -> Target<'_> {
         match self {
             Targets::One(labels) => Target::One(labels[row] as usize),
@@ -108,7 +108,7 @@ impl Targets {
         }
     }
 
-    /// Values in a row.
+    /// Values per row.
     fn width(&self) -> usize {
         match self {
             Targets::One(_) => 1,
@@ -118,9 +118,8 @@ impl Targets {
 }
 
 impl Target<'_> {
-    /// The loss of one row of class scores, which are replaced by its gradient. Of one class the softmax
-    /// cross-entropy; of several the logistic loss of each class against all else, summed, in which classes know
-    /// nothing of each other.
+    /// Returns the loss of one row of class scores, and replaces the scores by its gradient. For one class it is the
+    /// softmax cross-entropy; for several, the sum over classes of an independent logistic loss.
     pub(crate) fn loss(self, scores: &mut [f32]) -> f64 {
         match self {
             Target::One(class) => softmax_cross_entropy(scores, class),
@@ -150,7 +149,7 @@ fn softmax_cross_entropy(scores: &mut [f32], class: usize) -> f64 {
 /// sigmoid(score) minus 1 or 0.
 fn sigmoid_cross_entropy(score: &mut f32, shown: bool) -> f64 {
     let towards = f64::from(if shown { *score } else { -*score });
-    // exp of nothing positive: no overflow.
+    // The argument of exp is never positive: no overflow.
     let small = (-towards.abs()).exp();
     let missed = if towards >= 0.0 { small / (1.0 + small) } else { 1.0 / (1.0 + small) };
     *score = if shown { -missed as f32 } else { missed as f32 };

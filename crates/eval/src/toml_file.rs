@@ -1,4 +1,4 @@
-//! What a user describes in TOML: faults are told with the file, the line, the key, and what would be right.
+//! TOML files written by users: errors name the file, the line, the key, and what would be right.
 
 use simclr_train::TrainError;
 use simclr_train::config::{nearest, with_line};
@@ -6,26 +6,26 @@ use toml::{Table, Value};
 
 use crate::EvalError;
 
-/// A file's text and the table that it is.
+/// A file's text and its parsed table.
 pub(crate) struct TomlFile<'t> {
     origin: &'t str,
     text: &'t str,
     table: Table,
 }
 
-/// A table, whose keys are read one by one.
+/// A table whose keys are read one by one.
 pub(crate) struct Keys<'t> {
     file: &'t TomlFile<'t>,
-    /// Where it is in the file.
+    /// Its path in the file.
     path: String,
-    /// What it is called in messages.
+    /// Its name in messages.
     place: String,
     /// The table.
     pub table: &'t Table,
 }
 
 impl<'t> TomlFile<'t> {
-    /// Reads `text`; `origin` is named in messages.
+    /// Parses `text`; messages call it `origin`.
     ///
     /// # Errors
     /// [`TrainError::Syntax`].
@@ -37,15 +37,15 @@ impl<'t> TomlFile<'t> {
         Ok(TomlFile { origin, text, table })
     }
 
-    /// The keys outside of all tables.
+    /// The top-level keys.
     pub fn top(&'t self) -> Keys<'t> {
         Keys { file: self, path: String::new(), place: String::new(), table: &self.table }
     }
 
-    /// The tables `[[name]]`, which are called by their names, where they have some.
+    /// The tables `[[name]]`. Messages call a table by its key `name` where it has one.
     ///
     /// # Errors
-    /// [`TrainError::BadValue`] where something else is called so.
+    /// [`TrainError::BadValue`] if `name` is something else.
     pub fn tables(&'t self, name: &str) -> Result<Vec<Keys<'t>>, EvalError> {
         let bad = |path: &str, value: &Value| {
             let found = if value.is_table() { "one table".to_owned() } else { value.to_string() };
@@ -56,7 +56,7 @@ impl<'t> TomlFile<'t> {
         let keys = items.iter().enumerate().map(|(at, item)| {
             let path = format!("{name}[{at}]");
             let table = item.as_table().ok_or_else(|| bad(&path, item))?;
-            // A name says more than a number does.
+            // A name says more than an index.
             let place = match table.get("name").and_then(Value::as_str) {
                 Some(own) => format!("{name}.{own}"),
                 None => path.clone(),
@@ -68,7 +68,7 @@ impl<'t> TomlFile<'t> {
 }
 
 impl<'t> Keys<'t> {
-    /// Refuses a key that is not among `known`.
+    /// Returns an error for the first key that is not in `known`.
     pub fn check(&self, known: &[&str]) -> Result<(), EvalError> {
         match self.table.keys().find(|key| !known.contains(&key.as_str())) {
             Some(key) => {
@@ -82,7 +82,7 @@ impl<'t> Keys<'t> {
         }
     }
 
-    /// The text that is a key's value.
+    /// The value of a key that must be text.
     pub fn text(&self, key: &str) -> Result<Option<&'t str>, EvalError> {
         match self.table.get(key) {
             None => Ok(None),
@@ -91,12 +91,12 @@ impl<'t> Keys<'t> {
         }
     }
 
-    /// The same of a key that must be there.
+    /// As [`Keys::text`], for a required key.
     pub fn required(&self, key: &str, expected: &str) -> Result<&'t str, EvalError> {
         self.text(key)?.ok_or_else(|| self.bad(key, "nowhere".to_owned(), expected))
     }
 
-    /// The texts that a key lists; none where it is not there.
+    /// The value of a key that must be a list of texts; empty where the key is missing.
     pub fn texts(&self, key: &str) -> Result<Vec<String>, EvalError> {
         let Some(value) = self.table.get(key) else { return Ok(Vec::new()) };
         let texts = value.as_array().map(|items| items.iter().map(|item| item.as_str().map(str::to_owned)));
@@ -104,7 +104,7 @@ impl<'t> Keys<'t> {
         texts.ok_or_else(|| self.bad(key, value.to_string(), "a list of texts in quotes: [\"...\", \"...\"]"))
     }
 
-    /// A key's number.
+    /// The value of a key that must be a number.
     pub fn number(&self, key: &str) -> Result<Option<f64>, EvalError> {
         match self.table.get(key) {
             None => Ok(None),
@@ -114,12 +114,12 @@ impl<'t> Keys<'t> {
         }
     }
 
-    /// An error of a key that there is not.
+    /// An error for an unknown key.
     pub fn unknown(&self, key: &str, hint: String) -> EvalError {
         TrainError::UnknownKey { origin: self.origin(key), key: self.called(key), hint }.into()
     }
 
-    /// An error of a key's value.
+    /// An error for a key's value.
     pub fn bad(&self, key: &str, found: String, expected: impl Into<String>) -> EvalError {
         let (origin, key, expected) = (self.origin(key), self.called(key), expected.into());
         TrainError::BadValue { origin, key, found, expected }.into()

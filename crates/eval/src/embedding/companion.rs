@@ -1,4 +1,4 @@
-//! What a file of bare numbers cannot say of its rows: a CSV file beside it.
+//! The CSV file beside a matrix of features, with the names and labels of its rows.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -9,27 +9,27 @@ use simclr_train::file_system::{AtomicFile, Disk};
 use super::images::Image;
 use crate::EvalError;
 
-/// The columns, and so the first line by which such a file is known again.
+/// The columns; they are also the first line, by which such a file is recognised.
 const COLUMNS: [&str; 4] = ["name", "split", "label", "class"];
 
-/// A CSV file with a line for each row: name, split, label, class; empty where there is none.
+/// A CSV file with a line for each row: name, split, label, class; a field is empty where the image has none.
 pub(super) struct Companion {
     path: PathBuf,
     lines: csv::Writer<AtomicFile<'static>>,
 }
 
 impl Companion {
-    /// Where that of the file at `path` is: `features.npy.csv`, so that every file has its own.
+    /// The path for the matrix at `path`: `features.npy.csv`, so that every matrix has its own.
     pub fn path(path: &Path) -> PathBuf {
         let mut whole = path.as_os_str().to_owned();
         whole.push(".csv");
         PathBuf::from(whole)
     }
 
-    /// Starts that of the file at `path`.
+    /// Starts the companion of the matrix at `path`.
     ///
     /// # Errors
-    /// [`EvalError::Taken`] where a file of that name is there that is none: it may be the user's own list.
+    /// [`EvalError::Taken`] where another file has that name: it may be the user's own list.
     pub fn create(path: &Path) -> Result<Companion, EvalError> {
         let path = Companion::path(path);
         if !is_free(&path) {
@@ -54,7 +54,7 @@ impl Companion {
         self.lines.write_record(fields).map_err(EvalError::write_line(&self.path))
     }
 
-    /// The file with all that was written on the disk, not yet in its place.
+    /// Flushes the file to disk; the caller commits it to its final path.
     pub fn complete(self) -> Result<AtomicFile<'static>, EvalError> {
         let file = self.lines.into_inner().map_err(|error| error.into_error());
         let synced = file.and_then(|mut file| file.sync().map(|()| file));
@@ -62,12 +62,12 @@ impl Companion {
     }
 }
 
-/// Whether nothing is at `path`, or such a file, which may be replaced.
+/// Whether `path` is free: nothing is there, or a companion, which may be replaced.
 fn is_free(path: &Path) -> bool {
     let expected = COLUMNS.join(",");
     let first = |file: File| {
         let mut line = String::new();
-        // A file of one endless line need not be read.
+        // Bounded, so that a file of one endless line is not read.
         BufReader::new(file.take(2 * expected.len() as u64)).read_line(&mut line).map(|_| line)
     };
     match File::open(path).and_then(first) {

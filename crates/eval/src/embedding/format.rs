@@ -1,4 +1,4 @@
-//! What a file format has to do, and which there are.
+//! The file formats, and what a writer of one has to do.
 
 use std::path::Path;
 
@@ -7,23 +7,23 @@ use super::images::Image;
 use super::{npy, parquet, safetensors};
 use crate::EvalError;
 
-/// A kind of file, known by its extension.
+/// A file format, chosen by the file's extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileFormat {
-    /// A table with the columns `name`, `split`, `label`, `class` and `features`, a list of float32, to
-    /// Arrow's readers of a fixed length.
+    /// A table with the columns `name`, `split`, `label`, `class` and `features`, a list of float32 which Arrow's
+    /// readers see as of fixed length.
     Parquet,
-    /// NumPy's: the matrix alone (rows, values), float32. The rest is in a CSV file beside it.
+    /// NumPy's format: only the matrix (rows, values), float32. A CSV file beside it has the rest.
     Npy,
-    /// The tensors `features` (rows, values), float32, and `labels` (rows), int64, -1 for none. Names are in a CSV
-    /// file beside it.
+    /// The tensors `features` (rows, values), float32, and `labels` (rows), int64, -1 for none. A CSV file beside it
+    /// has the names.
     Safetensors,
 }
 
 impl FileFormat {
     const ALL: [FileFormat; 3] = [FileFormat::Parquet, FileFormat::Npy, FileFormat::Safetensors];
 
-    /// The format of a file of this name.
+    /// Returns the format that the extension of `path` names.
     ///
     /// # Errors
     /// [`EvalError::UnknownFormat`].
@@ -48,7 +48,7 @@ impl FileFormat {
         std::iter::once(path.to_owned()).chain(companion).collect()
     }
 
-    /// Starts such a file.
+    /// Starts a file in this format.
     pub(super) fn create(self, path: &Path, what: &Description) -> Result<Box<dyn Writer>, EvalError> {
         Ok(match self {
             FileFormat::Parquet => Box::new(parquet::Table::create(path, what)?),
@@ -58,25 +58,25 @@ impl FileFormat {
     }
 }
 
-/// What is known before the first row.
+/// What is known before the first row is written.
 pub(super) struct Description {
-    /// The number of rows, were no image broken.
+    /// The number of rows if every image can be read.
     pub most_rows: usize,
-    /// Values a row.
+    /// Values per row.
     pub dim: usize,
-    /// What the rows are, by names: kept where the format has a place for it.
+    /// Metadata as (name, value), written where the format has a place for it.
     pub notes: Vec<(&'static str, String)>,
 }
 
-/// Some rows.
+/// A batch of rows.
 pub(super) struct Rows<'a> {
-    /// The values, row after row.
+    /// The values, row-major.
     pub features: &'a [f32],
     /// The image of each row.
     pub images: Vec<Image<'a>>,
 }
 
-/// A file being written, which is there when it is finished and not before.
+/// A file being written, which appears at its path only when it is finished.
 pub(super) trait Writer {
     /// Adds rows.
     ///

@@ -1,4 +1,4 @@
-//! All images of a data set, those of its parts one after another.
+//! All images of a data set, one split after another.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,13 +11,13 @@ use simclr_words::words;
 use crate::EvalError;
 
 words! {
-    /// A part of a data set.
+    /// A split of a data set.
     Split {
         /// The images to train on.
         Train = "train",
         /// The images to test on.
         Test = "test",
-        /// Images that are there to train on without labels (STL-10).
+        /// Images to train on without labels (STL-10).
         Unlabelled = "unlabelled",
     }
 }
@@ -41,33 +41,33 @@ impl FromStr for Split {
     }
 }
 
-/// The images of a data set, with the part that each belongs to.
+/// The images of a data set, with the split that each belongs to.
 #[derive(Clone)]
 pub struct Images {
     whole: Arc<dyn Dataset>,
-    /// Each part with the number of its first image; empty where the data set has none.
+    /// Each split with the index of its first image; empty where the data set is not divided.
     parts: Vec<(u32, Split)>,
 }
 
-/// One of them.
+/// What is known of one image.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Image<'a> {
-    /// Its name in its part of the data set.
+    /// Its name in its split.
     pub name: String,
-    /// Its part, where there are several.
+    /// Its split, where there are several.
     pub split: Option<Split>,
     /// Its label.
     pub label: Option<u32>,
-    /// What that is called.
+    /// The name of its class.
     pub class: Option<&'a str>,
 }
 
 /// An image that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Broken {
-    /// Its name in its part of the data set.
+    /// Its name in its split.
     pub name: String,
-    /// Its part, where there are several.
+    /// Its split, where there are several.
     pub split: Option<Split>,
     /// Why it cannot be read.
     pub reason: String,
@@ -80,7 +80,7 @@ impl fmt::Display for Broken {
 }
 
 impl Image<'_> {
-    /// Its name, with its part where there are several.
+    /// Its name, preceded by its split where there are several.
     pub fn place(&self) -> String {
         placed(self.split, &self.name)
     }
@@ -91,19 +91,19 @@ fn placed(split: Option<Split>, name: &str) -> String {
 }
 
 impl Images {
-    /// The images of one data set, which has no parts.
+    /// The images of a data set that is not divided.
     pub fn new(images: Arc<dyn Dataset>) -> Images {
         Images { whole: images, parts: Vec::new() }
     }
 
-    /// All images of `source`, or those of one part.
+    /// All images of `source`, or those of one split.
     ///
     /// # Errors
-    /// [`EvalError::NoSplit`] for a part that it does not have.
+    /// [`EvalError::NoSplit`] for a split that it does not have.
     pub fn of(source: &Source, only: Option<Split>) -> Result<Images, EvalError> {
         let present: Vec<(Split, &Arc<dyn Dataset>)> =
             Split::ALL.into_iter().filter_map(|split| Some((split, split.of(source)?))).collect();
-        // One that is not divided has images to train on and no others; it may be a folder of test images.
+        // An undivided source keeps all its images in `train`, though it may well be a folder of test images.
         let divided = present.len() > 1;
         let chosen: Vec<(Split, &Arc<dyn Dataset>)> =
             present.iter().filter(|(split, _)| only.is_none_or(|only| only == *split)).copied().collect();
@@ -131,12 +131,12 @@ impl Images {
         &self.whole
     }
 
-    /// Whether they belong to several parts, or one of several.
+    /// Whether the data set is divided into splits, even if only one of them was chosen.
     pub fn is_divided(&self) -> bool {
         !self.parts.is_empty()
     }
 
-    /// The parts that they belong to; one that is `None` where there are none.
+    /// The splits present; a single `None` where the data set is not divided.
     pub fn splits(&self) -> impl Iterator<Item = Option<Split>> {
         let whole = (!self.is_divided()).then_some(None);
         self.parts.iter().map(|(_, split)| Some(*split)).chain(whole)
@@ -153,7 +153,7 @@ impl Images {
         }
     }
 
-    /// Those that could not be read.
+    /// The skipped images, with their splits.
     pub(crate) fn broken(&self, skipped: Vec<Skipped>) -> Vec<Broken> {
         let broken = skipped.into_iter().map(|Skipped { index, name, reason }| Broken {
             name,

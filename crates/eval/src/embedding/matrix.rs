@@ -1,4 +1,4 @@
-//! A matrix in a file whose header says how many rows there are, which is known at the end.
+//! A matrix in a file whose header holds the number of rows, which is known only at the end.
 
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::companion::Companion;
 use super::format::Rows;
 use crate::EvalError;
 
-/// Such a file, and its companion.
+/// Such a file and its companion.
 pub(super) struct Matrix {
     path: PathBuf,
     file: AtomicFile<'static>,
@@ -21,7 +21,7 @@ pub(super) struct Matrix {
 }
 
 impl Matrix {
-    /// Starts one behind a header as long as `header`.
+    /// Starts the file with `header`, a placeholder as long as the final one.
     pub fn create(path: &Path, header: &[u8]) -> Result<Matrix, EvalError> {
         let path = path.to_owned();
         let mut file = AtomicFile::create(&Disk, &path).map_err(EvalError::write(&path))?;
@@ -38,13 +38,13 @@ impl Matrix {
         self.companion.write(&rows.images)
     }
 
-    /// Adds what follows the rows.
+    /// Writes bytes after the rows.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), EvalError> {
         self.file.write_all(bytes).map_err(EvalError::write(&self.path))
     }
 
-    /// Puts `header` in its place, and both files in theirs. Whenever it is cut short, no file is beside one of
-    /// another embedding.
+    /// Writes the final `header` over the placeholder, then moves both files to their paths. The order of the moves
+    /// ensures that an interruption never leaves one embedding's matrix beside another's companion.
     pub fn finish(mut self, header: &[u8]) -> Result<(), EvalError> {
         debug_assert_eq!(header.len(), self.room, "a header keeps its length");
         let written = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.write_all(header));

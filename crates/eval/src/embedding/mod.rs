@@ -1,4 +1,4 @@
-//! What an encoder makes of images, in a file that other programs read: a row an image, in the order of the data set.
+//! The features of images, in a file that other programs can read: a row per image, in the order of the data set.
 //!
 //! ```text
 //! Source ─▶ Images ─┐                        ┌─▶ parquet      features.parquet
@@ -6,8 +6,8 @@
 //!                                            └─▶ safetensors  features.safetensors  + features.safetensors.csv
 //! ```
 //!
-//! Rows are written as they are computed; what is held of an image is its label at the most. A file comes whole or
-//! not at all.
+//! Rows are written as they are computed; at most an image's label stays in memory. A file appears whole or not at
+//! all.
 
 mod companion;
 mod format;
@@ -33,48 +33,48 @@ use crate::EvalError;
 use crate::protocols::TrainedEncoder;
 use format::{Description, Rows};
 
-/// What a file says of itself, where its format has a place for it.
+/// Metadata of a file, in formats that have a place for it.
 mod notes {
     use simclr_train::{Model, TrainError};
 
     pub const FEATURES: &str = "features";
-    /// The value of [`FEATURES`] where they are h.
+    /// The value of [`FEATURES`] for h.
     pub const OF_H: &str = "h";
     /// The names of the classes, as JSON.
     pub const CLASSES: &str = "classes";
     pub const FINGERPRINT: &str = "fingerprint";
     pub const STEP: &str = "step";
 
-    /// What tells an encoder from another.
+    /// A checksum that tells encoders apart.
     pub fn fingerprint(model: &Model) -> Result<String, TrainError> {
         Ok(format!("{:08x}", model.fingerprint()?))
     }
 }
 
-/// Which of the two vectors of an image.
+/// Which vector of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vector {
-    /// What the encoder makes of it, for all uses downstream.
+    /// The output of the encoder, for all downstream uses.
     H,
-    /// What the projection head makes of h.
+    /// The output of the projection head for h.
     Z,
 }
 
 /// A file that was written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embedded {
-    /// Its rows.
+    /// Its number of rows.
     pub images: usize,
-    /// Values a row.
+    /// Values per row.
     pub dim: usize,
     /// The images that could not be read, which have no row.
     pub broken: Vec<Broken>,
 }
 
-/// Writes what `encoder` makes of the central crops of all `images` to `path`, as its [`FileFormat`] has it. The
-/// same bits for any number of threads.
+/// Writes the output of `encoder` for the central crops of all `images` to `path`, in the given [`FileFormat`]. The
+/// bits are the same for any number of threads.
 ///
-/// `watch` is told after every batch how many images are done, and may end it: then nothing is written.
+/// After every batch `watch` gets the number of images done, and may stop the work: then no file is written.
 ///
 /// # Errors
 /// [`EvalError::Write`], [`EvalError::Taken`], [`EvalError::NoImages`], [`EvalError::Stopped`]; an image that
@@ -119,11 +119,11 @@ pub fn embed(
     Ok(Embedded { images: done, dim, broken })
 }
 
-/// Puts all `images` through `model` and hands `sink` what comes out, a batch at a time, with the number of images
-/// done. Returns that number and the images that could not be read.
+/// Runs all `images` through `model` and hands the output to `sink`, batch by batch, with the number of images done so
+/// far. Returns their final number and the images that could not be read.
 ///
 /// # Errors
-/// [`EvalError::NoImages`], the first of `sink`; an image that cannot be read where reading is strict.
+/// [`EvalError::NoImages`], the first error of `sink`; an image that cannot be read where reading is strict.
 pub(crate) fn for_each_batch(
     model: &Model,
     images: &Images,

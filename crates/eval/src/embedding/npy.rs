@@ -1,5 +1,5 @@
 //! NumPy's format, version 1.0 (numpy.lib.format): a magic number, the length of the header, the header as a Python
-//! dictionary padded to a multiple of 64 bytes, the values in C order.
+//! dictionary padded so that the values begin at a multiple of 64 bytes, the values in C order.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::matrix::Matrix;
 use crate::EvalError;
 
 const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
-/// The header begins behind the magic number and two bytes with its length.
+/// Where the header begins: after the magic number and its two-byte length.
 const START: usize = MAGIC.len() + 2;
 const ALIGNMENT: usize = 64;
 
@@ -16,7 +16,7 @@ const ALIGNMENT: usize = 64;
 pub(super) struct Npy {
     matrix: Matrix,
     dim: usize,
-    /// Its bytes before the values.
+    /// Bytes before the values.
     room: usize,
 }
 
@@ -43,7 +43,7 @@ fn dictionary(rows: usize, dim: usize) -> String {
     format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dim}), }}")
 }
 
-/// All that comes before the values, `room` bytes.
+/// Everything before the values, `room` bytes.
 fn header(rows: usize, dim: usize, room: usize) -> Vec<u8> {
     let length = room - START;
     let text = format!("{:<width$}\n", dictionary(rows, dim), width = length - 1);

@@ -1,4 +1,4 @@
-//! Parquet: a table with a column for each thing that is known of an image, and its features as a list.
+//! Parquet: a table with a column for each property of an image, and its features as a list.
 
 use std::io;
 use std::ops::Range;
@@ -28,15 +28,15 @@ pub(super) const SCHEMA: &str = "message embedding {
     REQUIRED GROUP features (LIST) { REPEATED GROUP list { REQUIRED FLOAT element; } }
 }";
 
-/// What Arrow's readers take the columns for, as pyarrow writes it (`tools/golden/arrow_schema.py`): features are a list
-/// of a fixed length, as vector databases want it, which Parquet itself cannot say.
+/// The Arrow schema of the columns, as pyarrow writes it (`tools/golden/arrow_schema.py`). In it features are a list
+/// of fixed length, as vector databases want it, which Parquet's own schema cannot express.
 const ARROW_SCHEMA: &[u8; 400] = include_bytes!("arrow_schema.bin");
-/// Where that length is put into it.
+/// The bytes of it that hold this length.
 const ARROW_LENGTH: Range<usize> = 128..132;
 
-/// Features of one row group, which are held until it is full: 32 MiB.
+/// Feature values per row group, which stays in memory until it is full: 32 MiB.
 const GROUP_VALUES: usize = 8 << 20;
-/// Values handed over at once, with two levels each.
+/// Feature values passed to the Parquet writer at a time, each with two levels.
 const PIECE_VALUES: usize = 1 << 16;
 
 /// A .parquet file being written.
@@ -44,12 +44,12 @@ pub(super) struct Table {
     path: PathBuf,
     writer: SerializedFileWriter<AtomicFile<'static>>,
     dim: usize,
-    /// Features of a full group.
+    /// Feature values in a full group.
     pub(super) most_values: usize,
     group: Group,
 }
 
-/// The rows of a group that is not full.
+/// The rows of the group being filled.
 #[derive(Default)]
 struct Group {
     names: Vec<ByteArray>,
@@ -65,7 +65,7 @@ impl Table {
         let notes = what.notes.iter().map(|(name, note)| KeyValue::new((*name).to_owned(), note.clone()));
         let notes = notes.chain([KeyValue::new("ARROW:schema".to_owned(), arrow_schema(what.dim))]);
         let (name, features) = (ColumnPath::from("name"), features_column());
-        // Names differ and floats do not shrink: dictionaries and compression would only take time.
+        // Names are all different and floats hardly compress: dictionaries and compression would only cost time.
         let properties = WriterProperties::builder()
             .set_created_by(concat!("simclr ", env!("CARGO_PKG_VERSION")).to_owned())
             .set_key_value_metadata(Some(notes.collect()))
@@ -134,7 +134,7 @@ impl Group {
         optional::<Int64Type>(&mut columns, self.labels)?;
         optional::<ByteArrayType>(&mut columns, self.classes)?;
         let rows = (PIECE_VALUES / dim).max(1);
-        // A value is there (1), and begins a list (0) or goes on with it (1).
+        // Levels: every value is present (1); it begins a list (0) or continues it (1).
         let present = vec![1; rows * dim];
         let repeats: Vec<i16> = (0..rows * dim).map(|place| i16::from(place % dim > 0)).collect();
         let pieces: Vec<_> = self.features.chunks(rows * dim).collect();
@@ -148,7 +148,7 @@ impl Group {
     }
 }
 
-/// Values, with the levels of their definition and of their repetition where the column has such.
+/// Values, with their definition and repetition levels where the column has these.
 type Piece<'a, T> = (&'a [T], Option<&'a [i16]>, Option<&'a [i16]>);
 
 /// Writes the next column.
@@ -164,7 +164,7 @@ fn column<T: DataType>(
     column.close()
 }
 
-/// Writes the next column, of values that may not be there.
+/// Writes the next column, whose values are optional.
 fn optional<T: DataType>(
     columns: &mut SerializedRowGroupWriter<'_, AtomicFile<'static>>,
     values: Vec<Option<T::T>>,
@@ -178,14 +178,14 @@ fn features_column() -> ColumnPath {
     ColumnPath::new(["features", "list", "element"].map(str::to_owned).to_vec())
 }
 
-/// The Arrow schema of features of `dim` values, as it stands in a file.
+/// The Arrow schema for features of `dim` values, base64-encoded as Parquet files store it.
 fn arrow_schema(dim: usize) -> String {
     let mut schema = *ARROW_SCHEMA;
     schema[ARROW_LENGTH].copy_from_slice(&(dim as i32).to_le_bytes());
     base64(&schema)
 }
 
-/// What the system said, where it is that.
+/// The inner I/O error where there is one.
 fn io_error(error: ParquetError) -> io::Error {
     match error {
         ParquetError::External(inner) => match inner.downcast::<io::Error>() {

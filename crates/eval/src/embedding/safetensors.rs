@@ -1,4 +1,4 @@
-//! The safetensors format: the length of the header, the header as JSON, which spaces may end, the tensors.
+//! The safetensors format: the length of the header, the header as JSON padded with spaces, the tensors.
 
 use std::path::Path;
 
@@ -8,12 +8,12 @@ use super::format::{Description, Rows, Writer};
 use super::matrix::Matrix;
 use crate::EvalError;
 
-/// Stands for no label.
+/// The label of an image without one.
 const NONE: i64 = -1;
-/// Values that begin at such a multiple can be mapped into memory.
+/// The header is padded to a multiple of this, so that values can be mapped into memory.
 const ALIGNMENT: usize = 8;
 
-/// A .safetensors file being written: `features`, then `labels`, which are known when all rows are.
+/// A .safetensors file being written: `features`, then `labels`, which are complete only after all rows.
 pub(super) struct Safetensors {
     matrix: Matrix,
     labels: Vec<i64>,
@@ -58,10 +58,10 @@ fn text(rows: usize, dim: usize, notes: &Value) -> String {
     header.to_string()
 }
 
-/// All that comes before the values, its text of `room` bytes.
+/// Everything before the values; its text takes `room` bytes.
 fn header(rows: usize, dim: usize, notes: &Value, room: usize) -> Vec<u8> {
     let mut text = text(rows, dim, notes).into_bytes();
-    // In bytes: a class may be called what takes more of them than characters.
+    // Padded in bytes: characters of a class name may take several.
     text.resize(room, b' ');
     [&(room as u64).to_le_bytes()[..], &text].concat()
 }

@@ -1,4 +1,4 @@
-//! Features read back from the table that `embed` wrote: what is sought among them need not be encoded again.
+//! Features read back from a .parquet file that `embed` wrote, so that a search need not encode the images again.
 
 use std::fmt;
 use std::fs::File;
@@ -18,13 +18,13 @@ use super::notes;
 use super::parquet::SCHEMA;
 use crate::EvalError;
 
-/// The columns of [`SCHEMA`] that are read. A class is the name of a label, which the notes have.
+/// The columns of [`SCHEMA`] that are read. `class` is not: the metadata has the names of the labels.
 const NAME: usize = 0;
 const SPLIT: usize = 1;
 const LABEL: usize = 2;
 const FEATURES: usize = 4;
 
-/// The h of images in a .parquet file, with what is known of each.
+/// The h of images in a .parquet file, with what is known of each image.
 pub struct StoredFeatures {
     path: PathBuf,
     reader: SerializedFileReader<File>,
@@ -46,11 +46,11 @@ impl fmt::Debug for StoredFeatures {
 }
 
 impl StoredFeatures {
-    /// Opens a file that holds features of `model`, which is that of step `step`.
+    /// Opens a file of features of `model`, the checkpoint of step `step`.
     ///
     /// # Errors
-    /// [`EvalError::NotAFile`], [`EvalError::Io`]; [`EvalError::NoFeatures`] where it is another file, or damaged, or
-    /// of another encoder.
+    /// [`EvalError::NotAFile`], [`EvalError::Io`]; [`EvalError::NoFeatures`] where it is another kind of file,
+    /// damaged, or of another encoder.
     pub fn open(path: &Path, model: &Model, step: u64) -> Result<StoredFeatures, EvalError> {
         let file = EvalError::read(path, "a .parquet file of features", File::open)?;
         if !begins_as_table(&file) {
@@ -96,10 +96,10 @@ impl StoredFeatures {
         Image { name: name.clone(), split: *split, label: *label, class }
     }
 
-    /// The rows of the images of one part, or all.
+    /// The rows of one split, or all rows.
     ///
     /// # Errors
-    /// [`EvalError::NoSplit`] for a part of which there are none.
+    /// [`EvalError::NoSplit`] for a split without rows.
     pub(crate) fn of(&self, only: Option<Split>) -> Result<Vec<u32>, EvalError> {
         let is_wanted = |row: &Row| only.is_none_or(|only| row.split == Some(only));
         let rows: Vec<u32> =
@@ -114,10 +114,10 @@ impl StoredFeatures {
         }
     }
 
-    /// Hands `sink` all rows of `dim` values, some at a time, in their order.
+    /// Hands all rows of `dim` values to `sink` in order, one row group at a time.
     ///
     /// # Errors
-    /// [`EvalError::NoFeatures`] where the file is damaged or its rows have another number of values; the first of
+    /// [`EvalError::NoFeatures`] where the file is damaged or its rows are not of `dim` values; the first error of
     /// `sink`.
     pub(crate) fn for_each_group(
         &self,
@@ -132,13 +132,13 @@ impl StoredFeatures {
     }
 }
 
-/// Whether a file is meant as Parquet, damaged or not.
+/// Whether the file starts as a Parquet file, damaged or not.
 fn begins_as_table(mut file: &File) -> bool {
     let mut start = [0; 4];
     file.read_exact(&mut start).is_ok() && start == *b"PAR1"
 }
 
-/// What a file says of itself.
+/// The file's metadata.
 struct Said {
     of: String,
     classes: Vec<String>,
@@ -198,7 +198,7 @@ fn rows(reader: &SerializedFileReader<File>, classes: usize) -> Result<Vec<Row>,
 
 fn features(group: &dyn RowGroupReader, dim: usize) -> Result<Vec<f32>, ParquetError> {
     let Column { values, repeats, .. } = column::<FloatType>(group, FEATURES)?;
-    // A list begins where the level is 0.
+    // The repetition level is 0 where a list begins.
     let begins = |place: usize| place.is_multiple_of(dim);
     let is_even = values.len() == repeats.len()
         && values.len().is_multiple_of(dim)
@@ -213,17 +213,17 @@ fn features(group: &dyn RowGroupReader, dim: usize) -> Result<Vec<f32>, ParquetE
     }
 }
 
-/// A column of a row group, with the levels that it has.
+/// A column of a row group, with its levels.
 struct Column<T> {
     values: Vec<T>,
-    /// Of a column whose values may be missing: 1 where there is one.
+    /// Definition levels, 1 where a value is present; empty for a required column.
     present: Vec<i16>,
     repeats: Vec<i16>,
     rows: usize,
 }
 
 impl<T> Column<T> {
-    /// Each row's value.
+    /// The value of each row.
     fn optional(self) -> impl Iterator<Item = Option<T>> {
         let (may_miss, present) = (!self.present.is_empty(), self.present);
         let mut values = self.values.into_iter();
@@ -255,7 +255,7 @@ fn damaged(what: impl Into<String>) -> ParquetError {
     ParquetError::General(what.into())
 }
 
-/// What `read` returns, its errors as those of the file at `path`.
+/// Runs `read`, and turns its errors and panics into [`EvalError::NoFeatures`] for `path`.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, EvalError> {
     let told = |error: ParquetError| match error {
         ParquetError::General(what) => what,
@@ -275,7 +275,7 @@ mod tests {
     use super::super::parquet::Table;
     use super::*;
 
-    /// Rows of three values, two in a group, of two classes; every third without a label.
+    /// Rows of three values, two in a group, of two classes; every third row has no label.
     fn written(path: &Path, count: u32) {
         let notes = [(notes::FEATURES, "h"), (notes::CLASSES, r#"["odd", "even"]"#)];
         let notes = notes.into_iter().chain([(notes::FINGERPRINT, "0badcafe"), (notes::STEP, "7")]);

@@ -34,18 +34,20 @@ pub(super) struct Solution {
     pub gradient: f64,
 }
 
-/// The value must fall by this share of what the slope promises (Armijo).
+/// The value must fall by this share of what the slope predicts (Armijo).
 const DECREASE: f64 = 1e-4;
-/// The slope must rise to this share of what it was (curvature).
+/// The slope must rise to at least this share of its value at the start of the step (curvature).
 const CURVATURE: f64 = 0.9;
-/// Steps that the curvature is estimated from.
+/// Past steps from which the curvature is estimated.
 const REMEMBERED: usize = 10;
 /// Halvings and doublings of a step before the search gives up.
 const SEARCH: usize = 40;
 
-/// Minimises `function` from `x` on, in place. `function(x, gradient)` returns the value and overwrites the gradient.
+/// Minimises `function` in place, starting from `x`. `function(x, gradient)` returns the value and overwrites the
+/// gradient.
 ///
-/// Never ends above where it started. A value that is not finite counts as too high and shortens the step.
+/// Never ends at a higher value than it started with. A value that is not finite counts as too high and shortens the
+/// step.
 pub(super) fn minimize(
     mut function: impl FnMut(&[f64], &mut [f64]) -> f64,
     x: &mut [f64],
@@ -66,7 +68,7 @@ pub(super) fn minimize(
             trial.iter_mut().zip(&*x).zip(&direction).for_each(|((t, x), d)| *t = x + length * d);
             let trial_value = function(&trial, &mut trial_gradient);
             evaluations += 1;
-            // Written so that NaN is too high.
+            // Phrased so that NaN counts as too high.
             let low_enough = trial_value <= value + DECREASE * length * slope;
             if !low_enough {
                 (high, found) = (length, None);
@@ -79,7 +81,8 @@ pub(super) fn minimize(
             }
             length = if high.is_finite() { (low + high) / 2.0 } else { 2.0 * low };
         }
-        // Only the last trial's gradient is at hand, so a search that ran out on one too high has found nothing.
+        // Only the last trial's gradient is at hand, so a search that ends on a value that is too high has found
+        // nothing.
         let Some(next) = found else { break };
         let step: Vec<f64> = trial.iter().zip(&*x).map(|(t, x)| t - x).collect();
         let change: Vec<f64> = trial_gradient.iter().zip(&gradient).map(|(t, g)| t - g).collect();
@@ -96,12 +99,12 @@ pub(super) fn minimize(
     Solution { value, iterations, evaluations, gradient: largest(&gradient) }
 }
 
-/// The last corrections.
+/// The most recent corrections.
 struct Memory {
     corrections: VecDeque<Correction>,
 }
 
-/// A step and what it did to the gradient.
+/// A step and the change of the gradient over it.
 struct Correction {
     /// x_{k+1} - x_k.
     s: Vec<f64>,
@@ -127,7 +130,7 @@ impl Memory {
     fn direction(&self, gradient: &[f64]) -> Vec<f64> {
         let mut q: Vec<f64> = gradient.iter().map(|g| -g).collect();
         let Some(last) = self.corrections.back() else {
-            // Nothing known of the curvature: a first step of length 1 at most.
+            // The curvature is unknown yet: the first step has length 1 at most.
             let shorten = 1.0 / dot(gradient, gradient).sqrt().max(1.0);
             q.iter_mut().for_each(|q| *q *= shorten);
             return q;
@@ -198,7 +201,7 @@ mod tests {
 
     #[test]
     fn steps_back_from_what_is_not_finite() {
-        // x - ln(x) is NaN left of 0, where a full step from the flat side lands.
+        // x - ln(x) is NaN left of 0, which is where a full step from the flat side lands.
         let log = |x: &[f64], gradient: &mut [f64]| {
             gradient[0] = 1.0 - 1.0 / x[0];
             x[0] - x[0].ln()

@@ -1,21 +1,21 @@
-//! Logistic regression on features, fitted by full-batch L-BFGS: multinomial where a row has one class, and one
-//! against all else for each class where it shows several.
+//! Logistic regression on features, fitted by full-batch L-BFGS: multinomial where a row has one class, one-vs-rest
+//! where it shows several.
 //!
-//! The objective over standardised features x (mean 0, deviation 1 on the set that is fitted) is
+//! The objective over standardised features x (mean 0, deviation 1 on the rows it is fitted to) is
 //!
 //! sum over rows of -log softmax(W x + b)\[label\] + l2 / 2 ||W||^2,
 //!
-//! the bias not being regularised; where rows show several classes, the loss of a row is the sum over classes of
-//! the logistic loss of showing it or not. `l2` is the weight of the protocol "45 log-spaced values from 1e-6 to 1e5";
-//! scikit-learn's parameter is C = 1 / l2 (for more than two classes; with two it fits one weight vector, whose
-//! penalty is twice as strong). Per row, the weight is l2 / n.
+//! without regularisation of the bias. Where rows show several classes, the loss of a row is the sum over classes of
+//! the logistic loss. `l2` is the weight of the protocol's "45 log-spaced values from 1e-6 to 1e5"; scikit-learn's
+//! parameter is C = 1 / l2 (for more than two classes; with two it fits one weight vector, whose penalty is twice as
+//! strong). Per row, the weight is l2 / n.
 //!
 //! | file | |
 //! |---|---|
-//! | `lbfgs` | the solver, of any smooth function |
-//! | `objective` | the sum above and its gradient, many threads, same bits for any number |
+//! | `lbfgs` | the solver, for any smooth function |
+//! | `objective` | the sum above and its gradient, on many threads, the same bits for any number |
 //! | `standardize` | means and deviations |
-//! | `path` | the weight chosen on a validation split |
+//! | `path` | the choice of the weight on a validation split |
 
 mod lbfgs;
 mod objective;
@@ -32,16 +32,16 @@ use standardize::Standardizer;
 
 use crate::Targets;
 
-/// Features and what they are to be told apart by.
+/// Features and their targets.
 #[derive(Debug, Clone, Copy)]
 pub struct Labelled<'a> {
     /// One row per image.
     pub features: Features<'a>,
-    /// Of each row.
+    /// The target of each row.
     pub targets: &'a Targets,
 }
 
-/// A fitted classifier of features as they come; it standardises them itself.
+/// A fitted classifier; it takes raw features and standardises them itself.
 #[derive(Debug, Clone)]
 pub struct LogisticRegression {
     standardizer: Standardizer,
@@ -70,7 +70,7 @@ pub fn fit(
     fit_from(data, classes, l2, options, vec![0.0; classes * (data.features.dim() + 1)])
 }
 
-/// As [`fit`], with parameters to start from.
+/// As [`fit`], starting from given parameters.
 fn fit_from(
     data: Labelled,
     classes: usize,
@@ -94,7 +94,7 @@ impl LogisticRegression {
         self.classes
     }
 
-    /// Log-odds of every class for every row: row-major, `classes` per row.
+    /// Logits of every class for every row: row-major, `classes` per row.
     ///
     /// # Errors
     /// Rows of another width than those it was fitted on.
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn several_classes_are_fitted_each_against_all_else() {
-        // Of two columns each tells one class, and both may be shown, or none.
+        // Each of the two columns tells one class; an image may show both, or none.
         let values: Vec<f32> = (0..80).flat_map(|i| [(i % 2) as f32, (i / 2 % 2) as f32]).collect();
         let shown: Vec<bool> = values.iter().map(|&value| value > 0.5).collect();
         let features = Features::new(&values, 2).unwrap();
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn strong_weights_leave_the_frequencies() {
-        // With W at 0 the bias alone remains: log-odds of the class frequencies 1/4 and 3/4.
+        // With W at 0 only the bias remains: log-odds of the class frequencies 1/4 and 3/4.
         let values: Vec<f32> = (0..40).map(|i| (i as f32 * 0.7).sin()).collect();
         let targets = Targets::One((0..40).map(|i| u32::from(i % 4 > 0)).collect());
         let features = Features::new(&values, 1).unwrap();

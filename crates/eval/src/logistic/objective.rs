@@ -5,16 +5,16 @@ use simclr_kernels::product::{Operand, multiply};
 
 use crate::Targets;
 
-/// Rows of features that one product takes: at 128 values they stay within a core's second-level cache
-/// between the scores and the gradient.
+/// Rows per matrix product: at 128 values per row they stay in a core's second-level cache between the scores and the
+/// gradient.
 const BLOCK: usize = 512;
-/// At most so many partial gradients are held, each as large as the parameters.
+/// The most partial gradients held, each as large as the parameters.
 const PARTS: usize = 32;
 
 /// Mean loss + l2 / (2 n) ||W||^2 over fixed, standardised rows.
 ///
-/// Products are f32, sums over rows and parameters f64. Rows are cut into parts by their number alone, and parts
-/// are summed in order: same bits for any number of threads.
+/// Products are f32, sums over rows and parameters f64. Rows are cut into parts by their number alone, and parts are
+/// summed in order: the same bits for any number of threads.
 pub(super) struct Objective<'a> {
     rows: &'a [f32],
     targets: &'a Targets,
@@ -32,9 +32,9 @@ struct Part {
     /// Its first row.
     first: usize,
     loss: f64,
-    /// As the parameters: weights, then biases.
+    /// Laid out as the parameters: weights, then biases.
     gradient: Vec<f32>,
-    /// Scores of a block, then their gradient.
+    /// The scores of a block, then their gradient.
     scores: Vec<f32>,
 }
 
@@ -113,7 +113,7 @@ mod tests {
         (rows, labels, parameters)
     }
 
-    /// The same rows, each showing any of three classes.
+    /// Targets for the same rows, each showing any of three classes.
     fn several() -> Targets {
         Targets::Several { classes: 3, shown: (0..1300 * 3).map(|i| i * i % 11 < 4).collect() }
     }

@@ -7,15 +7,15 @@ use simclr_metrics::{Features, MetricsError};
 
 use crate::{Metric, Targets};
 
-/// Which weights are tried, and how hard.
+/// The weights to try, and how hard to try.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PathOptions {
     /// The L2 weights to choose from.
     pub weights: Vec<f64>,
-    /// What the weight is chosen by.
+    /// The metric by which the weight is chosen.
     pub metric: Metric,
-    /// Weaker weights are not tried once so many in a row improved neither the metric nor the loss on the
-    /// validation rows.
+    /// The path stops after this many weights in a row that improve neither the metric nor the loss on the validation
+    /// rows.
     pub patience: usize,
     /// The solver along the path.
     pub search: LbfgsOptions,
@@ -24,12 +24,12 @@ pub(crate) struct PathOptions {
 }
 
 impl Default for PathOptions {
-    /// 45 log-spaced weights from 1e-6 to 1e5 (four to a decade), chosen by top-1 accuracy; patience 8, that is two
-    /// decades.
+    /// 45 log-spaced weights from 1e-6 to 1e5 (four per decade), chosen by top-1 accuracy; a patience of 8, which is
+    /// two decades.
     fn default() -> Self {
         let weights = (0..45).map(|i| 10f64.powf(-6.0 + 11.0 * f64::from(i) / 44.0)).collect();
         let refit = LbfgsOptions { max_iterations: 500, ..LbfgsOptions::default() };
-        // The choice needs the order of accuracies, not digits; each weight starts from its neighbour's solution.
+        // The choice needs only the order of the accuracies; each weight starts from its neighbour's solution.
         let search = LbfgsOptions { max_iterations: 200, progress: 1e-7, ..refit };
         PathOptions { weights, metric: Metric::Top1, patience: 8, search, refit }
     }
@@ -40,11 +40,11 @@ impl Default for PathOptions {
 pub(crate) struct PathPoint {
     /// The L2 weight.
     pub l2: f64,
-    /// The metric of the validation rows.
+    /// The metric on the validation rows.
     pub score: f64,
-    /// Their mean loss.
+    /// The mean loss on the validation rows.
     pub loss: f64,
-    /// Iterations from the solution of the stronger weight before it.
+    /// Iterations, starting from the solution of the next stronger weight.
     pub iterations: usize,
 }
 
@@ -53,19 +53,19 @@ pub(crate) struct PathPoint {
 pub(crate) struct PathOutcome {
     /// Fitted on training and validation rows together, with the chosen weight.
     pub model: LogisticRegression,
-    /// The weight with the highest score; of equals the one of lowest loss.
+    /// The weight with the highest score; among equals the one with the lowest loss.
     pub chosen: PathPoint,
     /// Every weight tried, strongest first.
     pub tried: Vec<PathPoint>,
 }
 
-/// Fits on `train` with each weight, scores on `validation`, and fits on both with the best.
+/// Fits on `train` with each weight, scores on `validation`, and refits on both with the best weight.
 ///
-/// Goes from strong to weak, each fit starting from the one before.
+/// Goes from strong to weak weights, each fit starting from the one before.
 ///
 /// # Errors
-/// An empty split, targets that do not fit or are not what the metric judges, splits of different width, or no
-/// weight or one that is negative.
+/// An empty split, targets that do not fit or are of the wrong kind for the metric, splits of different widths, no
+/// weights, or a negative one.
 pub(crate) fn fit_path(
     train: Labelled,
     validation: Labelled,
@@ -121,7 +121,7 @@ pub(crate) fn fit_path(
     Ok(PathOutcome { model, chosen, tried })
 }
 
-/// The mean loss of rows of scores, which are replaced by its gradient.
+/// Returns the mean loss of rows of scores, and replaces the scores by its gradient.
 fn mean_loss(scores: &mut [f32], targets: &Targets, classes: usize) -> f64 {
     let rows = scores.chunks_exact_mut(classes).enumerate();
     rows.map(|(row, scores)| targets.of(row).loss(scores)).sum::<f64>() / targets.rows() as f64
@@ -131,7 +131,7 @@ fn mean_loss(scores: &mut [f32], targets: &Targets, classes: usize) -> f64 {
 mod tests {
     use super::*;
 
-    /// One informative column among `dim`, the rest noise; a tenth of the labels are wrong.
+    /// One informative column of `dim`, the rest noise; a tenth of the labels are wrong.
     fn noisy(rows: usize, dim: usize, seed: u64) -> (Vec<f32>, Targets) {
         let mut state = seed;
         let mut next = || {
@@ -153,7 +153,7 @@ mod tests {
         let ((a, a_labels), (b, b_labels)) = (noisy(100, dim, 1), noisy(400, dim, 2));
         let of = |values, targets| Labelled { features: Features::new(values, dim).unwrap(), targets };
         let outcome = fit_path(of(&a, &a_labels), of(&b, &b_labels), 2, &options).unwrap();
-        // Weak weights fit the noise of 60 columns from 100 rows.
+        // Weak weights fit the noise of 60 columns to 100 rows.
         assert!(outcome.chosen.l2 > 1e-1, "{:?}", outcome.chosen);
         assert!(outcome.chosen.score > 0.72, "{:?}", outcome.chosen);
         assert_eq!(outcome.model.l2, outcome.chosen.l2);
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn of_equal_scores_the_lowest_loss_decides() {
-        // One column without noise: each weight, however strong, tells the classes apart.
+        // One column without noise: every weight, however strong, separates the classes.
         let values: Vec<f32> = (0..40).map(|i| (i % 2) as f32).collect();
         let labels = Targets::One((0..40).map(|i| i % 2).collect());
         let data = Labelled { features: Features::new(&values, 1).unwrap(), targets: &labels };

@@ -6,7 +6,7 @@ use simclr_metrics::Features;
 /// Rows per piece of parallel work.
 const PIECE: usize = 1024;
 
-/// Brings each column to mean 0 and deviation 1, as they were on the set it was made from.
+/// Shifts and scales each column to mean 0 and deviation 1, as measured on the set it was made from.
 #[derive(Debug, Clone)]
 pub(super) struct Standardizer {
     mean: Vec<f64>,
@@ -20,7 +20,7 @@ impl Standardizer {
         let variance = column_means(features, |column, x| (x - mean[column]).powi(2));
         let scale = mean.iter().zip(&variance).map(|(mean, variance)| {
             let deviation = variance.sqrt();
-            // What rounding leaves of a constant column is no signal.
+            // The rounding error left in a constant column is no signal.
             if deviation > 1e-7 * mean.abs() { 1.0 / deviation } else { 1.0 }
         });
         let scale = scale.collect();
