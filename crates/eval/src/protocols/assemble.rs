@@ -28,15 +28,15 @@ use crate::report::{
     Transfer,
 };
 
-/// Order of the protocols on the page; others come after, and fine-tuning last, by its labels.
+/// Order of the protocols on the page; others follow, and fine-tuning last, by its number of labels.
 const ORDER: [&str; 4] = ["knn", "logistic", "logistic_z", "linear_sgd"];
 
-/// Everything that a run folder tells, as a page: its metrics log, configuration, evaluations, and skipped images.
-/// What is not there (yet) is left out. `pictures` are those of [`pictures`] or [`Pictures::before`], or none.
+/// The report of a run folder: its metrics log, configuration, evaluations, and skipped images. What does not exist
+/// (yet) is left out. `pictures` come from [`pictures`] or [`Pictures::before`], or are empty.
 ///
 /// # Errors
-/// [`EvalError::Io`] for a file that is there and cannot be read. Files of `evaluation/` that hold something else
-/// are passed over.
+/// [`EvalError::Io`] for a file that exists but cannot be read. Files of `evaluation/` that hold no result are
+/// skipped.
 pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> Result<Report, EvalError> {
     let Pictures { step, kept, classes, neighbours, maps } = pictures;
     let log = run.metrics();
@@ -65,36 +65,36 @@ pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> 
     })
 }
 
-/// What a page shows of images.
+/// The part of a report that shows images.
 #[derive(Clone, Debug, Default)]
 pub struct Pictures {
-    /// Steps of training behind the encoder.
+    /// Training steps of the encoder.
     step: u64,
-    /// As the page before shows them.
+    /// The part as HTML, taken over from an earlier page.
     kept: String,
-    /// How many classes they have; 0 where they have no labels.
+    /// The number of classes; 0 without labels.
     classes: usize,
-    /// Nearest neighbours of some.
+    /// Some images with their nearest neighbours.
     neighbours: Vec<NeighbourRow>,
-    /// Where they lie.
+    /// Maps of the images.
     maps: Vec<ClassMap>,
 }
 
 impl Pictures {
-    /// Those that the page in a file shows, where it shows some; that of a run is [`RunFolder::report`].
+    /// The pictures that an existing page shows, if any; the page of a run is [`RunFolder::report`].
     pub fn before(page: &Path) -> Option<Pictures> {
         let page = std::fs::read_to_string(page).ok()?;
         let (step, kept) = kept::find(&page)?;
         Some(Pictures { step, kept: kept.to_owned(), ..Pictures::default() })
     }
 
-    /// Steps of training behind the encoder that they are of.
+    /// Training steps of their encoder.
     pub fn step(&self) -> u64 {
         self.step
     }
 }
 
-/// Those of images that went through `encoder`.
+/// Pictures of images encoded by `encoder`.
 ///
 /// # Errors
 /// Features that are not finite, an image that can no longer be read.
@@ -104,7 +104,7 @@ pub fn pictures(encoded: &Encoded, data: &Splits, encoder: &TrainedEncoder) -> R
     Ok(Pictures { step: encoder.step, classes, neighbours, maps, ..Pictures::default() })
 }
 
-/// Those of `images` of which no labels are known, and `embedding` is what `encoder` makes: some with their neighbours
+/// Pictures of `images` without known labels, where `embedding` is the output of `encoder`: some with their neighbours
 /// among all others, and maps in one colour.
 ///
 /// # Errors
@@ -118,7 +118,7 @@ pub fn unlabelled_pictures(
     Ok(Pictures { step: encoder.step, neighbours, maps: maps(embedding, &[])?, ..Pictures::default() })
 }
 
-/// Writes the page to a file, whole or not at all; that of a run is [`RunFolder::report`].
+/// Writes the page to a file, whole or not at all; the page of a run is [`RunFolder::report`].
 ///
 /// # Errors
 /// [`EvalError::Train`] when it cannot be written.
@@ -127,7 +127,7 @@ pub fn write_report(report: &Report, file: &Path) -> Result<(), EvalError> {
     Ok(write_atomically(&Disk, file, |out| out.write_all(page.as_bytes()))?)
 }
 
-/// A file's bytes; nothing where it is not there.
+/// A file's bytes; `None` if it does not exist.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, EvalError> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -136,29 +136,29 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, EvalError> {
     }
 }
 
-/// What `RUN/evaluation/` holds, in the order of the page.
+/// The results in `RUN/evaluation/`, in the order of the page.
 fn evaluations(run: &RunFolder) -> Result<Vec<Evaluation>, EvalError> {
     let mut found: Vec<Evaluation> = results(&json_files(run, &run.evaluations())?)?;
     found.sort_by_cached_key(|evaluation| {
         let place = ORDER.iter().position(|name| *name == evaluation.protocol);
         let labels = evaluation.labels().map(|(share, number)| (share, number.to_bits()));
-        // The whole encoder comes before what goes on from a layer of the head.
+        // Fine-tuning from h comes before fine-tuning from a layer of the head.
         let head = evaluation.protocol.contains("-head-");
         (place.unwrap_or(ORDER.len()), labels, head, evaluation.protocol.clone())
     });
     Ok(found)
 }
 
-/// What was found on other data sets, in the order of the page.
+/// The results on other data sets, in the order of the page.
 fn transfer(run: &RunFolder) -> Result<Transfer, EvalError> {
     let mut files = json_files(run, &Entry::folder(run))?;
-    // The last to be written comes last.
+    // The most recently written one comes last.
     files.sort_by_cached_key(|path| path.metadata().and_then(|found| found.modified()).ok());
     let rows = table(&results::<Entry>(&files)?, run)?;
     Ok(Transfer { rows, papers_network: PAPERS_NETWORK.to_owned() })
 }
 
-/// The JSON files of a folder, by their names; none where it is not there.
+/// The JSON files of a folder, sorted by name; none if it does not exist.
 fn json_files(run: &RunFolder, folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
     let mut paths = match run.files().list(folder) {
         Ok(paths) => paths,
@@ -170,7 +170,7 @@ fn json_files(run: &RunFolder, folder: &Path) -> Result<Vec<PathBuf>, EvalError>
     Ok(paths)
 }
 
-/// The results in files, those that hold something else left out.
+/// Reads the results in files; skips files that hold something else.
 fn results<T: DeserializeOwned>(paths: &[PathBuf]) -> Result<Vec<T>, EvalError> {
     let mut found = Vec::new();
     for path in paths {
@@ -183,7 +183,7 @@ fn results<T: DeserializeOwned>(paths: &[PathBuf]) -> Result<Vec<T>, EvalError> 
 }
 
 fn title(path: &Path) -> String {
-    // `.` and `..` have no name of their own.
+    // `.` and `..` have no file name.
     let full = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     full.file_name().map_or("SimCLR".to_owned(), |name| name.to_string_lossy().into_owned())
 }
@@ -219,7 +219,7 @@ fn subtitle(run: &RunFolder, config: &Config, history: &History) -> String {
     )
 }
 
-/// Accuracies, then what the last epoch tells.
+/// Accuracies, then figures of the last epoch.
 fn figures(evaluations: &[Evaluation], history: &History) -> Vec<Figure> {
     let mut figures: Vec<Figure> = Vec::new();
     for evaluation in evaluations {
@@ -229,7 +229,7 @@ fn figures(evaluations: &[Evaluation], history: &History) -> Vec<Figure> {
             .map(|[low, high]| format!("95\u{202f}% interval {} to {}", percent(low), percent(high)));
         let random =
             evaluation.random.as_ref().map(|it| format!("{} {}", evaluation.baseline(), percent(it.top1)));
-        // Where classes are equal it is top-1.
+        // With classes of equal size, the mean per class equals top-1.
         let by_class = scores.per_class.windows(2).any(|pair| pair[0].images != pair[1].images);
         let by_class = by_class.then(|| format!("mean per class {}", percent(scores.mean_per_class)));
         let always = scores.no_better_than();
@@ -261,7 +261,7 @@ fn figures(evaluations: &[Evaluation], history: &History) -> Vec<Figure> {
     figures
 }
 
-/// Where a result is not that of the last step, of which it is.
+/// Says which step a result is of, if not the last one.
 fn earlier(evaluation: &Evaluation, history: &History) -> Option<String> {
     match (evaluation.step, history.last_step()) {
         (Some(step), Some(last)) if step != last => Some(format!("after step {step} of {last}")),

@@ -1,4 +1,4 @@
-//! The random encoder to compare with.
+//! The random encoder to compare against.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,25 +11,25 @@ use simclr_train::{Config, Model};
 use super::versus::Progress;
 use crate::EvalError;
 
-/// Keeps the draw apart from that of the run, which may have the same seed.
+/// Keeps the draws apart from those of the run, which may have the same seed.
 const ANOTHER_DRAW: u64 = u64::from_le_bytes(*b"baseline");
-/// Views in a batch.
+/// Views per batch.
 const BATCH: usize = 128;
-/// The fewest and the most batches that the averages are taken over, and how often at most each image is seen for
-/// them where that allows it: large photos take longer to decode than to encode.
+/// The fewest and the most batches over which the averages are taken, and within these limits at most how many passes
+/// over the images: large photos take longer to decode than to encode.
 const BATCHES: [usize; 2] = [8, 16];
 const PASSES: usize = 4;
 
-/// The network of `config` before training: another draw of the same initialisation, with the running averages of
-/// its BatchNorms taken over views of `train`.
+/// The network of `config` before training: another draw of the same initialisation, with BatchNorm's running averages
+/// taken over views of `train`.
 ///
-/// A fresh network's running averages are 0 and 1. Evaluating with those would leave every layer at an arbitrary
-/// scale and make the baseline look worse than a random network is. So views as pretraining draws them (no labels)
-/// go through it, and the averages become the means over their batches: what pretraining with a learning rate of 0
-/// would tend to.
+/// A fresh network's running averages are 0 and 1. Evaluated with those, every layer would have an arbitrary scale and
+/// the baseline would look worse than a random network is. So views drawn as in pretraining (no labels) run through
+/// the network, and the averages become the means over their batches: the values that pretraining with a learning rate
+/// of 0 would tend to.
 ///
 /// # Errors
-/// Images that cannot be read, views that cannot be drawn.
+/// Images that cannot be read, view settings that are invalid.
 pub fn random_encoder(
     config: &Config,
     train: &Arc<dyn Dataset>,
@@ -39,14 +39,14 @@ pub fn random_encoder(
     let seed = config.train.seed ^ ANOTHER_DRAW;
     let mut model = Model::with_seed(config, device, seed)?;
     let views = config.view.families(config.data.image_size)?.to_vec();
-    // Half of a small set, so that it may hold a few broken images.
+    // At most half of a small set, so that a few of its images may be broken.
     let batch = (BATCH / views.len()).min(train.len().div_ceil(2));
     let batches = (PASSES * train.len() / batch.max(1)).clamp(BATCHES[0], BATCHES[1]);
     let reading = Reading { threads: device.threads(), strict: config.data.strict };
     let loader = LoaderConfig { batch, share: Share::WHOLE, seed, reading, views };
     let mut loader = Loader::new(train.clone(), loader, Position::default());
-    // Nothing flows back here: all that a tape need keep is what comes into each block. Averages that keep nothing
-    // of themselves are the batch's own.
+    // There is no backward pass, so the tape keeps as little as it can: the inputs of the blocks. With a decay of 0
+    // the running averages are those of the batch alone.
     let encoder = model.encoder.clone().with_memory(Memory::Blocks).with_norm_decay(0.0);
     let head = model.head.clone().with_norm_decay(0.0);
     let mut means: HashMap<ParameterId, Vec<f64>> = HashMap::new();

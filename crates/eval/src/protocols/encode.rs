@@ -1,4 +1,4 @@
-//! h of all training and test images.
+//! Encodes all training and test images.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use super::splits::Splits;
 use super::versus::{Progress, Side, Versus};
 use crate::EvalError;
 
-/// What an encoder makes of the training and the test images, as central crops.
+/// The features of the training and the test images, each as a central crop.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Encoded {
     /// Of the training images; every row has a label.
@@ -20,7 +20,7 @@ pub struct Encoded {
     pub test: Embedding,
     /// The names of the classes.
     pub classes: Vec<String>,
-    /// What it took.
+    /// How long it took.
     pub seconds: f64,
 }
 
@@ -41,7 +41,7 @@ impl Encoded {
         Ok(self.test.features()?)
     }
 
-    /// The same with z in the place of h, to evaluate the projection; nothing where it was encoded without z.
+    /// The same with z in place of h, to evaluate the projection; `None` if it was encoded without z.
     pub fn projected(&self) -> Option<Encoded> {
         let project = |set: &Embedding| {
             let Embedding { z, z_dim, indices, labels, skipped, .. } = set;
@@ -61,11 +61,12 @@ impl Encoded {
     }
 }
 
-/// Runs all images of `data` through both encoders, on the threads of their device. `with_z` keeps the projections too.
+/// Runs all images of `data` through both encoders, on the threads of their device. `with_z` also keeps the
+/// projections.
 ///
 /// # Errors
-/// [`EvalError::NoImages`] when none of a set can be read. Single broken images are left out and listed in
-/// [`Embedding::skipped`], or end it where reading is [strict](Splits::strict).
+/// [`EvalError::NoImages`] if no image of a set can be read. Single broken images are left out and listed in
+/// [`Embedding::skipped`], or are an error where reading is [strict](Splits::strict).
 pub fn encode(
     models: &Versus<Model>,
     data: &Splits,
@@ -81,7 +82,7 @@ pub fn encode(
     })
 }
 
-/// h and z of all `images`, with labels or without.
+/// Encodes all `images`, labelled or not, to h and z.
 ///
 /// # Errors
 /// As [`encode`].
@@ -95,7 +96,7 @@ pub fn encode_all(
     encode_images((Side::Trained, "given"), model, images, true, reading, watch)
 }
 
-/// One of the sets, "training" or "test".
+/// Encodes one of the sets, "training" or "test".
 pub(super) fn encode_set(
     side: Side,
     model: &Model,
@@ -108,7 +109,7 @@ pub(super) fn encode_set(
     encode_images((side, set), model, images, with_z, data.reading(model), watch)
 }
 
-/// Images of which progress and errors speak as those of a set.
+/// Encodes images; progress and errors call them `set`.
 pub(super) fn encode_images(
     (side, set): (Side, &'static str),
     model: &Model,

@@ -1,4 +1,4 @@
-//! What a protocol finds.
+//! The results of protocols.
 
 use std::path::Path;
 
@@ -12,14 +12,14 @@ use super::versus::Versus;
 use crate::EvalError;
 use crate::report::html::short;
 
-/// With so many classes or fewer, being among the first five says nothing.
+/// With this many classes or fewer, top-5 accuracy says nothing.
 const FIVE: usize = 5;
-/// The most classes of which a confusion matrix is kept.
+/// The most classes for which a confusion matrix is kept.
 const CONFUSED: usize = 100;
 
-/// What the names of fine-tuning's results begin with, before the labels.
+/// How the names of fine-tuning's results begin; the labels follow.
 pub(super) const FINETUNE: &str = "finetune-";
-/// Settings that stand in those names where they are not the usual ones, and how titles tell them.
+/// Settings that are part of those names where they differ from the defaults, and their wording in titles.
 const IN_NAME: [(&str, &str); 6] = [
     ("head", "from head layer"),
     ("epochs", "epochs"),
@@ -32,49 +32,49 @@ const IN_NAME: [(&str, &str); 6] = [
 /// A protocol's result, as it is written to `RUN/evaluation/PROTOCOL.json`. Accuracies are fractions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// `knn`, `logistic`, `logistic_z` (of the projections), `linear_sgd` or `finetune-LABELS`, such as `finetune-10%`,
-    /// with settings that are not the usual ones: `finetune-10%-seed-1`.
+    /// `knn`, `logistic`, `logistic_z` (on the projections), `linear_sgd` or `finetune-LABELS`, such as
+    /// `finetune-10%`, with settings that differ from the defaults: `finetune-10%-seed-1`.
     pub protocol: String,
-    /// Steps of training behind the encoder, where it came from a run.
+    /// Training steps of the encoder, if it came from a run.
     #[serde(default)]
     pub step: Option<u64>,
-    /// Which images these are, where that is known.
+    /// Where the images come from, if known.
     #[serde(default)]
     pub data: Option<Origin>,
-    /// Images that the classifier learnt from.
+    /// Training images of the classifier.
     pub train_images: usize,
-    /// Images that it was judged by.
+    /// Test images of the classifier.
     pub test_images: usize,
-    /// Images of either that could not be read.
+    /// Images of both sets that could not be read.
     pub skipped: usize,
-    /// Which these are.
+    /// Those images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub broken: Vec<BrokenImage>,
-    /// Classes of which no training image could be read; their test images count all the same.
+    /// Classes of which no training image could be read; their test images still count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unlearnt: Vec<String>,
     /// How many classes there are.
     pub classes: usize,
-    /// The trained encoder's.
+    /// Scores of the trained encoder.
     #[serde(flatten)]
     pub trained: Scores,
-    /// The randomly initialised encoder's; of fine-tuning, that trained from scratch.
+    /// Scores of a random encoder; for fine-tuning, of the network trained from scratch.
     #[serde(default)]
     pub random: Option<Scores>,
-    /// What it all took, encoding included.
+    /// How long it all took, encoding included.
     pub seconds: f64,
 }
 
-/// Which images a classifier learnt from and was judged by.
+/// The images that a classifier was trained and tested on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The data set to learn from, as it was named.
+    /// The data set to train on, as it was named.
     pub train: String,
     /// The data set to test on, which may be the same one.
     pub test: String,
-    /// Whether the test images are a part of those to learn from, set apart for it.
+    /// Whether the test images were set aside from the training images.
     pub set_apart: bool,
-    /// Test images that were learnt from as well.
+    /// Test images that are training images too.
     pub shared: usize,
 }
 
@@ -90,12 +90,12 @@ pub struct BrokenImage {
 }
 
 impl BrokenImage {
-    /// Those of both sets.
+    /// The broken images of both sets.
     pub(super) fn all(training: &[Skipped], test: &[Skipped]) -> Vec<BrokenImage> {
         [BrokenImage::of("training", training), BrokenImage::of("test", test)].concat()
     }
 
-    /// Those of a set.
+    /// The broken images of a set.
     pub(super) fn of(set: &'static str, skipped: &[Skipped]) -> Vec<BrokenImage> {
         let broken = skipped.iter().map(|Skipped { name, reason, .. }| BrokenImage {
             set: set.to_owned(),
@@ -109,21 +109,21 @@ impl BrokenImage {
 /// Accuracies of a classifier on one encoder's features.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
-    /// Fraction of test images whose class was found.
+    /// Fraction of test images whose class got the highest score.
     pub top1: f64,
     /// The 95 % interval of that by the number of test images; `None` in results of earlier versions.
     #[serde(default)]
     pub interval: Option<[f64; 2]>,
     /// Fraction whose class was among the five likeliest; `None` with five classes or fewer.
     pub top5: Option<f64>,
-    /// Mean of the classes' accuracies, those without test images left out.
+    /// Mean over the classes of their accuracies, without classes that have no test images.
     pub mean_per_class: f64,
-    /// Every class, in the order of the labels.
+    /// Every class, indexed by label.
     pub per_class: Vec<ClassScore>,
-    /// How many images of each class (rows) were taken for each class (columns); empty above 100 classes.
+    /// How many images of each class (rows) were predicted as each class (columns); empty above 100 classes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub confusion: Vec<Vec<u64>>,
-    /// What the protocol chose, and how long its parts took.
+    /// What the protocol chose, and how long its steps took.
     #[serde(default)]
     pub details: Map<String, Value>,
 }
@@ -140,8 +140,8 @@ pub struct ClassScore {
 }
 
 impl Scores {
-    /// The class that all test images were taken for, where they are of several: such figures tell how many images
-    /// that class has, and nothing of an encoder. Not known above 100 classes.
+    /// The single class predicted for all test images, if these are of several: then accuracies only reflect the size
+    /// of that class, and say nothing about an encoder. Unknown above 100 classes.
     pub fn only_answer(&self) -> Option<&str> {
         let answers =
             |class: usize| self.confusion.iter().any(|row| row.get(class).is_some_and(|&images| images > 0));
@@ -150,14 +150,14 @@ impl Scores {
         Some(self.per_class.get(only?)?.name.as_str())
     }
 
-    /// The class that most test images are of, the first of equals, and its share of them.
+    /// The class with the most test images, the first among equals, and its share of them.
     pub fn largest_class(&self) -> Option<(&str, f64)> {
         let all: u64 = self.per_class.iter().map(|class| class.images).sum();
         let largest = self.per_class.iter().rev().max_by_key(|class| class.images)?;
         (all > 0).then(|| (largest.name.as_str(), largest.images as f64 / all as f64))
     }
 
-    /// [`Scores::largest_class`], where to answer nothing else may be right as often: its share is not below the
+    /// [`Scores::largest_class`], if always answering with it may be right as often: its share is not below the
     /// interval of top-1.
     pub fn no_better_than(&self) -> Option<(&str, f64)> {
         let least = self.interval.map_or(self.top1, |[least, _]| least);
@@ -191,7 +191,7 @@ impl Scores {
         })
     }
 
-    /// From a score of every class for every test image, higher meaning likelier; of equals the lower class is taken.
+    /// From a score of every class for every test image, higher meaning likelier; ties go to the lower class.
     pub(super) fn of_scores(
         scores: &[f32],
         labels: &[u32],
@@ -204,7 +204,7 @@ impl Scores {
     }
 }
 
-/// The numbers of images that a result speaks of.
+/// The image counts of a result.
 pub(super) struct Counts {
     pub(super) train: usize,
     pub(super) test: usize,
@@ -231,12 +231,12 @@ impl Evaluation {
         }
     }
 
-    /// What `folder` holds of a protocol; what is no result (any more) is none.
+    /// The result of a protocol in `folder`; `None` if the file is missing or not (or no longer) a valid result.
     pub fn read(folder: &Path, protocol: &str) -> Option<Evaluation> {
         serde_json::from_slice(&std::fs::read(result_file(folder, protocol)).ok()?).ok()
     }
 
-    /// The protocol in words.
+    /// The protocol's name for people.
     pub fn title(&self) -> String {
         match self.protocol.as_str() {
             "knn" => "kNN".to_owned(),
@@ -247,19 +247,19 @@ impl Evaluation {
         }
     }
 
-    /// The settings that it was found with, in words: those of the trained encoder, where they were chosen.
+    /// The settings of the result, in words; where settings were chosen, those of the trained encoder.
     pub fn settings(&self) -> String {
         let mut settings = self.usual_settings();
         let detail = |key: &str| self.trained.details.get(key);
         let temperature = detail("temperature").and_then(Value::as_f64).filter(|&value| value != 0.1);
-        // The title of fine-tuning has its seed.
+        // The title of fine-tuning already has its seed.
         let seed = detail("seed").and_then(Value::as_u64).filter(|&seed| seed > 0 && !self.is_fine_tuning());
         settings.extend(temperature.map(|temperature| format!(", temperature {}", short(temperature))));
         settings.extend(seed.map(|seed| format!(", seed {seed}")));
         settings
     }
 
-    /// Those that are told even if nobody changed them.
+    /// The settings that are named even at their defaults.
     fn usual_settings(&self) -> String {
         let details = &self.trained.details;
         let number = |key: &str| details.get(key).filter(|value| value.is_number());
@@ -283,7 +283,7 @@ impl Evaluation {
         }
     }
 
-    /// The images that it was judged by, in words.
+    /// The test images, in words.
     pub fn judged_by(&self) -> String {
         let images = |which: &str| match self.test_images {
             1 => format!("1 {which}"),
@@ -301,12 +301,12 @@ impl Evaluation {
         }
     }
 
-    /// What the pretrained encoder is compared with, in words.
+    /// What the pretrained encoder is compared against, in words.
     pub fn baseline(&self) -> &'static str {
         if self.is_fine_tuning() { "from scratch" } else { "random encoder" }
     }
 
-    /// Whether `other` is by the same checkpoint, images and settings, as far as both tell.
+    /// Whether `other` is of the same checkpoint, images and settings, as far as both record them.
     pub fn is_like(&self, other: &Evaluation) -> bool {
         let of = |evaluation: &Evaluation| {
             let Evaluation { protocol, step, data, train_images, test_images, .. } = evaluation;
@@ -315,7 +315,7 @@ impl Evaluation {
         of(self) == of(other)
     }
 
-    /// The labels that it was fine-tuned with, as its name has them: whether it is a share, and the number.
+    /// The labels it was fine-tuned with, parsed from its name: whether they are a share, and the number.
     pub(super) fn labels(&self) -> Option<(bool, f64)> {
         let name = self.protocol.strip_prefix(FINETUNE)?;
         let labels = name.split('-').next()?;
@@ -335,7 +335,7 @@ impl Evaluation {
         let mut title = format!("fine-tuning, {labels} {of}");
         while !rest.is_empty() {
             let (key, values) = rest.split_once('-')?;
-            // A number may have a dash of its own: 1e-6.
+            // A number may contain a dash itself: 1e-6.
             let end = IN_NAME.iter().filter_map(|(key, _)| values.find(&format!("-{key}-"))).min();
             let (value, more) = end.map_or((values, ""), |end| (&values[..end], &values[end + 1..]));
             let (_, words) = IN_NAME.iter().find(|(known, _)| *known == key)?;
@@ -372,7 +372,7 @@ mod tests {
     fn five_guesses_count_where_there_are_more_classes() {
         let top5 = |classes: usize| {
             let names: Vec<String> = (0..classes).map(|class| class.to_string()).collect();
-            // The likeliest class is the first, the least likely the last.
+            // The first class has the highest score, the last class the lowest.
             let scores: Vec<f32> = (0..4 * classes).map(|at| -((at % classes) as f32)).collect();
             Scores::of_scores(&scores, &[0, 1, 4, classes as u32 - 1], &names, Map::new()).unwrap().top5
         };
@@ -406,7 +406,7 @@ mod tests {
                 "finetune-7-epochs-2-batch-4-decay-1e-30",
                 "fine-tuning, 7 labels, epochs 2, batch 4, weight decay 1e-30",
             ),
-            // Of a later version.
+            // From a later version.
             ("finetune-7-colour-2", "finetune-7-colour-2"),
         ] {
             let result = result(name, json!({}));

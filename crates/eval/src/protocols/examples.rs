@@ -1,4 +1,4 @@
-//! Images, and what each is to be told apart by.
+//! Images and their targets.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use simclr_metrics::MetricsError;
 use super::stratify::stratify;
 use crate::{EvalError, Targets};
 
-/// Images and what each shows.
+/// Images and their targets.
 #[derive(Clone)]
 pub struct Examples {
     /// The images.
     pub images: Arc<dyn Dataset>,
-    /// One for each.
+    /// The target of each image.
     pub targets: Targets,
 }
 
@@ -26,29 +26,30 @@ impl fmt::Debug for Examples {
 }
 
 impl Examples {
-    /// Images that all have a label.
+    /// Images that all have a label, with it as the target.
     pub(super) fn labelled(images: Arc<dyn Dataset>) -> Examples {
         let targets = Targets::One((0..images.len()).filter_map(|index| images.label(index)).collect());
         Examples { images, targets }
     }
 
-    /// Some of them, in that order.
+    /// Selects `rows`, in that order.
     pub(super) fn select(&self, rows: &[usize]) -> Examples {
         let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
         let targets = self.targets.select(&rows);
         Examples { images: Arc::new(Subset::new(self.images.clone(), rows)), targets }
     }
 
-    /// Groups of rows that hold the same image, each ascending; contents are compared with `threads` threads.
+    /// Groups of rows that hold the same image, each ascending; compares contents on `threads` threads.
     pub(super) fn same(&self, threads: usize) -> Vec<Vec<u32>> {
         copies(&*self.images, threads, &|_| ())
     }
 
-    /// (The rest, the `share` of each of the `classes` that `seed` draws); of images that show several classes, the
-    /// rarest counts. The rows of each of `same`, which hold the same image ([`Examples::same`]), stay together.
+    /// Returns (the rest, the `share` of each of the `classes` drawn by `seed`); an image that shows several classes
+    /// counts for the rarest. The rows of each group in `same`, which hold the same image ([`Examples::same`]), stay
+    /// together.
     ///
     /// # Errors
-    /// [`EvalError::TooFewToSplit`], with the `purpose`.
+    /// [`EvalError::TooFewToSplit`] with `purpose`.
     pub(super) fn set_apart(
         &self,
         classes: usize,
@@ -64,10 +65,10 @@ impl Examples {
         }
     }
 
-    /// These, then `more`.
+    /// Returns these examples followed by `more`.
     ///
     /// # Errors
-    /// Where images of one show one class and those of the other several.
+    /// If the images of one show a single class and those of the other several.
     pub(super) fn then(&self, more: &Examples) -> Result<Examples, MetricsError> {
         let sets = [&self.images, &more.images];
         let classes = Concat::classes_of(sets.into_iter().map(|set| set.classes()));
@@ -87,7 +88,7 @@ impl Examples {
     }
 }
 
-/// One class for each row: its own, or of several the rarest. Rows that show none are a class of their own.
+/// One class for each row: its own, or the rarest of several. Rows that show none form a class of their own.
 fn classes_to_split_by(targets: &Targets, classes: usize) -> Vec<u32> {
     let shown = match targets {
         Targets::One(labels) => return labels.clone(),

@@ -10,8 +10,8 @@ use super::evaluation::{BrokenImage, Counts, Evaluation, Scores};
 use super::versus::Versus;
 use crate::{EvalError, Targets};
 
-/// Classifies every test image by its most similar training images: `Knn::default()` is k = 200, cosine similarity
-/// s, votes weighted by exp(s / 0.1) (arXiv:1805.01978, section 3.4); for fewer than 2,000 training images there is
+/// Classifies every test image by its most similar training images: `Knn::default()` is k = 200, cosine similarity s,
+/// votes weighted by exp(s / 0.1) (arXiv:1805.01978, section 3.4); for fewer than 2,000 training images use
 /// [`Knn::among`].
 ///
 /// # Errors

@@ -17,12 +17,12 @@ use super::versus::{Progress, Versus};
 use crate::{EvalError, Targets};
 
 impl Sgd {
-    /// The linear protocol for `images` training images of `image_size` pixels.
+    /// The settings of the linear protocol for `images` training images of `image_size` pixels.
     ///
-    /// Up to 32 pixels that of CIFAR: 100 epochs of batch 512 at rate 0.1. Above, that of ImageNet: 90 epochs of
-    /// batch 4096 at 0.1 x batch / 256. Both with Nesterov momentum 0.9, a cosine and no decay (1e-6 in the
-    /// official code). The batch is at most a tenth of the images, so that small sets get steps enough, and at
-    /// least one image, unless `batch` is given.
+    /// Up to 32 pixels, those for CIFAR: 100 epochs of batch 512 at rate 0.1. Above, those for ImageNet: 90 epochs of
+    /// batch 4096 at 0.1 x batch / 256. Both with Nesterov momentum 0.9, a cosine schedule and no weight decay (1e-6
+    /// in the official code). Unless `batch` is given, the batch is at most a tenth of the images, so that small sets
+    /// get enough steps, and at least one image.
     pub fn linear(image_size: usize, images: usize, batch: Option<usize>) -> Sgd {
         let small = image_size <= 32;
         let (epochs, usual) = if small { (100, 512) } else { (90, 4096) };
@@ -35,10 +35,10 @@ impl Sgd {
 /// Trains a dense layer with softmax cross-entropy on h of random crops and flips of the training images, and tests
 /// it on central crops.
 ///
-/// The encoder is frozen: it is borrowed unchangeable, runs in evaluation mode (BatchNorm by its running averages),
-/// and no gradient reaches it. It has to run on every image of every epoch all the same, since each epoch draws
-/// other crops: that is nearly all of the cost, `epochs` forward passes over the training images, twice with a
-/// random encoder to compare with. [`logistic`](super::logistic) needs one.
+/// The encoder is frozen: it is borrowed immutably, runs in evaluation mode (BatchNorm uses its running averages), and
+/// no gradient reaches it. It still has to run on every image in every epoch, since each epoch draws other crops. That
+/// is nearly all of the cost: `epochs` forward passes over the training images, twice that with a random encoder to
+/// compare against. [`logistic`](super::logistic) needs one pass.
 ///
 /// # Errors
 /// Options out of range, a batch larger than the data set, [`EvalError::Diverged`], images that cannot be read.
@@ -68,7 +68,7 @@ pub fn linear_sgd(
     Ok(Evaluation::new("linear_sgd", counts, scores, start.elapsed().as_secs_f64()))
 }
 
-/// A dense layer from h to class scores, its parameters apart from the encoder's.
+/// A dense layer from h to class scores; its parameters are separate from the encoder's.
 struct Classifier<'m> {
     model: &'m Model,
     layer: Linear,
@@ -115,7 +115,7 @@ impl Learner for Classifier<'_> {
     }
 }
 
-/// h of a batch of images, a chunk at a time: BatchNorms are constants, so the batch of the classifier may be cut.
+/// Encodes a batch of images chunk by chunk: BatchNorm uses constants here, so chunks do not change the result.
 fn encode_batch(model: &Model, images: &[u8]) -> Result<Vec<f32>, EvalError> {
     let image = model.image_size().pow(2) * 3;
     let mut all = Vec::with_capacity(images.len() / image * model.encoder.features());

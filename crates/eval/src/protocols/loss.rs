@@ -4,8 +4,9 @@ use simclr_engine::{Gradients, Result, Tape, Tensor, Var, ops};
 
 use crate::Targets;
 
-/// The mean loss of rows of class scores, (1), and the gradients of all that they come from: softmax cross-entropy
-/// where a row has one class, the sum of logistic losses of all classes where it shows several.
+/// Returns the mean loss of rows of class scores, of shape (1), and the gradients of all parameters behind the scores:
+/// softmax cross-entropy where a row has one class, the sum of the logistic losses of all classes where it shows
+/// several.
 pub(super) fn backward_from_loss(
     tape: &mut Tape,
     scores: &Var,
@@ -24,7 +25,7 @@ pub(super) fn backward_from_loss(
     }
 }
 
-/// The mean loss and its gradient. Scores are few: the processor computes it, whatever their device.
+/// The mean loss and its gradient. Scores are few, so this runs on the CPU whatever their device.
 fn of_several(scores: &Tensor, targets: &Targets) -> Result<(Tensor, Tensor)> {
     let (mut gradient, rows) = (scores.to_vec()?, targets.rows() as f64);
     let of_rows = gradient.chunks_exact_mut(scores.last_dim()).enumerate();
@@ -40,7 +41,7 @@ mod tests {
 
     use super::*;
 
-    /// The loss of scores that are themselves the parameters, and its gradient.
+    /// The loss and its gradient when the scores themselves are the parameters.
     fn of(scores: &[f32], targets: &Targets) -> (f32, Vec<f32>) {
         let device = Device::cpu(1).unwrap();
         let mut parameters = Parameters::new();

@@ -15,19 +15,19 @@ use crate::report::{ClassMap, MapPoint};
 
 /// Images on a map, at most.
 const MOST: usize = 1000;
-/// Fewer than this make no map.
+/// The fewest images for a map.
 const LEAST: usize = 20;
-/// Neighbours of an image that count, as t-SNE means it.
+/// The number of neighbours that count for an image, in the sense of t-SNE.
 const PERPLEXITY: f32 = 30.0;
-/// How coarsely far points are taken together.
+/// How coarsely distant points are grouped (Barnes-Hut).
 const THETA: f32 = 0.5;
-/// Steps of the descent.
+/// Steps of gradient descent.
 const STEPS: usize = 1000;
-/// Takes the place of the image number in the key of the stream that draws where points begin.
+/// Replaces the image number in the key of the stream that draws the initial points.
 const PLACES: u64 = u64::from_le_bytes(*b"mapplace");
 
-/// Maps of h and, where they were encoded, of z of at most 1,000 test images, as many of each class: t-SNE over
-/// unit vectors, of perplexity 30, less of fewer than 121 images. None of fewer than 20.
+/// Maps of h and, if they were encoded, of z of at most 1,000 test images, evenly from the classes: t-SNE over unit
+/// vectors at perplexity 30, or less with fewer than 121 images. No maps of fewer than 20.
 ///
 /// The same for any number of threads.
 ///
@@ -82,12 +82,12 @@ fn unit_rows(values: &[f32], dim: usize, rows: &[usize]) -> Vec<f32> {
     out
 }
 
-/// x and y of each row; nothing where no thread can be had.
+/// x and y of each row; nothing if no thread can be started.
 fn place(values: &[f32], dim: usize) -> Vec<f32> {
     let rows: Vec<&[f32]> = values.chunks_exact(dim).collect();
     let mut stream = Stream::new(0, 0, PLACES, 0);
     let begin: Vec<f32> = (0..2 * rows.len()).map(|_| 1e-4 * (stream.unit() as f32 - 0.5)).collect();
-    // More threads would add in another order, and move points a little.
+    // More threads would add up in another order and shift points a little.
     let Ok(pool) = ThreadPoolBuilder::new().num_threads(1).build() else { return Vec::new() };
     pool.install(|| {
         let perplexity = PERPLEXITY.min((rows.len() - 1) as f32 / 4.0);
@@ -99,8 +99,7 @@ fn place(values: &[f32], dim: usize) -> Vec<f32> {
     })
 }
 
-/// The `count` nearest other rows of each; of equally near ones the first. (The crate's own search leaves that to
-/// chance.)
+/// The `count` nearest other rows of each row; ties go to the first. (The crate's own search breaks ties at random.)
 fn neighbours(rows: &[&[f32]], count: usize) -> Vec<Vec<Neighbor<f32>>> {
     let of = |at: usize| {
         let distance =
@@ -119,7 +118,7 @@ fn neighbours(rows: &[&[f32]], count: usize) -> Vec<Vec<Neighbor<f32>>> {
 mod tests {
     use super::*;
 
-    /// Rows about one of three directions each, and z that says nothing.
+    /// Rows around one of three directions, and z that is the same for all.
     fn encoded(count: usize) -> Encoded {
         let mut stream = Stream::new(1, 0, 0, 0);
         let mut noise = || stream.unit() as f32;

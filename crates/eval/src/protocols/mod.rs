@@ -1,4 +1,4 @@
-//! How good an encoder is: protocols over a whole data set, each against a randomly initialised encoder.
+//! Evaluates an encoder by protocols over a whole data set, each compared against a randomly initialised encoder.
 //!
 //! ```text
 //! TrainedEncoder::load(RUN) ──▶ Versus<Model> ──┬─▶ encode ──▶ Versus<Encoded> ──┬─▶ knn ──────┐
@@ -7,32 +7,32 @@
 //!                                                                               └─▶ pictures ─▶ assemble_report
 //! ```
 //!
-//! Evaluations are kept in RUN/evaluation/. The encoder is lent to every protocol unchangeable, and BatchNorm runs by
-//! its running averages; fine-tuning trains a copy of it. The same seed gives the same bits for any number of threads.
+//! Evaluations are kept in RUN/evaluation/. Protocols borrow the encoder immutably, and BatchNorm uses its running
+//! averages; fine-tuning trains a copy. The same seed gives the same bits for any number of threads.
 //!
 //! | file | |
 //! |---|---|
 //! | `splits` | labelled training and test images whose classes agree |
-//! | `places` | where images lie, and which paths are in two parts |
-//! | `shared` | which are in two parts by their contents |
-//! | `pairing` | splits of what was opened, with what is wrong with them |
-//! | `stratify` | a part of every class |
+//! | `places` | where images lie, and which paths are in two splits |
+//! | `shared` | which images are in two splits by their contents |
+//! | `pairing` | training and test images of opened data sets, and what is wrong with them |
+//! | `stratify` | a share of every class |
 //! | `trained` | the encoder of a run folder |
-//! | `baseline` | the random encoder to compare with |
+//! | `baseline` | the random encoder to compare against |
 //! | `versus` | the trained and the random one, side by side |
 //! | `encode` | h of all images |
 //! | `knn`, `regression`, `linear_sgd`, `finetune` | the protocols |
-//! | `sgd` | what those share that train by SGD (`linear_sgd`, `finetune`, `transfer`): settings and the loop |
-//! | `network` | an encoder with a classifier, trained as one |
-//! | `loss` | what it minimises |
+//! | `sgd` | settings and training loop of the protocols that use SGD (`linear_sgd`, `finetune`, `transfer`) |
+//! | `network` | an encoder with a classifier, trained together |
+//! | `loss` | the loss of a classifier |
 //! | `examples` | images and their targets |
-//! | `predict` | what a fine-tuned network takes images for |
-//! | `fingerprint` | whether these are the same as before |
+//! | `predict` | the predictions of a fine-tuned network |
+//! | `fingerprint` | tells whether images are the same as before |
 //! | [`transfer`] | an encoder on other data sets |
-//! | `probe` | what h and z know of what was done to an image |
-//! | `evaluation` | their result |
+//! | `probe` | what h and z retain of a transformation of the image |
+//! | `evaluation` | the result of a protocol |
 //! | `neighbours` | nearest neighbours as pictures |
-//! | `maps` | images as points of a plane |
+//! | `maps` | images as points on a plane |
 //! | `assemble` | the report of a run folder |
 
 mod assemble;

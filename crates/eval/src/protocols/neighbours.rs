@@ -10,21 +10,21 @@ use super::splits::Splits;
 use crate::EvalError;
 use crate::report::{NeighbourRow, Picture};
 
-/// Takes the place of the image number in the keys of the stream that draws the queries.
+/// Replaces the image number in the key of the stream that draws the queries.
 const QUERIES: u64 = u64::from_le_bytes(*b"queries.");
-/// The longest side of a picture.
+/// The longest side of a picture, in pixels.
 const SIDE: u32 = 96;
 
-/// Images shown, drawn from [`SEED`].
+/// Query images shown, drawn from [`SEED`].
 const SHOWN: usize = 10;
-/// Images shown beside each.
+/// Neighbours shown beside each.
 const NEIGHBOURS: usize = 8;
 const SEED: u64 = 0;
 
-/// Ten test images, of as many classes as there is room for, each with the eight training images whose h is most like
+/// Ten test images, from as many classes as possible, each with the eight training images whose h is most similar to
 /// its own.
 ///
-/// The pictures are central crops at the size that the encoder sees (`image_size`), at most 96 pixels.
+/// Pictures are central crops at the encoder's `image_size`, at most 96 pixels.
 ///
 /// # Errors
 /// Features that are not finite, an image that can no longer be read.
@@ -39,7 +39,7 @@ pub(super) fn neighbour_rows(
     rows(test, &shown, Some(train), Camera::new(image_size))
 }
 
-/// Ten of `images`, drawn at random, each with those eight of the others whose h is most like its own; of no class.
+/// Ten of `images`, drawn at random, each with the eight others whose h is most similar to its own; without classes.
 ///
 /// # Errors
 /// As [`neighbour_rows`].
@@ -52,10 +52,11 @@ pub(super) fn unlabelled_rows(
     rows((embedding, images), &shown, None, Camera { with_class: false, ..Camera::new(image_size) })
 }
 
-/// An encoder's output of images, and these.
+/// The embedding of images, and the images.
 type Images<'a> = (&'a Embedding, &'a dyn Dataset);
 
-/// The rows `shown` of `queries`, each with its neighbours among other images, or where there are none among its own.
+/// The rows `shown` of `queries`, each with its neighbours among `others`, or without these among the queries
+/// themselves.
 fn rows(
     queries: Images<'_>,
     shown: &[usize],
@@ -66,7 +67,7 @@ fn rows(
         return Ok(Vec::new());
     }
     let among = others.unwrap_or(queries);
-    // One more of its own: an image is most like itself.
+    // One more among its own: the most similar image is the query itself.
     let nearest = nearest(queries.0, shown, among.0, NEIGHBOURS + usize::from(others.is_none()))?;
     let mut picture =
         |(embedding, images): Images<'_>, row: usize| camera.picture(images, embedding.indices[row] as usize);
@@ -79,7 +80,7 @@ fn rows(
     shown.collect()
 }
 
-/// For each of `rows` of `queries` the `count` rows of `among` that are most like it, and their cosines.
+/// For each of `rows` of `queries`, the `count` most similar rows of `among`, with their cosines.
 fn nearest(
     queries: &Embedding,
     rows: &[usize],
@@ -94,7 +95,7 @@ fn nearest(
     Ok((0..rows.len()).map(of).collect())
 }
 
-/// At most `count` rows drawn at random, from classes evenly spread over all that occur; ordered by class.
+/// Draws at most `count` rows at random, from classes spread evenly over all that occur; ordered by class.
 pub(super) fn choose(labels: &[u32], classes: usize, count: usize, seed: u64) -> Vec<usize> {
     let mut by_class = vec![Vec::new(); classes];
     for (row, &label) in labels.iter().enumerate() {
@@ -107,7 +108,7 @@ pub(super) fn choose(labels: &[u32], classes: usize, count: usize, seed: u64) ->
     while chosen.len() < count {
         by_class.retain(|rows| !rows.is_empty());
         let (present, wanted) = (by_class.len(), count - chosen.len());
-        // All classes once, as long as there is room for all; then evenly spread ones.
+        // Each class once while there is room for all of them; then evenly spread ones.
         for i in 0..wanted.min(present) {
             let rows = &mut by_class[if wanted < present { i * present / wanted } else { i }];
             let place = stream.below(rows.len() as u32) as usize;
@@ -121,7 +122,7 @@ pub(super) fn choose(labels: &[u32], classes: usize, count: usize, seed: u64) ->
 /// Makes pictures of images.
 struct Camera {
     side: u32,
-    /// Whether a picture tells the class of its image.
+    /// Whether a picture is labelled with its class.
     with_class: bool,
     decode: DecodeScratch,
     resize: Scratch,
@@ -157,7 +158,7 @@ mod tests {
         let classes = ["a", "b", "c", "d"];
         let train = Toy { broken: vec![1], ..Toy::new(&classes, 4, 1) };
         let data = Splits::new(train.shared(), Toy::new(&classes, 4, 2).shared()).unwrap();
-        // An axis for each class; the second training image has no row.
+        // One axis per class; the second training image has no row.
         let embedding = |indices: &[u32]| Embedding {
             h: indices.iter().flat_map(|&own| (0..4).map(move |axis| f32::from(axis == own))).collect(),
             h_dim: 4,

@@ -1,4 +1,4 @@
-//! Encoder, kept layers of the head and classifier, trained as one.
+//! Encoder, kept layers of the head and classifier, trained together.
 
 use simclr_engine::{BufferUpdates, DType, Gradients, Mode, SingleProcess, Tape, Tensor};
 use simclr_nn::Linear;
@@ -19,7 +19,7 @@ pub(super) struct Network {
     optimizer: Optimizer,
 }
 
-/// The model with activations that need no scaled loss.
+/// The model with f16 activations changed to f32, so that the loss needs no scaling.
 pub(super) fn trainable(model: &Model) -> Model {
     match model.activations() {
         DType::F16 => model.clone().with_activations(DType::F32),
@@ -27,20 +27,20 @@ pub(super) fn trainable(model: &Model) -> Model {
     }
 }
 
-/// What stands on the encoder.
+/// The part above the encoder: the kept layers of the head and the classifier.
 #[derive(Debug)]
 pub(super) struct Top {
     head_layers: usize,
     classifier: Linear,
 }
 
-/// The layer of the head that a tensor of this name is a part of, if it is of one.
+/// The layer of the head to which the tensor called `name` belongs, if any.
 pub(super) fn head_layer(name: &str) -> Option<usize> {
     name.strip_prefix("head.")?.split('.').next()?.parse().ok()
 }
 
 impl Network {
-    /// `model` as it is, under a new classifier on what the first `head_layers` layers of its head make of h.
+    /// A copy of `model` with a new classifier on the output of the first `head_layers` layers of its head.
     pub(super) fn new(
         model: &Model,
         classes: usize,
@@ -53,20 +53,20 @@ impl Network {
         Ok(Network { model, top, optimizer })
     }
 
-    /// The model with all its parameters, the classifier's among them.
+    /// The model with all parameters, those of the classifier among them.
     pub(super) fn model(&self) -> &Model {
         &self.model
     }
 
-    /// The same, keeping what `memory` says for backward.
+    /// The same network, keeping for the backward pass what `memory` says.
     pub(super) fn with_memory(self, memory: Memory) -> Network {
         Network { model: self.model.with_memory(memory), ..self }
     }
 
-    /// What is kept for backward in batches of `batch` images, where `memory` leaves it open.
+    /// Chooses what to keep for the backward pass in batches of `batch` images, where `memory` is automatic.
     ///
     /// # Errors
-    /// [`EvalError::BatchDoesNotFit`], with the largest batch that does.
+    /// [`EvalError::BatchDoesNotFit`], with the largest batch that fits.
     pub(super) fn choose_memory(
         &self,
         memory: Auto<Memory>,
@@ -89,12 +89,12 @@ impl Network {
         })
     }
 
-    /// Class scores of rows of h, BatchNorm by its running averages.
+    /// Class scores for rows of h; BatchNorm uses its running averages.
     pub(super) fn scores(&self, h: &[f32]) -> Result<Vec<f32>, EvalError> {
         self.top.scores(&self.model, h)
     }
 
-    /// Every tensor that it needs, in PyTorch's layouts; none of the head's other layers.
+    /// All tensors in use, in PyTorch's layouts; the unused layers of the head are left out.
     pub(super) fn tensors(&self) -> Result<Vec<NamedTensor>, EvalError> {
         let mut tensors = self.model.store()?;
         tensors.retain(|tensor| head_layer(&tensor.name).is_none_or(|layer| layer < self.top.head_layers));
@@ -128,7 +128,7 @@ impl Learner for Network {
     }
 }
 
-/// What forward and backward leave for the update.
+/// The results of a forward and a backward pass.
 struct Pass {
     loss: Tensor,
     scores: Tensor,
@@ -137,7 +137,7 @@ struct Pass {
 }
 
 impl Top {
-    /// A new classifier, its parameters among those of `model`.
+    /// A new classifier; its parameters join those of `model`.
     pub(super) fn new(
         model: &mut Model,
         classes: usize,
@@ -150,7 +150,7 @@ impl Top {
         Ok(Top { head_layers, classifier })
     }
 
-    /// Class scores of rows of h, BatchNorm by its running averages.
+    /// Class scores for rows of h; BatchNorm uses its running averages.
     pub(super) fn scores(&self, model: &Model, h: &[f32]) -> Result<Vec<f32>, EvalError> {
         let dim = model.encoder.features();
         let mut tape = Tape::new(&model.parameters, Mode::Eval, &SingleProcess);
@@ -159,7 +159,7 @@ impl Top {
         Ok(self.classifier.forward(&mut tape, &kept)?.tensor().to_vec()?)
     }
 
-    /// From images and what they show to the gradients of all of `model` that is used.
+    /// Runs forward and backward from images and targets to the gradients of all parameters of `model` in use.
     fn forward_backward(&self, model: &Model, images: Tensor, targets: &Targets) -> Result<Pass, TrainError> {
         let mut tape = Tape::new(&model.parameters, Mode::Train, &SingleProcess);
         let images = tape.input(images);
@@ -198,7 +198,7 @@ batch_norm = false
 precision = "f32"
 "#;
 
-    /// `tools/golden/finetune.py` made the curve and the weights, in f64.
+    /// `tools/golden/finetune.py` computed the curve and the weights, in f64.
     #[test]
     fn ten_steps_follow_pytorch() {
         let golden: Value = serde_json::from_str(include_str!("../../tests/golden/finetune.json")).unwrap();
@@ -221,7 +221,7 @@ precision = "f32"
             println!("step {step}: {loss:.7}, PyTorch {want:.7}, off by {off:.1e}");
             assert!(sound && off < 1e-4, "step {step}: loss {loss} and not {want}: {off:.1e}");
         }
-        // How far each value moved, within a share of the longest way.
+        // How far each value moved, to within a share of the largest movement.
         for ((name, want), before) in after.iter().zip(before) {
             let pairs = numbers(want).into_iter().zip(before.iter().zip(values(&network.model, name)));
             let (mut longest, mut worst) = (0.0f64, 0.0f64);

@@ -1,5 +1,5 @@
-//! Images to learn from and images to test on, of what was opened: which are in both, and which labels contradict
-//! each other.
+//! Pairs training and test images of opened data sets, and reports which images are in both and which labels
+//! contradict each other.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,73 +13,72 @@ use super::shared::SharedImages;
 use super::splits::Splits;
 use crate::EvalError;
 
-/// Seed of which images are set apart to test on.
+/// Seed of the draw that sets test images aside.
 const SEED: u64 = 0;
 
-/// A data set that was opened.
+/// An opened data set.
 #[derive(Clone, Debug)]
 pub struct Opened {
-    /// What was found.
+    /// The images found.
     pub source: Source,
-    /// Where, one or several read as one.
+    /// Its path, or several paths read as one data set.
     pub paths: Vec<PathBuf>,
 }
 
 impl Opened {
-    /// What it is called in results ([`Origin`]).
+    /// Its name in results ([`Origin`]).
     pub fn name(&self) -> String {
         named(&self.paths)
     }
 
-    /// The images to train on, and those to test on.
+    /// The training images, and the test images if there are any.
     fn parts(self) -> (Placed, Option<Placed>) {
-        // Images of several data sets are called by their whole paths.
+        // Images of several data sets are named by their full paths.
         let path = self.paths.first().map_or(Path::new(""), PathBuf::as_path);
         Placed::all(self.source, path)
     }
 }
 
-/// What images of several paths are called in results.
+/// The name in results of images from several paths.
 pub fn named(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-/// Images to learn from and to test on, and what is wrong with them.
+/// Training and test images, and what is wrong with them.
 #[derive(Clone)]
 pub struct Paired {
-    /// Those that have labels.
+    /// The images that have labels.
     pub splits: Splits,
-    /// All that were compared: the images to learn from and behind them those to test on, or, where some of them were
-    /// set apart to test on, all as they lie.
+    /// All images compared: the training images followed by the test images; or, where the test images were set aside
+    /// from the training images, all of those in their order.
     pub images: Arc<dyn Dataset>,
-    /// Groups of the same image with labels of several classes, of which some are wrong: rows of `images`.
+    /// Groups of the same image with different labels, some of which are wrong: rows of `images`.
     pub contradicting: Vec<Vec<u32>>,
-    /// Test images that are learnt from as well, where there are any.
+    /// Test images that are training images too, if any.
     pub shared: Option<SharedPaths>,
-    /// Where test images were set apart, how many images are copies of another, and stayed on its side.
+    /// If test images were set aside: the number of images that are copies of another, and went to the same side.
     pub kept_together: usize,
 }
 
-/// Test images that are learnt from as well: what they are recognised by tells little of images that are new.
+/// Test images that are training images too: recognising those says little about new images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedPaths {
     /// How many.
     pub images: usize,
-    /// Of so many test images.
+    /// The number of test images in all.
     pub of: usize,
-    /// Where the first of them lies.
+    /// The path of the first of them.
     pub first: PathBuf,
-    /// Where an image to learn from lies that equals it; `first` where it is the same file.
+    /// The path of an equal training image; the same as `first` where both are one file.
     pub like: PathBuf,
 }
 
-/// Images to learn from, those of `train`, and to test on: those that `test` has to test on or else all of it, or
-/// those that `train` has to test on; where there are none, a `share` of each class of `train` is set apart, copies of
-/// an image on its side.
+/// Pairs the training images of `train` with test images: the test split of `test` if it has one, or else all of
+/// `test`; without `test`, the test split of `train`; without that, a `share` of each class of `train`, set aside so
+/// that copies of an image stay on one side.
 ///
-/// All are compared by their contents ([`copies`]) with `threads` threads, wherever they lie and whatever they are
-/// called there; `progress` is told how many are done with, and of how many, by any of them. Small images stay in memory
-/// ([`kept_in_memory`]).
+/// Compares all images by contents ([`copies`]) on `threads` threads, regardless of their paths and names; `progress`
+/// gets the number done and the total, from any of these threads. Small images stay in memory ([`kept_in_memory`]).
 ///
 /// # Errors
 /// Those of [`Splits::new`] and [`Splits::hold_out`].
@@ -124,15 +123,14 @@ pub fn pair(
     Ok(Paired { splits, images, contradicting, shared, kept_together: 0 })
 }
 
-/// The images to train on, and behind them those to test on.
+/// The training images followed by the test images.
 fn both(train: &Placed, test: &Placed) -> Arc<dyn Dataset> {
     let sets = [train, test].map(|part| (String::new(), part.images.clone()));
     let classes = Concat::classes_of(sets.iter().map(|(_, set)| set.classes()));
     Arc::new(Concat::new(sets.into(), classes))
 }
 
-/// The same images, kept decoded in an eighth of the memory that is free, as far as they fit: protocols go through
-/// them more than once.
+/// The same images, cached decoded as far as an eighth of the free memory allows: protocols read them more than once.
 pub fn kept_in_memory(images: Arc<dyn Dataset>) -> Arc<dyn Dataset> {
     Arc::new(Cached::in_memory(images, memory::available_bytes() / 8))
 }

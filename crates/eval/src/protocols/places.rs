@@ -1,4 +1,4 @@
-//! Where the images of a data set lie, so that one which is reached by two paths is known to be the same.
+//! Where the images of a data set lie, so that an image reached by two paths is known to be the same.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use simclr_data::{Dataset, Source};
 
-/// Images, and where they lie.
+/// Images and where they lie.
 #[derive(Clone)]
 pub struct Placed {
     /// The images.
@@ -24,7 +24,7 @@ impl fmt::Debug for Placed {
 }
 
 impl Placed {
-    /// The training images of what was opened at `path`, and those that it sets apart to test on.
+    /// The training images of a source opened at `path`, and its test images if it has any.
     pub fn all(source: Source, path: &Path) -> (Placed, Option<Placed>) {
         let Source { train, test, kind, .. } = source;
         let root = kind.root(path);
@@ -32,35 +32,35 @@ impl Placed {
         (place(train), test.map(place))
     }
 
-    /// Whether the file at `path` is one of them, by whatever way it is reached.
+    /// Whether the file at `path` is one of these images, also if reached by another path.
     pub fn has(&self, path: &Path) -> bool {
         let Ok(path) = path.canonicalize() else { return false };
         let mut canonical = Canonical::default();
         (0..self.images.len()).any(|index| canonical.of(self.path(index)) == path)
     }
 
-    /// Where an image lies.
+    /// The path of an image.
     pub fn path(&self, index: usize) -> PathBuf {
-        // A name has its backslashes twice.
+        // Names escape each backslash as two.
         self.root.join(self.images.name(index).replace("\\\\", "\\"))
     }
 
-    /// Where each lies, folders apart by `/`.
+    /// The paths of all images, with `/` as the separator.
     pub fn paths(&self) -> impl Iterator<Item = String> {
         (0..self.images.len()).map(|index| self.path(index).to_string_lossy().replace('\\', "/"))
     }
 }
 
-/// An image that a part has in common with one before it.
+/// An image that a part shares with an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Shared {
-    /// The part before it.
+    /// The earlier part.
     pub with: &'static str,
-    /// Where it lies.
+    /// The path of the image.
     pub at: PathBuf,
 }
 
-/// The images of some parts, by where they lie.
+/// The images of some parts, by canonical path.
 #[derive(Default)]
 pub(super) struct Seen {
     canonical: Canonical,
@@ -68,7 +68,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Adds the images of a part called `name`; tells the first of them that another part before it has.
+    /// Adds the images of a part called `name`; returns the first of them that an earlier part has too.
     pub fn add(&mut self, name: &'static str, part: &Placed) -> Option<Shared> {
         let mut shared = None;
         for index in 0..part.images.len() {
@@ -82,14 +82,14 @@ impl Seen {
     }
 }
 
-/// Paths without links, each folder looked up once.
+/// Canonicalises paths, looking up each folder only once.
 #[derive(Default)]
 struct Canonical {
     folders: HashMap<PathBuf, PathBuf>,
 }
 
 impl Canonical {
-    /// The same file's one path; what is not there keeps its own.
+    /// The canonical path; a path that does not exist stays as it is.
     fn of(&mut self, path: PathBuf) -> PathBuf {
         if path.is_symlink() {
             return path.canonicalize().unwrap_or(path);

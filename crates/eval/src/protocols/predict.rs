@@ -1,4 +1,4 @@
-//! What a fine-tuned network takes images for, as a table.
+//! The predictions of a fine-tuned network, as a table.
 
 use std::cmp::Ordering;
 use std::io::Write;
@@ -16,7 +16,7 @@ use super::network::{Top, head_layer, trainable};
 use crate::EvalError;
 use crate::embedding::{Broken, Images, Split, for_each_batch};
 
-/// A network that [`finetune`](super::finetune()) left, to be used.
+/// A network trained by [`finetune`](super::finetune()), ready for use.
 #[derive(Debug)]
 pub struct Classifier {
     model: Model,
@@ -27,34 +27,34 @@ pub struct Classifier {
 /// A table that was written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Predicted {
-    /// Its rows.
+    /// Its number of rows.
     pub images: usize,
-    /// How many were recognised, part by part.
+    /// How many images were recognised, for each split.
     pub recognised: Vec<Recognised>,
     /// The images that could not be read, which have no row.
     pub broken: Vec<Broken>,
 }
 
-/// How many images of a part were recognised: their class was the likeliest.
+/// How many images of a split were recognised: their class had the highest score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recognised {
-    /// The part; `None` where the data set has none.
+    /// The split; `None` where the data set is not divided.
     pub split: Option<Split>,
-    /// Its images that have a label; none where not all classes are the network's.
+    /// Its labelled images; 0 where the network does not know all of the classes.
     pub labelled: usize,
-    /// Those of them that were recognised.
+    /// Those recognised.
     pub right: usize,
 }
 
 impl Recognised {
-    /// The fraction that was recognised; `None` where there is no label.
+    /// The fraction recognised; `None` without labels.
     pub fn top1(self) -> Option<f64> {
         (self.labelled > 0).then(|| self.right as f64 / self.labelled as f64)
     }
 }
 
 impl Predicted {
-    /// The fraction that was recognised, of the images to test on where they are a part, else of all.
+    /// The fraction recognised, of the test split if there is one, else of all images.
     pub fn top1(&self) -> Option<f64> {
         let test = self.recognised.iter().find(|part| part.split == Some(Split::Test)).copied();
         let all = |of: fn(&Recognised) -> usize| self.recognised.iter().map(of).sum();
@@ -65,11 +65,12 @@ impl Predicted {
 }
 
 impl Classifier {
-    /// A network of the configuration that it was pretrained with, of `weights` as [`FineTuned`](super::FineTuned)
-    /// has them: the encoder, what was kept of the head, and the classifier, whose outputs are `classes`.
+    /// Builds the network from the configuration it was pretrained with and its `weights`, as in
+    /// [`FineTuned`](super::FineTuned): the encoder, the kept layers of the head, and the classifier, whose outputs
+    /// are `classes`.
     ///
     /// # Errors
-    /// A tensor that is missing or of another shape, [`EvalError::HeadLayers`] for more of the head than there is.
+    /// A tensor that is missing or of another shape, [`EvalError::HeadLayers`] for more layers than the head has.
     pub fn new(
         config: &Config,
         weights: &[NamedTensor],
@@ -102,16 +103,16 @@ impl Classifier {
         &self.classes
     }
 
-    /// Side S of the images that it takes, in pixels.
+    /// Side S of its input images, in pixels.
     pub fn image_size(&self) -> usize {
         self.model.image_size()
     }
 
     /// The probability of each class by softmax, row-major (n, classes), for images (n, S, S, 3) in memory: 8-bit RGB
-    /// as [`Model::embed`] takes them, [central crops](simclr_augment::central_crop()) of larger ones.
+    /// as in [`Model::embed`], [central crops](simclr_augment::central_crop()) of larger ones.
     ///
     /// # Errors
-    /// As [`Model::embed`], and [`TrainError::FeaturesNotFinite`], which calls the images by their numbers.
+    /// As [`Model::embed`], and [`TrainError::FeaturesNotFinite`], which names images by their index.
     pub fn probabilities(&self, bytes: &[u8]) -> Result<Vec<f64>, EvalError> {
         let (h, _) = self.model.embed(bytes)?;
         if h.is_empty() {
@@ -125,17 +126,17 @@ impl Classifier {
         Ok(rows.collect::<Result<Vec<_>, EvalError>>()?.concat())
     }
 
-    /// What it computes on.
+    /// The device it computes on.
     pub fn device(&self) -> &Device {
         &self.model.device
     }
 
-    /// Writes a table of all `images` that can be read, in their order, as CSV to `out`, which errors call `name`:
-    /// the image's name, its likeliest class as `label` and that one's `probability`, then `label_2` and so on for
-    /// the `top` likeliest; after the name its part as `split`, where the images are in several. They are looked at
-    /// as [`finetune`](super::finetune()) looks at test images. The same bits for any number of threads.
+    /// Writes a table of all readable `images`, in order, as CSV to `out`, which errors call `name`. Its columns: the
+    /// image's name, its likeliest class as `label` with its `probability`, then `label_2` and so on up to the `top`
+    /// likeliest; after the name the `split`, where the images have several. Images are prepared as
+    /// [`finetune`](super::finetune()) prepares test images. The bits are the same for any number of threads.
     ///
-    /// `watch` is told after every batch how many images are done, and may end it.
+    /// After every batch `watch` gets the number of images done, and may stop the work.
     ///
     /// # Errors
     /// [`EvalError::Option`] for a `top` of 0 or of more classes than there are, [`EvalError::Write`],
@@ -181,13 +182,13 @@ impl Classifier {
         Ok(Predicted { images: done, recognised, broken })
     }
 
-    /// The numbers that `classes` have here; nothing where one of them is unknown.
+    /// The indices that `classes` have in this network; `None` if it does not know one of them.
     fn numbers_of(&self, classes: &[String]) -> Option<Vec<u32>> {
         let number = |class: &String| self.classes.iter().position(|known| known == class);
         classes.iter().map(|class| number(class).map(|number| number as u32)).collect()
     }
 
-    /// The `top` likeliest classes and their probabilities by softmax; of equals the lower class comes first.
+    /// The `top` likeliest classes and their probabilities by softmax; ties go to the lower class.
     fn likeliest(&self, scores: &[f32], top: usize) -> Vec<(&str, f64)> {
         let probabilities = softmax(scores);
         let mut order: Vec<usize> = (0..scores.len()).collect();
@@ -205,7 +206,7 @@ fn softmax(scores: &[f32]) -> Vec<f64> {
     shares.into_iter().map(|share| share / total).collect()
 }
 
-/// Checks the class scores of an image that `name` calls.
+/// Checks the class scores of the image called `name`.
 ///
 /// # Errors
 /// [`TrainError::FeaturesNotFinite`].

@@ -1,4 +1,4 @@
-//! What h and z know of what was done to an image (paper, table 3).
+//! Measures what h and z retain of a transformation of the image (paper, table 3).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,26 +17,26 @@ use super::regression::{LogisticOptions, logistic};
 use super::versus::{Progress, Side, Versus};
 use crate::EvalError;
 
-/// Images that a classifier learns from and is judged by, at most.
+/// Images used for training and test, at most.
 const MOST: usize = 6000;
-/// The share of them that it is judged by.
+/// One image in this many is a test image.
 const JUDGED: usize = 3;
-/// Fewer images say nothing.
+/// Fewer images tell nothing.
 const LEAST: usize = 30;
-/// The file of the results in a run folder.
+/// The file of the results, in a run folder.
 const FILE: &str = "probe/transformations";
 
-/// What is done to some of the images.
+/// A transformation applied to some of the images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Transformation {
-    /// A fifth of the images is made grey.
+    /// A fifth of the images is turned grey.
     Gray,
-    /// Each is turned by 0, 90, 180 or 270 degrees.
+    /// Each image is rotated by 0, 90, 180 or 270 degrees.
     Rotation,
-    /// Half of them get Gaussian noise.
+    /// Half of the images get Gaussian noise.
     Noise,
-    /// Of half of them Sobel's edges are taken.
+    /// Half of the images are replaced by their Sobel edges.
     Sobel,
 }
 
@@ -45,7 +45,7 @@ impl Transformation {
     pub const ALL: [Transformation; 4] =
         [Transformation::Gray, Transformation::Rotation, Transformation::Noise, Transformation::Sobel];
 
-    /// What is to be told apart.
+    /// What the classifier is to tell apart, for people.
     pub fn title(self) -> &'static str {
         match self {
             Transformation::Gray => "colour or grey",
@@ -55,7 +55,7 @@ impl Transformation {
         }
     }
 
-    /// What its images are, in words that go before "images".
+    /// A description of its images, to go before the word "images".
     fn images(self) -> &'static str {
         match self {
             Transformation::Gray => "coloured or grey",
@@ -65,8 +65,8 @@ impl Transformation {
         }
     }
 
-    /// The paper's accuracies on h and on z, of other networks trained with each of these among the augmentations
-    /// (arXiv:2002.05709, table 3).
+    /// The paper's accuracies on h and on z, for other networks trained with each transformation among the
+    /// augmentations (arXiv:2002.05709, table 3).
     pub fn paper(self) -> [f64; 2] {
         match self {
             Transformation::Gray => [0.993, 0.974],
@@ -76,7 +76,7 @@ impl Transformation {
         }
     }
 
-    /// The classes: what may have been done, nothing being the first.
+    /// The classes: what may have been done to an image, the first being nothing.
     fn classes(self) -> Vec<String> {
         let words: &[&str] = match self {
             Transformation::Gray => &["colour", "grey"],
@@ -87,7 +87,7 @@ impl Transformation {
         words.iter().map(|&word| word.to_owned()).collect()
     }
 
-    /// What is done to an image, by a draw of its own.
+    /// Draws the class of an image, and the operator to apply, if any.
     fn draw(self, stream: &mut Stream) -> (u32, Option<ViewOp>) {
         let class = match self {
             Transformation::Gray => u32::from(stream.below(5) == 0),
@@ -106,56 +106,56 @@ impl Transformation {
     }
 }
 
-/// How well a transformation is found in h and in z.
+/// How well a transformation can be told from h and from z.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProbeRow {
-    /// Which.
+    /// The transformation.
     pub transformation: Transformation,
-    /// The share of the commonest class among the images that it is judged by.
+    /// The share of the most frequent class among the test images.
     pub chance: f64,
     /// Accuracy of logistic regression on h.
     pub h: f64,
-    /// On z, where there is a projection head.
+    /// Accuracy on z, if it was probed.
     pub z: Option<f64>,
 }
 
-/// The results of a run's encoder.
+/// The results for a run's encoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
-    /// Steps of training behind the encoder.
+    /// Training steps of the encoder.
     pub step: u64,
-    /// The images, as they were named, where that is known.
+    /// The name of the data set, if known.
     #[serde(default)]
     pub data: Option<String>,
-    /// What drew what was done to them.
+    /// Seed of the draws of the transformations.
     #[serde(default)]
     pub seed: u64,
-    /// Images that classifiers learnt from.
+    /// Training images of the classifiers.
     pub train_images: usize,
-    /// Images that they were judged by.
+    /// Test images of the classifiers.
     pub test_images: usize,
     /// Images that could not be read.
     pub skipped: usize,
-    /// A row a transformation; that of grey is left out where all images are grey.
+    /// A row per transformation, without the one for grey if all images are grey.
     pub rows: Vec<ProbeRow>,
 }
 
 impl Probe {
-    /// The same, of images that are called `data`.
+    /// Sets the name of the data set.
     #[must_use]
     pub fn of(self, data: String) -> Probe {
         Probe { data: Some(data), ..self }
     }
 
-    /// The images that it was judged by, in words.
+    /// The test images, in words.
     pub fn judged_by(&self) -> String {
         let plural = if self.test_images == 1 { "" } else { "s" };
         let of = self.data.as_ref().map_or(String::new(), |data| format!(" of {data}"));
         format!("{} image{plural}{of}", self.test_images)
     }
 
-    /// Writes the results of the encoder of `run` to a folder, of which the run's is
-    /// [`RunFolder::evaluations`]. Returns the file.
+    /// Writes these results of the encoder of `run` to a folder, for the run's own folder [`RunFolder::evaluations`].
+    /// Returns the file.
     ///
     /// # Errors
     /// [`EvalError::Train`] when it cannot be written.
@@ -163,7 +163,7 @@ impl Probe {
         Ok(run.write_result(folder, FILE, self)?)
     }
 
-    /// What was written before, if anything was that can be read.
+    /// Results recorded earlier, if they can be read.
     pub(super) fn recorded(run: &RunFolder) -> Option<Probe> {
         serde_json::from_slice(&std::fs::read(run.evaluation(FILE)).ok()?).ok()
     }
@@ -174,21 +174,22 @@ impl Probe {
 pub struct ProbeOptions {
     /// Whether z is probed too.
     pub with_z: bool,
-    /// Draws what is done to the images.
+    /// Seed of the draws of the transformations.
     pub seed: u64,
-    /// Whether the first image that cannot be read is the end.
+    /// Whether an image that cannot be read is an error, instead of being left out.
     pub strict: bool,
 }
 
-/// Transforms some of the `images`, at most 6,000, and finds out how well logistic regression on h and on z tells
-/// what was done: a third of the images judges what was learnt from the others. The paper trains networks of one
-/// hidden layer in its place.
+/// Transforms some of the `images`, at most 6,000, and measures how well logistic regression on h and on z tells what
+/// was done to them: it is fitted on two thirds of the images and tested on the rest. The paper trains networks of one
+/// hidden layer instead.
 ///
-/// What is done to an image is a function of the seed and its number; the same bits for any number of threads.
+/// The transformation of an image depends only on the seed and the image's index; the bits are the same for any number
+/// of threads.
 ///
 /// # Errors
-/// An image that cannot be read where reading is strict, else [`EvalError::TooFewToProbe`] where fewer than 30 can
-/// be read; features that are not finite.
+/// An image that cannot be read where reading is strict, otherwise [`EvalError::TooFewToProbe`] where fewer than 30
+/// can be read; features that are not finite.
 pub fn probe(
     (model, step): (&Model, u64),
     images: &Arc<dyn Dataset>,
@@ -228,24 +229,24 @@ pub fn probe(
     Ok(out)
 }
 
-/// Whether `images` are enough to tell anything.
+/// Checks that `images` are enough to tell anything.
 fn enough(images: usize) -> Result<(), EvalError> {
     if images >= LEAST { Ok(()) } else { Err(EvalError::TooFewToProbe { images, least: LEAST }) }
 }
 
-/// Takes the place of the view's number in the keys of the streams.
+/// Replaces the view's number in the keys of the streams.
 const PROBED: u64 = u64::from_le_bytes(*b"probed..");
 
-/// What the network makes of the transformed images, with what was done to them for labels.
+/// The embedding of the transformed images; the labels say what was done to each.
 struct Transformed {
     all: Embedding,
     skipped: Vec<Skipped>,
-    /// Whether no image had a colour before.
+    /// Whether all images were grey before.
     without_colour: bool,
 }
 
 impl Transformed {
-    /// Every third row, and the others before it.
+    /// The other rows to train on, and every third row to test on.
     fn split(&self) -> [Embedding; 2] {
         let part = |judged: bool| {
             let rows = (0..self.all.labels.len()).filter(|row| (row % JUDGED == JUDGED - 1) == judged);
@@ -306,19 +307,19 @@ fn embed(
     Ok(Transformed { all, skipped, without_colour })
 }
 
-/// An image, transformed or not.
+/// An image after its transformation, if any.
 struct Made {
-    /// Its number.
+    /// Its index in the data set.
     image: usize,
-    /// What was done to it.
+    /// The class: what was done to it.
     class: u32,
     /// Its central crop, RGB.
     view: Vec<u8>,
-    /// Whether that had no colour before.
+    /// Whether the crop was grey before.
     grey: bool,
 }
 
-/// What a thread makes its images with.
+/// A thread's buffers for making images.
 #[derive(Default)]
 struct Darkroom {
     decode: DecodeScratch,
@@ -380,7 +381,7 @@ mod tests {
                     Transformation::Gray if class == 1 => {
                         assert!(view.chunks(3).all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2]));
                     }
-                    // Twice a half turn is none.
+                    // Two half turns cancel out.
                     Transformation::Rotation if class == 2 => {
                         let turned: Vec<u8> = view.chunks(3).rev().flatten().copied().collect();
                         assert_eq!(turned, plain);

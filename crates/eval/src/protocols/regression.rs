@@ -1,4 +1,4 @@
-//! The linear protocol by logistic regression: a classifier on features that are computed once.
+//! The linear protocol by logistic regression, on features that are computed once.
 
 use std::cmp::Ordering;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use crate::{EvalError, Targets};
 pub struct LogisticOptions {
     /// The share of every class's training images on which the L2 weight is chosen.
     pub validation: f64,
-    /// Draws those images.
+    /// Seed of the draw of those images.
     pub seed: u64,
 }
 
@@ -30,9 +30,9 @@ impl Default for LogisticOptions {
     }
 }
 
-/// Fits a classifier on standardised h by L-BFGS with each of 45 L2 weights from 1e-6 to 1e5, keeps the one that does best on a stratified
-/// validation split of the training images, and fits it again on all of them (arXiv:2002.05709, B.8). Images whose h
-/// are the same to the bit, such as copies, stay on one side.
+/// Fits a classifier on standardised h by L-BFGS with each of 45 L2 weights from 1e-6 to 1e5, keeps the weight that
+/// does best on a stratified validation split of the training images, and refits on all of them (arXiv:2002.05709,
+/// B.8). Images with bit-identical h, such as copies, stay on one side of the split.
 ///
 /// # Errors
 /// [`EvalError::TooFewToSplit`], options out of range, features that are not finite.
@@ -71,10 +71,10 @@ pub fn logistic(
     Ok(Evaluation::new("logistic", Counts::of(&encoded.trained), scores, seconds))
 }
 
-/// As [`logistic`], of z in the place of h.
+/// As [`logistic`], on z in place of h.
 ///
 /// # Errors
-/// As [`logistic`], and where images were encoded without z.
+/// As [`logistic`], and if the images were encoded without z.
 pub fn logistic_z(
     encoded: &Versus<Encoded>,
     options: &LogisticOptions,
@@ -87,7 +87,7 @@ pub fn logistic_z(
     Ok(Evaluation { protocol: "logistic_z".to_owned(), ..logistic(&projected, options, watch)? })
 }
 
-/// Groups of rows whose h are the same to the bit, each ascending.
+/// Groups of rows with bit-identical h, each ascending.
 fn same_images(embedding: &Embedding) -> Vec<Vec<u32>> {
     let row = |&row: &u32| &embedding.h[row as usize * embedding.h_dim..][..embedding.h_dim];
     let compare = |a: &u32, b: &u32| {

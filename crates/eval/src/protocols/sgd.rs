@@ -1,4 +1,4 @@
-//! What protocols share that train a classifier by stochastic gradient descent: settings, and the loop over epochs.
+//! What the protocols that train a classifier by SGD share: settings, and the loop over epochs.
 
 use std::collections::HashSet;
 
@@ -16,35 +16,35 @@ use super::versus::{Progress, Side};
 use crate::targets::Target;
 use crate::{EvalError, Targets};
 
-/// Keeps the draws apart from those of pretraining, which may have had the same images and the same seed.
+/// Keeps the draws apart from those of pretraining, which may have used the same images and seed.
 const ANOTHER_DRAW: u64 = u64::from_le_bytes(*b"classify");
 
 /// Nesterov momentum.
 const MOMENTUM: f64 = 0.9;
 
-/// Settings of stochastic gradient descent on random crops and flips, with Nesterov momentum 0.9 and a cosine from the
-/// rate down to 0.
+/// Settings of SGD on random crops and flips, with Nesterov momentum 0.9 and a cosine schedule from the rate to 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sgd {
-    /// Times that each image is seen.
+    /// Passes over the images.
     pub epochs: u64,
-    /// Where it is to end after so many steps instead, in the middle of an epoch perhaps.
+    /// Stops after this many steps instead of `epochs`, possibly in the middle of an epoch.
     pub steps: Option<u64>,
-    /// Images a step.
+    /// Images per step.
     pub batch: usize,
-    /// The rate of the first step, as it is: not scaled by the batch.
+    /// The rate of the first step, not scaled by the batch.
     pub rate: f64,
     /// Weight decay of weights (not of biases and BatchNorms).
     pub weight_decay: f64,
-    /// Draws the classifier, the order of the images and the views.
+    /// Seed of the classifier's weights, the order of the images and the views.
     pub seed: u64,
 }
 
 impl Sgd {
-    /// Whether it can be done on `images` images.
+    /// Checks the settings for a training set of `images` images.
     ///
     /// # Errors
-    /// [`EvalError::Option`] of what is out of range, [`DataError::TooFewImages`] for a larger batch.
+    /// [`EvalError::Option`] for a value out of range, [`DataError::TooFewImages`] for a batch larger than the data
+    /// set.
     pub fn check(&self, images: usize) -> Result<(), EvalError> {
         self.check_ranges()?;
         match self.batch <= images {
@@ -53,7 +53,7 @@ impl Sgd {
         }
     }
 
-    /// [`EvalError::Option`] of what is out of range.
+    /// Returns [`EvalError::Option`] for a value out of range.
     pub(super) fn check_ranges(&self) -> Result<(), EvalError> {
         let range = |name, value: f64, fits: bool, expected| {
             if fits { Ok(()) } else { Err(EvalError::Option { name, found: value.to_string(), expected }) }
@@ -66,7 +66,7 @@ impl Sgd {
         range("weight decay", decay, decay >= 0.0 && decay.is_finite(), "a number of at least 0")
     }
 
-    /// The optimiser of `parameters`.
+    /// The optimiser for `parameters`.
     pub(super) fn optimizer(&self, parameters: &Parameters) -> Result<Optimizer, EvalError> {
         Ok(Optimizer::new(&self.optim(), parameters)?)
     }
@@ -85,7 +85,7 @@ impl Sgd {
         }
     }
 
-    /// From the rate down to 0 within a step of the last, as in the official code.
+    /// The schedule from the rate down to 0, reached within a step of the last one, as in the official code.
     fn rates(&self, images: usize) -> Schedule {
         let mut config = Config { optim: self.optim(), ..Config::default() };
         let images = match self.steps {
@@ -104,24 +104,24 @@ impl Sgd {
 
 /// A classifier that learns from batches of images.
 pub(super) trait Learner {
-    /// What it is called where progress is told.
+    /// Its name in progress reports.
     const NAME: &'static str;
 
-    /// One update from images (n, S, S, 3) of 8 bits.
+    /// One update from images (n, S, S, 3), 8 bits.
     fn step(&mut self, images: &[u8], targets: &Targets, rate: f64) -> Result<Step, EvalError>;
 }
 
-/// What an update found before it changed anything.
+/// The outcome of an update; loss and count are those before it.
 pub(super) struct Step {
     /// Mean loss.
     pub(super) loss: f64,
-    /// Images recognised.
+    /// Images recognised: their class, or one of their classes, had the highest score.
     pub(super) right: usize,
-    /// Whether loss and gradients are finite; if not, nothing was changed.
+    /// Whether loss and gradients are finite; otherwise nothing was updated.
     pub(super) sound: bool,
 }
 
-/// Rows of class scores whose highest is that of the row's class, or of one that it shows.
+/// Counts the rows whose highest score is that of their class, or of one of the classes they show.
 pub(super) fn recognised(scores: &Tensor, targets: &Targets) -> Result<usize, EvalError> {
     let (rows, classes) = (scores.to_vec()?, scores.last_dim());
     let shows = |&(row, scores): &(usize, &[f32])| match targets.of(row) {
@@ -131,11 +131,11 @@ pub(super) fn recognised(scores: &Tensor, targets: &Targets) -> Result<usize, Ev
     Ok(rows.chunks_exact(classes).enumerate().filter(shows).count())
 }
 
-/// How training went.
+/// The outcome of a training.
 pub(super) struct Learnt {
     /// Steps taken.
     pub(super) steps: u64,
-    /// The last epoch, and its figures.
+    /// The last epoch, its mean loss and its accuracy.
     epoch: u64,
     loss: f64,
     top1: f64,
@@ -146,10 +146,10 @@ pub(super) struct Learnt {
 }
 
 impl Learnt {
-    /// The scores that the classifier gives test images.
+    /// Passes on the classifier's scores for the test images.
     ///
     /// # Errors
-    /// [`EvalError::Diverged`] where they are no numbers: nothing looked at the last step's work before.
+    /// [`EvalError::Diverged`] if a score is not finite: nothing else has checked the last step's update.
     pub(super) fn tested(&self, scores: Vec<f32>) -> Result<Vec<f32>, EvalError> {
         match scores.iter().all(|score| score.is_finite()) {
             true => Ok(scores),
@@ -157,14 +157,14 @@ impl Learnt {
         }
     }
 
-    /// Those of `classes` of which it saw no image of `part`.
+    /// Those of `classes` without a readable image in `part`.
     pub(super) fn unlearnt(&self, part: &Examples, classes: &[String]) -> Vec<String> {
         let broken: HashSet<u32> = self.skipped.iter().map(|skipped| skipped.index).collect();
         let seen: Vec<u32> = (0..part.len() as u32).filter(|row| !broken.contains(row)).collect();
         part.targets.select(&seen).missing(classes)
     }
 
-    /// What a result tells of it, with `seconds` for all.
+    /// The details to record in a result, with `seconds` for all of it.
     pub(super) fn details(&self, sgd: &Sgd, seconds: f64) -> Map<String, Value> {
         Map::from_iter([
             ("epochs".to_owned(), json!(sgd.epochs)),
@@ -179,7 +179,7 @@ impl Learnt {
     }
 }
 
-/// Nothing where the loss became no number, which rates that are tried may be too high for.
+/// Turns [`EvalError::Diverged`] into `None`: rates that are being tried may be too high.
 pub(super) fn unless_diverged<T>(found: Result<T, EvalError>) -> Result<Option<T>, EvalError> {
     match found {
         Err(EvalError::Diverged { .. }) => Ok(None),
@@ -187,7 +187,7 @@ pub(super) fn unless_diverged<T>(found: Result<T, EvalError>) -> Result<Option<T
     }
 }
 
-/// The epochs of one side's training.
+/// The training loop of one encoder.
 pub(super) struct Lessons<'s> {
     side: Side,
     sgd: &'s Sgd,
@@ -198,7 +198,7 @@ pub(super) struct Lessons<'s> {
 }
 
 impl<'s> Lessons<'s> {
-    /// Random crops and flips of the images of `part`, as large as `model` takes them.
+    /// Sets up random crops and flips of the images of `part`, at the image size of `model`.
     pub(super) fn new(
         side: Side,
         model: &Model,
@@ -214,7 +214,7 @@ impl<'s> Lessons<'s> {
         Ok(Lessons { side, sgd, rates, targets: &part.targets, images, loader })
     }
 
-    /// Goes through all epochs, or as many as all steps take.
+    /// Trains for all epochs, or until all steps are done.
     ///
     /// # Errors
     /// [`EvalError::Diverged`], a batch larger than the data set, images that cannot be read.
@@ -229,7 +229,7 @@ impl<'s> Lessons<'s> {
             None => self.sgd.epochs,
         };
         let mut learnt = Learnt { steps: 0, epoch: 0, loss: 0.0, top1: 0.0, rate: 0.0, skipped: Vec::new() };
-        // With broken images an epoch has fewer steps.
+        // Broken images make an epoch shorter, so the steps may need more epochs.
         let more = |learnt: &Learnt| last.map_or(learnt.epoch < epochs, |last| learnt.steps < last);
         while more(&learnt) {
             let epoch = learnt.epoch + 1;
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
     use crate::common::{SIDE, Toy, models};
 
-    /// Keeps what it is shown and learns nothing; every third image is one that it recognises.
+    /// Records the images it gets and learns nothing; reports a third of them as recognised.
     struct Pupil(Vec<Vec<u8>>);
 
     impl Learner for Pupil {
@@ -307,7 +307,7 @@ mod tests {
         let flipped = views.iter().filter(is_flipped).count();
         assert!((10..=38).contains(&flipped), "{flipped} of 48 views are flipped");
         for view in &views {
-            // Crops of this image are the same in each row of red and each column of green; the blue is everywhere.
+            // In a crop of this image all rows have the same red and all columns the same green; blue is constant.
             assert!(view.chunks_exact(3).all(|pixel| pixel[2] == 77), "other colours");
             assert!(view[last + 1] == view[1] && view[0] != view[last], "no crop");
         }
@@ -333,7 +333,7 @@ mod tests {
             assert!(rates.rate(steps - 1) > 0.0 && rates.rate(steps - 1) < 0.01, "{}", rates.rate(steps - 1));
             assert_eq!(rates.rate(steps + 1), 0.0);
         }
-        // More epochs than anybody can wait for are no fault of arithmetic.
+        // A number of epochs that nobody can wait for does not overflow.
         assert_eq!(Schedule::steps(1000, 1, u64::MAX), u64::MAX);
         assert_eq!(of(1, u64::MAX, None).rates(1000).rate(1), 1.0);
     }

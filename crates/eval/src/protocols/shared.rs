@@ -1,19 +1,19 @@
-//! Test images that are learnt from as well.
+//! Test images that are training images too.
 
-/// Test images that equal others to learn from.
+/// Test images that equal training images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharedImages {
     /// How many.
     pub images: usize,
-    /// The first of them, as the test images are numbered.
+    /// The first of them, as an index among the test images.
     pub first: usize,
-    /// An image to learn from that equals it, as those are numbered.
+    /// An equal training image, as an index among the training images.
     pub like: usize,
 }
 
 impl SharedImages {
-    /// Of groups of the `same` images ([`simclr_data::copies`]) in a data set that has `learnt` images to learn from
-    /// and behind them those to test on; `None` where none is in both.
+    /// Finds them from the groups of the `same` image ([`simclr_data::copies`]) in a data set of `learnt` training
+    /// images followed by the test images; `None` if no image is in both.
     pub fn of(same: &[Vec<u32>], learnt: usize) -> Option<SharedImages> {
         let split = |group: &Vec<u32>| {
             let at = group.partition_point(|&image| (image as usize) < learnt);
@@ -32,7 +32,7 @@ mod tests {
 
     #[test]
     fn groups_in_both_parts_count() {
-        // Five to learn from, four to test on.
+        // Five training images, four test images.
         let same = [vec![0, 1], vec![2, 7], vec![3, 4, 5, 8]];
         assert_eq!(SharedImages::of(&same, 5), Some(SharedImages { images: 3, first: 0, like: 3 }));
         assert_eq!(SharedImages::of(&same[..1], 5), None);

@@ -12,11 +12,11 @@ use super::fingerprint::fingerprint;
 use super::stratify::stratify;
 use crate::EvalError;
 
-/// Class names given in a message.
+/// The most class names listed in a message.
 const NAMED: usize = 10;
 
-/// The images that classifiers learn from, and those that they are judged by. All have labels, and those that have
-/// none are no part of it; the test images' are numbered as the training images' are.
+/// The images that classifiers are trained on and those they are tested on. All have labels (images without are left
+/// out), and both number the classes as the training images do.
 #[derive(Clone)]
 pub struct Splits {
     train: Arc<dyn Dataset>,
@@ -26,7 +26,7 @@ pub struct Splits {
 }
 
 impl Splits {
-    /// Two data sets. Classes are matched by name, so that a test set may lack some and order them otherwise.
+    /// Pairs two data sets. Classes are matched by name, so a test set may lack some, or order them differently.
     ///
     /// # Errors
     /// [`EvalError::NoLabels`], [`EvalError::OneClass`], and [`EvalError::UnknownClass`] for a test class that the
@@ -37,11 +37,11 @@ impl Splits {
         Ok(Splits { train, test, origin: None, strict: false })
     }
 
-    /// One data set, of which a share of every class (a fifth, say) is set apart to test on. The images of each of
+    /// Sets aside a share of every class of one data set (a fifth, say) to test on. The images of each group in
     /// `copies`, which are the same, stay together.
     ///
-    /// The encoder may have been pretrained on those images too. It never saw their labels; which of its
-    /// checkpoints is the best may have been decided by those of some of them
+    /// The encoder may have been pretrained on the test images too. It never saw their labels; but the labels of some
+    /// of them may have decided which of its checkpoints is the best
     /// ([`TrainedEncoder::chosen_by`](super::TrainedEncoder::chosen_by)).
     ///
     /// # Errors
@@ -54,7 +54,7 @@ impl Splits {
         seed: u64,
     ) -> Result<Splits, EvalError> {
         check_fraction("the share of test images", fraction)?;
-        // Rows are numbered without the images that have no label.
+        // Rows do not count images without a label.
         let has_label = |image: &u32| whole.label(*image as usize).is_some();
         let images: Vec<u32> = (0..whole.len() as u32).filter(has_label).collect();
         let row = |image: &u32| images.binary_search(image).ok().map(|row| row as u32);
@@ -72,23 +72,23 @@ impl Splits {
         Splits::new(subset(rest), subset(part))
     }
 
-    /// The same; whether the first image that cannot be read is an error, instead of being left out and listed.
+    /// Sets whether an image that cannot be read is an error, instead of being left out and listed.
     #[must_use]
     pub fn strict(self, strict: bool) -> Splits {
         Splits { strict, ..self }
     }
 
-    /// The same, of which it is known where they come from.
+    /// Sets where the images come from.
     #[must_use]
     pub fn of(self, origin: Origin) -> Splits {
         Splits { origin: Some(origin), ..self }
     }
 
-    /// The same with fewer training images: as many of each class as of any other, drawn by `seed`. Fewer lie
-    /// within more.
+    /// The same with fewer training images: equally many of each class, drawn by `seed`. A smaller number draws a
+    /// subset of a larger one.
     ///
     /// # Errors
-    /// [`EvalError::Labels`] where a class would get no image, or there are not as many.
+    /// [`EvalError::Labels`] where a class would get no image, or there are too few images.
     pub(super) fn labelled(&self, labels: Labels, seed: u64) -> Result<Splits, EvalError> {
         let images = labels.count(self.train.len());
         let few = balanced_subset(self.train.clone(), images, seed)
@@ -96,7 +96,7 @@ impl Splits {
         Ok(Splits { train: Arc::new(few), ..self.clone() })
     }
 
-    /// How `model` reads them.
+    /// How images are read for `model`.
     pub(super) fn reading(&self, model: &Model) -> Reading {
         Reading { threads: model.device.threads(), strict: self.strict }
     }
@@ -111,20 +111,20 @@ impl Splits {
         &self.test
     }
 
-    /// Where they come from, where that is known.
+    /// Where the images come from, if known.
     pub fn origin(&self) -> Option<&Origin> {
         self.origin.as_ref()
     }
 
-    /// The names of the classes, in the order of the labels of both.
+    /// The names of the classes, indexed by the labels of both sets.
     pub fn classes(&self) -> &[String] {
         self.train.classes()
     }
 
-    /// A checksum (CRC-32C) of where they come from, as it was named, of the names of all images, of their classes,
-    /// and of which part they are in. The contents of images are not looked at.
+    /// A checksum (CRC-32C) of the names of their data sets, of the names of all images, of their classes, and of
+    /// which part each is in. It does not cover the contents of the images.
     pub fn fingerprint(&self) -> u32 {
-        // Names are relative to where the images lie: another folder may hold others of the same names.
+        // Names are relative to the data set: another one may hold other images of the same names.
         let origin = self.origin.iter().flat_map(|Origin { train, test, .. }| [train, test]);
         let parts = [&self.train, &self.test].map(|images| Examples::labelled(images.clone()));
         fingerprint(origin.chain(self.classes()), &[&parts[0], &parts[1]])
@@ -151,7 +151,7 @@ pub(super) fn check_fraction(name: &'static str, fraction: f64) -> Result<(), Ev
     Err(EvalError::Option { name, found: fraction.to_string(), expected })
 }
 
-/// The images that have a label: those beside the folders of the classes, say, have none.
+/// The images that have a label: for example, images outside the folders of the classes have none.
 fn labelled(set: &'static str, images: Arc<dyn Dataset>) -> Result<Arc<dyn Dataset>, EvalError> {
     let labelled: Vec<u32> =
         (0..images.len() as u32).filter(|&index| images.label(index as usize).is_some()).collect();
@@ -162,8 +162,8 @@ fn labelled(set: &'static str, images: Arc<dyn Dataset>) -> Result<Arc<dyn Datas
     }
 }
 
-/// The labelled images of a data set: numbered as in `classes`, which those of the training images are, or in its own
-/// way where it is the training images.
+/// The labelled images of a data set, with labels that index `classes`, those of the training images; or with its own
+/// labels if it is the training set.
 pub(super) fn matched(
     set: &'static str,
     images: Arc<dyn Dataset>,

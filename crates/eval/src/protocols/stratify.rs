@@ -1,18 +1,17 @@
-//! A part of every class.
+//! Splits off a share of every class.
 
 use std::collections::{HashMap, HashSet};
 
 use simclr_augment::Stream;
 
-/// Takes the place of the image number in the keys of the streams that draw parts.
+/// Replaces the image number in the keys of the streams that draw parts.
 const STRATIFY: u64 = u64::from_le_bytes(*b"stratify");
 
-/// Splits the rows `0..labels.len()` at random into (the rest, a part), both ascending: of each class the part
-/// holds the share `fraction`, rounded, but at least one row and not all. A class with a single row stays whole in
-/// the rest.
+/// Splits the rows `0..labels.len()` at random into (the rest, a part), both ascending. Of each class the part gets
+/// the share `fraction`, rounded, but at least one row and not all. A class with a single row stays in the rest.
 ///
-/// The rows of each of `together`, ascending, stay on one side. They count as of the class of their first, and go where
-/// they do not make the part larger than the share, unless it would be empty.
+/// The rows of each group in `together`, ascending, stay on one side. A group counts as of the class of its first row,
+/// and joins the part only if the part then stays within its share, unless the part would be empty.
 ///
 /// The same seed makes the same split.
 pub(super) fn stratify(
@@ -48,7 +47,7 @@ pub(super) fn stratify(
         };
         let (mut chosen, mut others): (Vec<usize>, Vec<usize>) =
             if rows.len() > 1 { rows.into_iter().partition(&mut fits) } else { (Vec::new(), rows) };
-        // All of them are larger than the share, or none is.
+        // Every group is larger than the share, or all of them fit.
         if chosen.is_empty() && others.len() > 1 {
             let smallest = (0..others.len()).min_by_key(|&at| size(&others[at])).unwrap_or(0);
             chosen.push(others.remove(smallest));
@@ -91,7 +90,7 @@ mod tests {
     #[test]
     fn groups_stay_on_one_side() {
         let labels: Vec<u32> = [vec![0; 60], vec![1; 60]].concat();
-        // Every row twice, in class 1 as well; and one image thirty times.
+        // Fifteen pairs in class 0; in class 1 one image thirty times, and one pair.
         let pairs: Vec<Vec<u32>> = (0..15).map(|row| vec![row, 59 - row]).collect();
         let groups = [pairs, vec![(60..90).collect(), vec![90, 91]]].concat();
         let (rest, part) = stratify(&labels, &groups, 0.2, 3);
@@ -104,11 +103,11 @@ mod tests {
         let mut all = [rest, part].concat();
         all.sort_unstable();
         assert!(all.into_iter().eq(0..labels.len()));
-        // Of two images, ten times each, one is to test on; a single one stays whole.
+        // Of two images, ten copies each, one goes to the part; a single image stays in the rest.
         let two = [(0..10).collect(), (10..20).collect::<Vec<u32>>()];
         assert_eq!(stratify(&[0; 20], &two, 0.2, 1).1.len(), 10);
         assert_eq!(stratify(&[0; 10], &two[..1], 0.2, 1).1.len(), 0);
-        // What has two classes is of that of its first.
+        // A group with two classes counts as of the class of its first row.
         let (rest, part) = stratify(&[0, 1, 0, 1, 0, 1], &[vec![0, 1], vec![2, 3], vec![4, 5]], 0.2, 1);
         assert_eq!((rest.len(), part.len()), (4, 2));
     }

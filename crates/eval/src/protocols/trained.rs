@@ -10,42 +10,42 @@ use simclr_train::{Config, Model};
 use super::evaluation::Evaluation;
 use crate::EvalError;
 
-/// Which checkpoint of a run.
+/// Selects a checkpoint of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum WhichCheckpoint {
-    /// The newest that is intact.
+    /// The newest intact one.
     #[default]
     Newest,
     /// The one that did best on held-out images.
     Best,
 }
 
-/// A pretrained encoder and the run that it came from.
+/// A pretrained encoder and the run it comes from.
 #[derive(Debug)]
 pub struct TrainedEncoder {
     /// The network.
     pub model: Model,
-    /// As it was trained.
+    /// The configuration it was trained with.
     pub config: Config,
     /// Its run.
     pub run: RunFolder,
-    /// Its checkpoint.
+    /// The path of its checkpoint.
     pub checkpoint: PathBuf,
-    /// The figure of held-out images by which it was chosen, where the best was asked for: `knn_top1`, which is by
-    /// their labels, or `holdout_contrastive_accuracy`, which is not.
+    /// The metric on held-out images by which it was chosen, if the best was asked for: `knn_top1`, which uses their
+    /// labels, or `holdout_contrastive_accuracy`, which does not.
     pub chosen_by: Option<String>,
-    /// Steps of training behind it.
+    /// Training steps up to its checkpoint.
     pub step: u64,
-    /// Whole epochs of training behind it.
+    /// Whole training epochs up to its checkpoint.
     pub epoch: u64,
 }
 
 impl TrainedEncoder {
-    /// Loads the encoder of the run in `path`; the run may be in training meanwhile.
+    /// Loads the encoder of the run in `path`; the run may still be training.
     ///
     /// # Errors
-    /// [`EvalError::NoCheckpoint`], and through [`EvalError::Train`] a folder that holds no run or a newer
-    /// version's, or checkpoints that are all damaged.
+    /// [`EvalError::NoCheckpoint`], and through [`EvalError::Train`] a folder that holds no run or one of a newer
+    /// version, or checkpoints that are all damaged.
     pub fn load(path: &Path, which: WhichCheckpoint, device: &Device) -> Result<TrainedEncoder, EvalError> {
         let (run, _) = RunFolder::open(path)?;
         let checkpoints = run.checkpoints(1);
@@ -73,17 +73,18 @@ impl TrainedEncoder {
         })
     }
 
-    /// What tables call it: "SimCLR", or "imported".
+    /// Its name in tables: "SimCLR", or "imported".
     pub fn name(&self) -> &'static str {
         encoder_name(&self.run)
     }
 
-    /// What the run holds of a protocol already; what is no result (any more) is none.
+    /// The result of a protocol that the run already holds; `None` if the file is missing or not (or no longer) a
+    /// valid result.
     pub fn recorded(&self, protocol: &str) -> Option<Evaluation> {
         Evaluation::read(&self.run.evaluations(), protocol)
     }
 
-    /// Writes a result to the run, with the step of the checkpoint that it is of. Returns the file.
+    /// Writes a result to the run, with the step of the checkpoint that it belongs to. Returns the file.
     ///
     /// # Errors
     /// As for [`TrainedEncoder::record_in`].
@@ -91,7 +92,7 @@ impl TrainedEncoder {
         self.record_in(&self.run.evaluations(), evaluation)
     }
 
-    /// The same to another folder, which need not be there yet.
+    /// As [`TrainedEncoder::record`], to another folder, which need not exist yet.
     ///
     /// # Errors
     /// [`EvalError::Train`] when it cannot be written.
@@ -101,7 +102,7 @@ impl TrainedEncoder {
     }
 }
 
-/// What tables call the encoder of a run: what trained an imported one, nobody has told.
+/// The name in tables of a run's encoder: it is unknown what trained an imported one.
 pub(super) fn encoder_name(run: &RunFolder) -> &'static str {
     if run.imported().is_some() { "imported" } else { "SimCLR" }
 }

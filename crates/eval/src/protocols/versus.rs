@@ -1,10 +1,10 @@
-//! The trained encoder and the random one, side by side.
+//! The trained encoder and a random one, side by side.
 
 use std::fmt;
 
 use simclr_train::memory;
 
-/// Something of the trained encoder, and the same of the random one where that is wanted.
+/// A value for the trained encoder, and the same for a random encoder if one is compared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Versus<T> {
     /// Of the trained encoder.
@@ -13,7 +13,7 @@ pub struct Versus<T> {
     pub random: Option<T>,
 }
 
-/// Which of the two.
+/// Which of the two encoders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// The trained encoder.
@@ -31,21 +31,21 @@ impl fmt::Display for Side {
     }
 }
 
-/// What a protocol tells while it runs.
+/// What a protocol reports while it runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Progress {
     /// Images went through an encoder.
     Encoding {
         /// Which encoder.
         side: Side,
-        /// "training", "test" or "validation".
+        /// Its name, such as "training", "test" or "validation".
         set: &'static str,
         /// Images done.
         done: usize,
         /// Images in all.
         images: usize,
     },
-    /// The running averages of the random encoder are taken over batches of views.
+    /// Batches of views went through the random encoder, to set its running averages.
     Averaging {
         /// Batches done.
         done: usize,
@@ -57,28 +57,28 @@ pub enum Progress {
         /// On which encoder's features.
         side: Side,
     },
-    /// What fine-tuning is going to do, with either encoder.
+    /// The settings of fine-tuning, the same for both encoders.
     Planned {
-        /// Images learnt from.
+        /// Training images.
         images: usize,
-        /// Images that they were drawn from.
+        /// Images they were drawn from.
         of: usize,
         /// Epochs.
         epochs: u64,
-        /// Images a step.
+        /// Images per step.
         batch: usize,
-        /// The rate of the first step, the lowest where there is a choice.
+        /// The rate of the first step; the lowest if several are tried.
         rate: f64,
-        /// How many rates are tried with either encoder; 1 where there is no choice.
+        /// The number of rates tried with each encoder; 1 if the rate is fixed.
         rates: usize,
-        /// What is kept for backward, and the memory that it takes.
+        /// What is kept for the backward pass, and the memory it takes.
         memory: memory::Choice,
     },
     /// An epoch of training has ended.
     Epoch {
-        /// On which encoder.
+        /// With which encoder.
         side: Side,
-        /// What is trained.
+        /// What is being trained.
         learner: &'static str,
         /// Epochs done.
         epoch: u64,
@@ -91,33 +91,33 @@ pub enum Progress {
         /// The rate of the epoch's last step.
         rate: f64,
     },
-    /// Settings of training were tried.
+    /// A setting of training was tried.
     Tried {
-        /// On which encoder.
+        /// With which encoder.
         side: Side,
-        /// Which of the settings, from 1.
+        /// The number of the setting, from 1.
         number: usize,
-        /// How many there are.
+        /// The number of settings.
         of: usize,
         /// The rate of the first step.
         rate: f64,
-        /// The decay, before it was divided by the rate, where there is a choice of those.
+        /// The decay, before division by the rate, if decays are tried.
         decay: Option<f64>,
-        /// The metric of the validation images, or nothing where the loss became no number.
+        /// The metric on the validation images, or `None` if training diverged.
         score: Option<f64>,
     },
 }
 
 impl<T> Versus<T> {
-    /// The trained one alone.
+    /// The trained one only.
     pub fn alone(trained: T) -> Versus<T> {
         Versus { trained, random: None }
     }
 
-    /// Does the same to both, the trained one first.
+    /// Applies `each` to both, the trained one first.
     ///
     /// # Errors
-    /// The first that `each` returns.
+    /// The first error of `each`.
     pub fn try_map<U, E>(&self, mut each: impl FnMut(Side, &T) -> Result<U, E>) -> Result<Versus<U>, E> {
         let trained = each(Side::Trained, &self.trained)?;
         let random = self.random.as_ref().map(|random| each(Side::Random, random)).transpose()?;
