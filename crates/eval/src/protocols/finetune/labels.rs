@@ -1,19 +1,19 @@
-//! How many labels there are to learn from.
+//! The number of labels to train on.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// How many of the training images give their labels.
+/// How many of the training images come with labels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Labels {
     /// A share, in percent, above 0 and up to 100.
     Percent(f64),
-    /// So many images, of all classes together.
+    /// A number of images, over all classes together.
     Images(usize),
 }
 
 impl Labels {
-    /// So many of `all` images, rounded.
+    /// The number of images out of `all`, rounded.
     pub fn count(self, all: usize) -> usize {
         match self {
             Labels::Percent(percent) => (all as f64 * percent / 100.0).round() as usize,
@@ -40,7 +40,7 @@ impl fmt::Display for Labels {
     }
 }
 
-/// Text that says no number of labels.
+/// Text that is no number of labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a share, such as 1% or 10%, up to 100%, or a whole number of images")]
 pub struct BadLabels;

@@ -1,4 +1,4 @@
-//! The semi-supervised protocol: the whole encoder is fine-tuned on a few labels (arXiv:2002.05709, section 6 and B.5).
+//! The semi-supervised protocol: fine-tunes the whole encoder on a few labels (arXiv:2002.05709, section 6 and B.5).
 
 mod labels;
 mod rate;
@@ -24,14 +24,14 @@ use super::versus::{Progress, Versus};
 use crate::EvalError;
 use training::{Training, Tuned};
 
-/// A fine-tuned network and how good it is.
+/// A fine-tuned network and its accuracy.
 #[derive(Clone, Debug)]
 pub struct FineTuned {
-    /// Of the pretrained network, and beside it of the same one trained from random weights on the same images in
-    /// the same steps.
+    /// Of the pretrained network, beside the same network trained from random weights on the same images for as many
+    /// steps.
     pub evaluation: Evaluation,
-    /// The pretrained one as it is now: the encoder under torchvision's names, what was kept of the projection head
-    /// under `head.`, and the classifier, `fc.weight` and `fc.bias`, all in PyTorch's layouts.
+    /// The pretrained network after fine-tuning: the encoder under torchvision's names, the kept layers of the
+    /// projection head under `head.`, and the classifier, `fc.weight` and `fc.bias`, all in PyTorch's layouts.
     pub weights: Vec<NamedTensor>,
     /// Steps of fine-tuning.
     pub steps: u64,
@@ -39,17 +39,17 @@ pub struct FineTuned {
     pub classes: Vec<String>,
 }
 
-/// Puts a linear classifier on the encoder, or on a layer of its projection head, trains all of it with softmax
-/// cross-entropy on random crops and flips of a balanced subset of the training images, and tests it on central
-/// crops. The models themselves stay as they are.
+/// Puts a linear classifier on the encoder, or on a layer of its projection head, trains the whole network with
+/// softmax cross-entropy on random crops and flips of a balanced subset of the training images, and tests it on
+/// central crops. `models` are not changed.
 ///
-/// While it trains, BatchNorm normalises by the batch and its running averages follow; tests use the averages.
-/// Activations are stored as the models' are, but those in f16 as f32, so that no loss need be scaled. The same
-/// seed gives the same bits, for any number of threads.
+/// In training, BatchNorm normalises by the batch and updates its running averages; testing uses the averages.
+/// Activations are stored in the models' precision, except that f16 becomes f32, so that the loss needs no scaling.
+/// The same seed gives the same bits, for any number of threads.
 ///
 /// # Errors
-/// Options out of range, a subset that leaves a class without images ([`EvalError::Labels`]), or all classes without a
-/// second one to choose a rate by ([`EvalError::TooFewToSplit`]), [`EvalError::BatchDoesNotFit`], a batch larger than the
+/// Options out of range, a subset that leaves a class without images ([`EvalError::Labels`]) or no class with a second
+/// image to choose a rate by ([`EvalError::TooFewToSplit`]), [`EvalError::BatchDoesNotFit`], a batch larger than the
 /// subset, [`EvalError::Diverged`], [`EvalError::AllDiverged`], images that cannot be read.
 pub fn finetune(
     models: &Versus<Model>,

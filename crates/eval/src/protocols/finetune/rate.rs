@@ -1,30 +1,31 @@
-//! The rate that a network is fine-tuned at.
+//! The rate for fine-tuning a network.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// How many times the paper's rate is tried where it is tuned.
+/// The multiples of the paper's rate that are tried when it is tuned.
 const TIMES: [f64; 4] = [1.0, 3.0, 10.0, 30.0];
 
-/// The rate of the first step, from which a cosine goes to 0.
+/// The rate of the first step, from which a cosine schedule goes down to 0.
 ///
-/// A pretrained network and one trained from scratch need not learn best at the same rate, and a comparison at a single
-/// one may favour either. [`Rate::Tuned`] and [`Rate::BestOf`] let each have its own.
+/// A pretrained network and one trained from scratch need not learn best at the same rate, so comparing them at a
+/// single rate may favour either. [`Rate::Tuned`] and [`Rate::BestOf`] choose a rate for each.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Rate {
-    /// The paper's for pretrained networks: 0.05 x batch / 256 (arXiv:2002.05709, B.5).
+    /// The paper's rate for pretrained networks: 0.05 x batch / 256 (arXiv:2002.05709, B.5).
     #[default]
     Paper,
-    /// This one.
+    /// A given rate.
     Is(f64),
-    /// What does best, for each network by itself, of 1, 3, 10 and 30 times the paper's.
+    /// The best, for each network separately, of 1, 3, 10 and 30 times the paper's rate.
     Tuned,
-    /// What does best, for each network by itself, of these.
+    /// The best, for each network separately, of these rates.
     BestOf(Vec<f64>),
 }
 
 impl Rate {
-    /// The rates that are tried in batches of `batch` images, each once, the lowest first: one where there is no choice.
+    /// The rates to try with batches of `batch` images, each once, the lowest first; a single one if the rate is
+    /// fixed.
     pub fn rates(&self, batch: usize) -> Vec<f64> {
         let paper = 0.05 * batch as f64 / 256.0;
         match self {
@@ -44,7 +45,7 @@ fn ordered(rates: &[f64]) -> Vec<f64> {
 }
 
 impl fmt::Display for Rate {
-    /// As results are named: `paper`, `0.1`, `tuned`, `0.01+0.1`.
+    /// As in the names of results: `paper`, `0.1`, `tuned`, `0.01+0.1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Rate::Paper => f.write_str("paper"),
@@ -57,12 +58,12 @@ impl fmt::Display for Rate {
     }
 }
 
-/// Not the long form of 1e-30, and no zero that says nothing.
+/// Shortest form: `1e-30`, and `3` rather than `3.0`.
 pub(super) fn digits(value: f64) -> String {
     format!("{value:?}").trim_end_matches(".0").to_owned()
 }
 
-/// Text that says no rate.
+/// Text that is no rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a number above 0, several separated by commas to choose from, or tuned")]
 pub struct BadRate;

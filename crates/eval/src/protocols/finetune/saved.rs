@@ -1,4 +1,4 @@
-//! Fine-tuned networks in files, beside their results.
+//! Files of fine-tuned networks, beside their results.
 
 use std::cmp::Reverse;
 use std::io;
@@ -11,29 +11,29 @@ use simclr_train::run_folder::{RunFolder, result_file};
 use crate::EvalError;
 use crate::protocols::evaluation::{Evaluation, FINETUNE};
 
-/// How the names of their files end.
+/// The extension of their files.
 const ENDING: &str = "safetensors";
 
-/// A fine-tuned network that lies beside the results of a run.
+/// The file of a fine-tuned network, beside the results of a run.
 #[derive(Clone, Debug)]
 pub struct SavedNetwork {
     /// Its file.
     pub path: PathBuf,
-    /// When that was last written, where the system tells.
+    /// When the file was last written, if the system knows.
     pub written: Option<SystemTime>,
-    /// How good it is, where its result still lies there.
+    /// Its result, if that is still there.
     pub evaluation: Option<Evaluation>,
 }
 
-/// The file in `folder`, which has the results of a run, of the network that a `protocol` fine-tuned.
+/// The file of the network that `protocol` fine-tuned, in `folder` with the results of a run.
 pub fn network_file(folder: &Path, protocol: &str) -> PathBuf {
     result_file(folder, protocol).with_extension(ENDING)
 }
 
-/// The fine-tuned networks that lie beside the results of `run`, the newest first.
+/// The fine-tuned networks beside the results of `run`, the newest first.
 ///
 /// # Errors
-/// [`TrainError::Io`] of a folder that is there and cannot be listed.
+/// [`TrainError::Io`] for a folder that exists but cannot be listed.
 pub fn saved_networks(run: &RunFolder) -> Result<Vec<SavedNetwork>, EvalError> {
     let folder = run.evaluations();
     let mut files = match run.files().list(&folder) {

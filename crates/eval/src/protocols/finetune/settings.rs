@@ -1,4 +1,4 @@
-//! The protocol's settings, and what becomes of those that are not given.
+//! The settings of the protocol, and the defaults of those not given.
 
 use simclr_train::config::{Auto, Memory};
 use simclr_train::{Model, memory};
@@ -12,35 +12,34 @@ use crate::protocols::evaluation::FINETUNE;
 use crate::protocols::network::{Network, trainable};
 use crate::protocols::sgd::Sgd;
 
-/// Images a step, at most: the paper's.
+/// The largest batch by default: the paper's.
 const BATCH: usize = 4096;
-/// Steps of one epoch of all labels: those of ImageNet's 1,281,167 images in batches of 4096. A share of the labels
-/// has that share of steps.
+/// Steps per epoch with all labels: those of ImageNet's 1,281,167 images in batches of 4096. A share of the labels
+/// gets that share of the steps.
 const STEPS: usize = 312;
-/// No smaller batch is chosen where there are twice as many images: BatchNorm normalises by it.
+/// The smallest batch by default, if there are at least twice as many images: BatchNorm normalises by the batch.
 const LEAST_BATCH: usize = 32;
 
-/// Settings of [`finetune`](super::finetune). What is `None` is as the paper has it (arXiv:2002.05709, B.5), scaled
-/// to the data set.
+/// Settings of [`finetune`](super::finetune). `None` stands for the paper's value (arXiv:2002.05709, B.5), scaled to
+/// the data set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FineTune {
-    /// How many labels there are.
+    /// The number of labels.
     pub labels: Labels,
-    /// Times that each image is seen. The paper's: 60 with less than 10% of the labels, 30 from there on.
+    /// Passes over the images. In the paper 60 with less than 10% of the labels, otherwise 30.
     pub epochs: Option<u64>,
-    /// Images a step. The paper's 4096, but as many steps an epoch as on ImageNet: the images that all labels would
-    /// be of / 312, at least 32, at most 4096, half of the subset, and what fits into memory.
+    /// Images per step. The paper's is 4096; the default makes as many steps per epoch as on ImageNet: all images /
+    /// 312, at least 32, at most 4096, half of the subset, and what fits into memory.
     pub batch: Option<usize>,
-    /// The rate of the first step, and whether each network has its own.
+    /// The rate of the first step, or how each network gets its own.
     pub rate: Rate,
     /// Weight decay of weights: 0 in the paper.
     pub weight_decay: f64,
-    /// Layers of the projection head that are kept below the classifier: 0 in the paper, 1 in SimCLR v2
-    /// (arXiv:2006.10029).
+    /// Layers of the projection head kept below the classifier: 0 in the paper, 1 in SimCLR v2 (arXiv:2006.10029).
     pub head_layers: usize,
-    /// What is kept for backward. Its bits are the same.
+    /// What is kept for the backward pass; it does not change the result's bits.
     pub memory: Auto<Memory>,
-    /// Draws the subset, the classifier, the order of the images and the views.
+    /// Seed of the subset, the classifier's weights, the order of the images and the views.
     pub seed: u64,
 }
 
@@ -59,8 +58,8 @@ impl FineTune {
         }
     }
 
-    /// The result's name, where the settings became `sgd` for `images` labelled ones of `of`: `finetune-10%`, with
-    /// what was given and is not as usual, such as `-head-1` where a layer of the head is kept.
+    /// The name of the result, where the settings resolved to `sgd` for `images` of `of` images: `finetune-10%`,
+    /// followed by the given settings that differ from the defaults, such as `-head-1` if a layer of the head is kept.
     pub(super) fn protocol(&self, sgd: &Sgd, images: usize, of: usize) -> String {
         let plain = FineTune::new(self.labels);
         let usual = plain.with_batch(sgd.batch, of);
@@ -78,8 +77,8 @@ impl FineTune {
         format!("{FINETUNE}{}{unusual}", self.labels)
     }
 
-    /// Everything settled for `images` labelled ones of `of`, as far as memory does not matter; at the lowest rate, where
-    /// there is a choice.
+    /// The resolved settings for `images` labelled images of `of`, ignoring memory; with the lowest rate if several
+    /// are tried.
     pub fn sgd(&self, images: usize, of: usize) -> Sgd {
         let usual = (of / STEPS).clamp(LEAST_BATCH, BATCH).min(images / 2).max(1);
         self.with_batch(self.batch.unwrap_or(usual), of)
@@ -97,10 +96,10 @@ impl FineTune {
         }
     }
 
-    /// Whether it can be done with a model on the training images of `data`.
+    /// Checks whether fine-tuning can run with a model on the training images of `data`.
     ///
     /// # Errors
-    /// Those of [`finetune`](super::finetune) that nothing need be computed for.
+    /// Those of [`finetune`](super::finetune) that can be found without training.
     pub fn check(&self, model: &Model, data: &Splits) -> Result<(), EvalError> {
         let few = data.labelled(self.labels, self.seed)?;
         self.settle(model, few.classes().len(), few.train().len(), data.train().len())?;
@@ -108,14 +107,14 @@ impl FineTune {
         Ok(())
     }
 
-    /// The labels of `few` as a rate is chosen by them; nothing where there is no choice.
-    /// Contents are compared with `threads` threads.
+    /// Splits the labels of `few` to choose a rate by; `None` if the rate is fixed. Compares contents on `threads`
+    /// threads.
     pub(super) fn parts(&self, few: &Splits, threads: usize) -> Result<Option<Parts>, EvalError> {
         let chooses = matches!(self.rate, Rate::Tuned | Rate::BestOf(_));
         chooses.then(|| Parts::draw(few, self.seed, threads)).transpose()
     }
 
-    /// Everything settled, with a batch that fits into memory, and what is kept for backward.
+    /// The resolved settings, with a batch that fits into memory, and what to keep for the backward pass.
     pub(super) fn settle(
         &self,
         model: &Model,
@@ -150,7 +149,7 @@ mod tests {
     #[test]
     fn names_hold_what_is_not_as_usual() {
         let plain = FineTune::new(Labels::Percent(10.0));
-        // 500 of 5000 images are learnt from in batches of 32.
+        // 500 of 5000 images are used, in batches of 32.
         let name = |options: FineTune| options.protocol(&options.sgd(500, 5000), 500, 5000);
         assert_eq!(name(plain.clone()), "finetune-10%");
         let given = FineTune { epochs: Some(30), batch: Some(32), rate: Rate::Is(0.00625), ..plain.clone() };
@@ -172,7 +171,7 @@ mod tests {
             ..plain.clone()
         };
         assert_eq!(name(all), "finetune-10%-head-1-epochs-2-rate-1e-30-decay-0.0001");
-        // A batch that had to be smaller for want of memory is nobody's choice.
+        // A batch that was reduced to fit into memory is not a choice of the user.
         assert_eq!(plain.protocol(&plain.with_batch(16, 5000), 500, 5000), "finetune-10%");
     }
 }

@@ -1,4 +1,4 @@
-//! One network, fine-tuned and tested.
+//! Fine-tunes and tests one network.
 
 use std::time::Instant;
 
@@ -18,22 +18,22 @@ use crate::protocols::splits::Splits;
 use crate::protocols::versus::{Progress, Side};
 use crate::{EvalError, Metric};
 
-/// The share of each class's labels by which a rate is chosen.
+/// The share of each class's labels held out to choose a rate by.
 const VALIDATION: f64 = 0.2;
 
-/// What a network is fine-tuned on, and how.
+/// A network to fine-tune, the data, and the settings.
 pub(super) struct Training<'t> {
     pub(super) side: Side,
-    /// Never changed.
+    /// Copied for each training, never changed.
     pub(super) model: &'t Model,
-    /// The images that labels are given of, and those to test on.
+    /// The labelled images to train on, and the test images.
     pub(super) few: &'t Splits,
     pub(super) options: &'t FineTune,
-    /// At the lowest of the rates.
+    /// With the lowest of the rates.
     pub(super) sgd: &'t Sgd,
 }
 
-/// What became of it.
+/// A fine-tuned network and its results.
 pub(super) struct Tuned {
     pub(super) scores: Scores,
     pub(super) counts: Counts,
@@ -41,7 +41,7 @@ pub(super) struct Tuned {
     pub(super) steps: u64,
 }
 
-/// The labels while a rate is chosen: those to learn from, and those to judge it by.
+/// The labelled images while a rate is chosen: some to train on, some to validate on.
 pub(super) struct Parts {
     rest: Examples,
     validation: Examples,
@@ -51,12 +51,12 @@ pub(super) struct Parts {
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Trial {
     rate: f64,
-    /// The fraction of the validation images that were recognised; `None` where the loss became no number.
+    /// The fraction of the validation images recognised; `None` if training diverged.
     validation: Option<f64>,
 }
 
 impl Parts {
-    /// Draws them from the labels of `few`; the same image stays on one side. Contents are compared with `threads`
+    /// Splits the labelled images of `few`, keeping copies of an image on one side. Compares contents on `threads`
     /// threads.
     ///
     /// # Errors
@@ -70,11 +70,11 @@ impl Parts {
 }
 
 impl Training<'_> {
-    /// Trains at the rate of [`Training::sgd`]; or, given `parts` of the labels, at that of `rates` which does best on
-    /// them: of equals the lowest, and where the loss on all labels becomes no number, what did next best.
+    /// Trains at the rate of [`Training::sgd`]; or, given `parts` of the labels, at the rate of `rates` that does best
+    /// on them: the lowest among equals, or the next best if training on all labels diverges.
     ///
     /// # Errors
-    /// [`EvalError::Diverged`], or [`EvalError::AllDiverged`] where there was a choice; images that cannot be read.
+    /// [`EvalError::Diverged`], or [`EvalError::AllDiverged`] if several rates were tried; images that cannot be read.
     pub(super) fn run(
         &self,
         rates: &[f64],
@@ -92,7 +92,7 @@ impl Training<'_> {
         }
         let mut best: Vec<(f64, f64)> =
             trials.iter().filter_map(|trial| Some((trial.validation?, trial.rate))).collect();
-        // Stable, so that of equals the lowest rate comes first.
+        // A stable sort, so that the lowest rate comes first among equals.
         best.sort_by(|one, other| other.0.total_cmp(&one.0));
         for (_, rate) in best {
             if let Some(mut tuned) = unless_diverged(self.at(rate, start, watch))? {
@@ -106,7 +106,7 @@ impl Training<'_> {
         Err(EvalError::AllDiverged { trainings: rates.len() })
     }
 
-    /// Trains on all labels, and looks at the test images.
+    /// Trains on all labels, and tests.
     fn at(&self, rate: f64, start: Instant, watch: &mut dyn FnMut(Progress)) -> Result<Tuned, EvalError> {
         let sgd = Sgd { rate, ..self.sgd.clone() };
         let (few, mut network) = (self.few, self.network(&sgd)?);
@@ -131,7 +131,7 @@ impl Training<'_> {
         Ok(Tuned { scores, counts, weights: network.tensors()?, steps: learnt.steps })
     }
 
-    /// How many of the validation images a copy recognises that learnt from the rest.
+    /// The validation accuracy of a copy trained on the rest of the labels.
     fn validate(
         &self,
         rate: f64,
@@ -148,7 +148,7 @@ impl Training<'_> {
         Ok(Metric::Top1.of(&scores, &validation.targets.select(&seen.indices), self.few.classes().len())?)
     }
 
-    /// A copy of the model under a new classifier.
+    /// A copy of the model with a new classifier.
     fn network(&self, sgd: &Sgd) -> Result<Network, EvalError> {
         Network::new(self.model, self.few.classes().len(), self.options.head_layers, sgd)
     }
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_same_image_is_not_on_both_sides() {
-        // Forty of each of two classes; the second half is the first once more.
+        // Forty images of each of two classes; the second half of all repeats the first.
         let image = |index: u8| (8, 8, vec![index % 40; 8 * 8 * 3]);
         let labels = (0..80).map(|index| index % 2).collect::<Vec<u32>>();
         let classes = ["even", "odd"].map(str::to_owned).to_vec();

@@ -1,23 +1,24 @@
-//! The twelve data sets of the paper's transfer study: what judges each, and what the paper reached.
+//! The twelve data sets of the paper's transfer study, with their metrics and the paper's results.
 
 use super::Protocol;
 use crate::Metric;
 
-/// The network of the paper's figures.
+/// The network of the paper's results.
 pub const PAPERS_NETWORK: &str = "ResNet-50 (4x) trained on ImageNet";
 
-/// A data set that a suite may name without saying its metric.
+/// A data set that a suite may name without giving its metric.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Known {
-    /// As a suite names it.
+    /// Its name in a suite.
     pub name: &'static str,
-    /// As the paper names it.
+    /// Its name in the paper.
     pub title: &'static str,
-    /// How many classes it has.
+    /// The number of classes.
     pub classes: usize,
-    /// What judges it.
+    /// The metric that judges it.
     pub metric: Metric,
-    /// What [`PAPERS_NETWORK`] reached, as a fraction: with a linear classifier, fine-tuned, and trained from scratch.
+    /// The results of [`PAPERS_NETWORK`], as fractions: with a linear classifier, fine-tuned, and trained from
+    /// scratch.
     paper: [f64; 3],
 }
 
@@ -31,8 +32,8 @@ const fn known(
     Known { name, title, classes, metric, paper }
 }
 
-/// Metrics: arXiv:2002.05709, B.8; figures: its table 8. Classes: arXiv:1805.08974, table 1, of which Caltech-101
-/// counts that of the background.
+/// Metrics: arXiv:2002.05709, B.8; results: its table 8. Classes: arXiv:1805.08974, table 1, which counts the
+/// background class of Caltech-101.
 pub const KNOWN: [Known; 12] = [
     known("food101", "Food-101", 101, Metric::Top1, [0.769, 0.894, 0.883]),
     known("cifar10", "CIFAR-10", 10, Metric::Top1, [0.953, 0.986, 0.960]),
@@ -49,17 +50,17 @@ pub const KNOWN: [Known; 12] = [
 ];
 
 impl Known {
-    /// That of a name, be it of the same images or not.
+    /// The data set of that name; whether the images are the same is not known.
     pub fn of(name: &str) -> Option<&'static Known> {
         KNOWN.iter().find(|known| known.name == name)
     }
 
-    /// Whether images of so many classes can be it; its folder of background may be left out of Caltech-101.
+    /// Whether a data set of `classes` classes can be this one; Caltech-101 may come without its background class.
     pub fn has(&self, classes: usize) -> bool {
         classes == self.classes || (self.name == "caltech101" && classes == 101)
     }
 
-    /// What the paper's network reached, as a fraction.
+    /// The result of the paper's network, as a fraction.
     pub fn paper(&self, protocol: Protocol) -> f64 {
         let [linear, fine_tuned, scratch] = self.paper;
         match protocol {
@@ -76,7 +77,7 @@ mod tests {
 
     #[test]
     fn the_papers_figures() {
-        // Table 8, in per cent, in its order.
+        // Table 8, in per cent, in the order of the table.
         for (protocol, row) in [
             (Protocol::Linear, "76.9 95.3 80.2 48.4 65.9 60.0 61.2 84.2 78.9 89.2 93.9 95.0"),
             (Protocol::FineTune, "89.4 98.6 89.0 78.2 68.1 92.1 87.0 86.6 77.8 92.1 94.1 97.6"),

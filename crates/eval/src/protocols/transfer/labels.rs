@@ -1,4 +1,4 @@
-//! The classes of images that show several, read from a table.
+//! Reads, from a table, the classes of images that show several.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -10,14 +10,14 @@ use crate::{EvalError, Targets};
 /// A table of images and the classes that each shows.
 ///
 /// A line is an image's path, then its classes, in CSV; an image may have several lines, or one without classes. A
-/// first line that is no image's names the columns, and is passed over.
+/// first line that matches no image is a header, and ignored.
 pub(super) struct ShownClasses {
     origin: String,
     /// The path of the first line.
     first: String,
     /// The classes of each path.
     shown: Vec<(String, BTreeSet<String>)>,
-    /// The places of the paths that end in a name.
+    /// The indices into `shown` of the paths with a given file name.
     by_name: HashMap<String, Vec<usize>>,
 }
 
@@ -52,15 +52,15 @@ impl ShownClasses {
         Ok(ShownClasses { origin: origin.to_owned(), first, shown, by_name })
     }
 
-    /// All classes, sorted, and what `images` show, which are all those of a data set, given by their paths. A line
-    /// is an image's where the path of one is the end of the other's.
+    /// All classes, sorted, and the targets of `images`, the paths of all images of a data set. A line belongs to an
+    /// image if the path of one is the end of the other's path.
     ///
     /// # Errors
-    /// An image without a line, or with lines of several paths; a line that is two images'; a class that no image
-    /// shows; fewer than two.
+    /// An image without a line, or with lines of different paths; a line that belongs to two images; a class that no
+    /// image shows; fewer than two classes.
     pub fn of(&self, images: &[String]) -> Result<(Vec<String>, Targets), EvalError> {
         let bad = |message| bad(&self.origin, message);
-        // Whose each line is.
+        // The image that each line belongs to.
         let mut owners: Vec<Option<&str>> = vec![None; self.shown.len()];
         let mut lines = Vec::with_capacity(images.len());
         for image in images {
@@ -96,7 +96,7 @@ impl ShownClasses {
         Ok((classes, Targets::Several { classes: seen.len(), shown }))
     }
 
-    /// The place of an image's path and classes.
+    /// The index of the line that belongs to an image.
     fn line_of(&self, image: &str) -> Result<usize, EvalError> {
         let bad = |message| bad(&self.origin, message);
         let same_name = self.by_name.get(last(image)).map_or(&[][..], Vec::as_slice);
@@ -126,7 +126,7 @@ fn last(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// Whether whole components of `path` end with those of `end`.
+/// Whether `path` ends with `end`, in whole components.
 fn ends(path: &str, end: &str) -> bool {
     path.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
 }
@@ -160,7 +160,7 @@ mod tests {
     fn what_does_not_fit_is_named() {
         let lines = "a/1.jpg,cat\nb/1.jpg,dog\n2.jpg,cat\n";
         let images = ["a/1.jpg", "a/2.jpg", "b/1.jpg"];
-        // An image that is there twice has one line.
+        // An image that occurs twice has one line.
         assert!(of(lines, &[&images[..], &images].concat()).is_ok());
         let cases = [
             (lines, "1.jpg", "has lines for a/1.jpg and for b/1.jpg, either of which may be the image 1.jpg"),

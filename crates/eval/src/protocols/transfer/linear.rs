@@ -16,13 +16,13 @@ use crate::protocols::examples::Examples;
 use crate::protocols::versus::{Progress, Side};
 use crate::{EvalError, Targets};
 
-/// Fits a classifier on h of the central crops of `set`'s images by L-BFGS, with each weight of L2, keeps the one
-/// that its metric says does best on the validation images, and fits it again on those and the training images. The
-/// test images are looked at once, afterwards.
+/// Fits a classifier on h of the central crops of `set`'s images by L-BFGS with each L2 weight, keeps the one with the
+/// best metric on the validation images, and refits on those and the training images. The test images are used once,
+/// at the end.
 ///
 /// # Errors
-/// Features that are not finite, a part of which no image can be read, or the first image that cannot where reading
-/// is strict.
+/// Features that are not finite, a part without any readable image, or the first unreadable image where reading is
+/// strict.
 pub(super) fn linear(
     side: Side,
     model: &Model,
@@ -55,7 +55,7 @@ pub(super) fn linear(
     })
 }
 
-/// h of a part's images, and what they show.
+/// h of the images of a part, and their targets.
 struct EncodedPart {
     embedding: Embedding,
     targets: Targets,

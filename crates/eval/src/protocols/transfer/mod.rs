@@ -1,15 +1,15 @@
-//! What an encoder is worth on other data sets: the transfer study (arXiv:2002.05709, section 6 and B.8).
+//! Evaluates an encoder on other data sets: the transfer study (arXiv:2002.05709, section 6 and B.8).
 //!
 //! | file | |
 //! |---|---|
-//! | `suite` | which data sets there are: a TOML file |
-//! | `known` | the paper's twelve: metrics and figures |
+//! | `suite` | the data sets, listed in a TOML file |
+//! | `known` | the paper's twelve: metrics and results |
 //! | `labels` | a table of the classes of images that show several |
 //! | `set` | a data set, opened and split |
 //! | `linear` | a linear classifier on h |
 //! | `tuning`, `tune` | fine-tuning, from the encoder or from scratch |
-//! | `outcome` | results, and how they are kept |
-//! | `table` | a line of a table for each |
+//! | `outcome` | results, and how they are stored |
+//! | `table` | results as lines of a table |
 
 mod known;
 mod labels;
@@ -37,20 +37,20 @@ use crate::EvalError;
 use tune::Tuner;
 
 words! {
-    /// How a data set is used.
+    /// How an encoder is used on a data set.
     #[derive(PartialOrd, Ord)]
     Protocol {
-        /// A linear classifier on h, the encoder frozen.
+        /// A linear classifier on h of the frozen encoder.
         Linear = "linear",
-        /// The whole encoder, trained further under a linear classifier.
+        /// The whole encoder, fine-tuned under a linear classifier.
         FineTune = "finetune",
-        /// The same from random weights.
+        /// The same network trained from random weights.
         Scratch = "scratch",
     }
 }
 
 impl Protocol {
-    /// Whether all of the encoder is trained, with many settings, rather than a classifier on it fitted.
+    /// Whether the whole encoder is trained, with a choice of settings, rather than only a classifier on top.
     pub fn trains(self) -> bool {
         self != Protocol::Linear
     }
@@ -59,18 +59,18 @@ impl Protocol {
 /// Settings of [`transfer`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct TransferOptions {
-    /// Whether a randomly initialised encoder stands beside the trained one under a linear classifier.
+    /// Whether a random encoder is compared, under a linear classifier.
     pub with_random: bool,
     /// Whether the first image that cannot be read is an error, instead of being left out and listed.
     pub strict: bool,
-    /// The seed with which the data set was opened; it also draws all that is random in training.
+    /// The seed that the data set was opened with; it also seeds training.
     pub seed: u64,
     /// How the whole encoder is trained.
     pub tuning: Tuning,
 }
 
-/// Carries out `protocol` on a data set, as far as the run folder of `encoder` does not hold its results already;
-/// each result, and each rate and decay that is tried, is written there as it comes.
+/// Runs `protocol` on a data set, except for results that the run folder of `encoder` already holds; each result, and
+/// each rate and decay tried, is written there as soon as it is known.
 ///
 /// # Errors
 /// Options out of range, images that cannot be read, features that are not finite, [`EvalError::BatchDoesNotFit`],

@@ -1,4 +1,4 @@
-//! What was found on a data set, and how it is kept in the run folder.
+//! The results on a data set, and how they are stored in the run folder.
 
 use std::path::PathBuf;
 
@@ -15,62 +15,62 @@ use crate::protocols::evaluation::BrokenImage;
 use crate::protocols::trained::TrainedEncoder;
 use crate::{EvalError, Metric};
 
-/// Where entries lie, below `RUN/evaluation`.
+/// The folder of entries, below `RUN/evaluation`.
 const FOLDER: &str = "transfer";
-/// The keys of a configuration that tell what is done to an image, before the first layer and in the network:
-/// tables, and keys.
+/// The configuration keys that determine how an image is processed, before the first layer and in the network:
+/// prefixes of tables, and single keys.
 const OF_ENCODERS: [&str; 6] =
     ["encoder.", "data.image_size", "data.shrink", "data.background", "data.window", "train.precision"];
-/// Those that random weights depend on beside them, with the averages of their BatchNorms.
+/// Further keys that random weights and their BatchNorms' averages depend on.
 const OF_RANDOM: [&str; 3] = ["view.", "head.", "train.seed"];
-/// Raised when the same protocol computes something else, so that what an earlier version found is computed again.
+/// Raised when a protocol changes what it computes, so that results of earlier versions are computed again.
 const VERSION: u32 = 1;
 
-/// What a protocol finds on a data set.
+/// The result of a protocol on a data set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// The data set's metric of the test images, from 0 to 1.
+    /// The data set's metric on the test images, from 0 to 1.
     pub score: f64,
-    /// The same of the validation images, before they were learnt from: it was the highest of all settings.
+    /// The metric on the validation images, before they were trained on: it was the highest of all settings.
     pub validation: f64,
-    /// The settings that were chosen.
+    /// The chosen settings.
     pub chosen: Map<String, Value>,
-    /// Images learnt from at the end, when settings were chosen.
+    /// Images of the final training, after settings were chosen.
     pub train_images: usize,
-    /// Images of those that settings were chosen by.
+    /// The validation images among them.
     pub validation_images: usize,
-    /// Images that it was judged by.
+    /// Test images.
     pub test_images: usize,
-    /// Images of any of them that could not be read.
+    /// Images of any part that could not be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub broken: Vec<BrokenImage>,
-    /// Classes of which none of the images to learn from could be read; their test images count all the same.
+    /// Classes of which no image to train on could be read; their test images still count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unlearnt: Vec<String>,
-    /// What it took.
+    /// How long it took.
     pub seconds: f64,
 }
 
-/// What a result depends on: another checkpoint, other images, another seed make another one, and results of it are
-/// computed anew.
+/// What a result depends on: with another checkpoint, other images or another seed, results are computed anew.
 ///
-/// Images count by the paths that the suite writes, their names and classes; one that is replaced under its name
-/// goes unnoticed.
+/// Images count by their paths as the suite writes them, their names and classes; an image replaced under the same
+/// name goes unnoticed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// A checksum of the encoder's weights and of those keys of its configuration that a result depends on; of the
-    /// latter alone where training begins from random weights.
+    /// A checksum of the encoder's weights and of the configuration keys that a result depends on; of those keys alone
+    /// where training starts from random weights.
     pub encoder: String,
     /// [`TransferSet::fingerprint`].
     pub data: String,
-    /// What judges it.
+    /// The metric that judges it.
     pub metric: Metric,
-    /// Draws the validation images where they are a part of those to learn from, and all that is random in training.
+    /// Seed of the draw of validation images, if they are set aside from the training images, and of training.
     pub seed: u64,
-    /// How it was trained, where it was; the grid does not count, so that what was tried serves a larger one.
+    /// The length of the training, if there was one. The grid does not count, so that points tried also serve a larger
+    /// grid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<Training>,
-    /// Of the protocol, as this program carries it out.
+    /// The version of the protocol, as this program implements it.
     pub version: u32,
 }
 
@@ -79,37 +79,37 @@ pub struct Identity {
 pub struct Training {
     /// Steps.
     pub steps: u64,
-    /// Images a step.
+    /// Images per step.
     pub batch: usize,
 }
 
-/// A data set's results by one protocol, as `RUN/evaluation/transfer/SET-PROTOCOL-IDENTITY.json` holds them.
+/// The results of a protocol on a data set, stored as `RUN/evaluation/transfer/SET-PROTOCOL-IDENTITY.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// The data set's name.
     pub set: String,
-    /// How it was used.
+    /// The protocol.
     pub protocol: Protocol,
     /// What the results depend on.
     pub identity: Identity,
-    /// Steps of training behind the encoder.
+    /// Training steps of the encoder.
     pub step: u64,
-    /// How many classes there are.
+    /// The number of classes.
     pub classes: usize,
-    /// Rates and decays that were tried.
+    /// Rates and decays tried.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grid: Vec<GridPoint>,
-    /// The trained encoder's, or of [`Protocol::Scratch`] that of random weights.
+    /// The result of the trained encoder, or for [`Protocol::Scratch`] of random weights.
     pub trained: Option<Outcome>,
-    /// With a linear classifier, the randomly initialised encoder's.
+    /// The result of a random encoder, with a linear classifier.
     pub random: Option<Outcome>,
 }
 
 impl Identity {
-    /// Of results of `encoder` on `set`.
+    /// The identity of results of `encoder` on `set`.
     ///
     /// # Errors
-    /// A GPU's memory that cannot be read.
+    /// A GPU's memory cannot be read.
     pub(super) fn of(
         encoder: &TrainedEncoder,
         set: &TransferSet,
@@ -134,7 +134,7 @@ impl Identity {
         })
     }
 
-    /// What files are told apart by: the steps of training, the seed, and a checksum of it all.
+    /// The part of a file name that tells identities apart: training steps, seed, and a checksum of all fields.
     fn short(&self) -> String {
         let crc = crc32c::crc32c(format!("{self:?}").as_bytes());
         let steps = self.training.map_or(String::new(), |training| format!("{}-steps-", training.steps));
@@ -142,10 +142,10 @@ impl Identity {
     }
 }
 
-/// What a result by `protocol` depends on of a configuration, as far as it differs from the defaults: a key that a
-/// later version adds changes nothing, nor what such a key is settled to where it is not given.
+/// The settings that a result by `protocol` depends on, where they differ from the defaults: so a key added by a later
+/// version changes nothing, and neither does the value that a key resolves to when it is not given.
 fn relevant(config: &Config, protocol: Protocol) -> String {
-    // Under a linear classifier a random encoder may stand beside the trained one.
+    // A linear classifier may be compared with one on a random encoder.
     let random = if protocol == Protocol::FineTune { &[][..] } else { &OF_RANDOM };
     let counts = |key: &str| OF_ENCODERS.iter().chain(random).any(|start| key.starts_with(start));
     let differences = config.differences(&Config::default()).into_iter();
@@ -157,10 +157,10 @@ fn relevant(config: &Config, protocol: Protocol) -> String {
 }
 
 impl Entry {
-    /// What the run folder of `encoder` holds of it already, or nothing yet.
+    /// The entry in the run folder of `encoder`, or an empty one.
     ///
     /// # Errors
-    /// A GPU's memory that cannot be read.
+    /// A GPU's memory cannot be read.
     pub fn take_up(
         encoder: &TrainedEncoder,
         set: &TransferSet,
@@ -180,15 +180,15 @@ impl Entry {
         Ok(fresh.saved(&encoder.run).unwrap_or(fresh))
     }
 
-    /// What the run folder holds of the same. What is no entry (any more) is computed again.
+    /// The entry of the same identity in the run folder. A file that is not (or no longer) a valid entry is ignored.
     fn saved(&self, run: &RunFolder) -> Option<Entry> {
         let bytes = std::fs::read(self.file(run)).ok()?;
         let found: Entry = serde_json::from_slice(&bytes).ok()?;
         (found.identity == self.identity).then_some(found)
     }
 
-    /// How many fits or trainings of `options` it lacks: of a linear classifier one for each encoder; else one for
-    /// each rate and decay that was not tried, and one more on all images.
+    /// How many fits or trainings of `options` are missing: for a linear classifier one per encoder; otherwise one for
+    /// each rate and decay not tried yet, and one more on all images.
     pub fn lacks(&self, options: &TransferOptions) -> usize {
         if !self.protocol.trains() {
             let missing = |outcome: &Option<Outcome>| usize::from(outcome.is_none());
@@ -201,13 +201,13 @@ impl Entry {
         untried + usize::from(!is_last_done)
     }
 
-    /// What was found with a rate and a decay.
+    /// The point of the grid with this rate and decay, if it was tried.
     pub(super) fn point(&self, rate: f64, decay: f64) -> Option<GridPoint> {
         self.grid.iter().find(|point| (point.rate, point.decay) == (rate, decay)).copied()
     }
 
-    /// What did best of all that was tried on the validation images, and does not fail on all; of equals the first: a
-    /// smaller grid takes nothing back.
+    /// The best point tried so far on the validation images, among those that do not diverge on all images; the first
+    /// among equals. Points outside a smaller grid still count.
     pub(super) fn best(&self) -> Option<GridPoint> {
         let tried = self.grid.iter().copied();
         let better =
@@ -215,13 +215,13 @@ impl Entry {
         tried.filter(|point| point.validation.is_some() && !point.fails_on_all).reduce(better)
     }
 
-    /// Records that the loss becomes no number with the rate and decay of `point` on all images.
+    /// Records that training on all images diverges with the rate and decay of `point`.
     pub(super) fn fails_on_all(&mut self, point: GridPoint) {
         let is = |other: &&mut GridPoint| (other.rate, other.decay) == (point.rate, point.decay);
         self.grid.iter_mut().filter(is).for_each(|point| point.fails_on_all = true);
     }
 
-    /// Whether its outcome is of the rate and decay of `point`.
+    /// Whether its outcome has the rate and decay of `point`.
     pub(super) fn is_of(&self, point: GridPoint) -> bool {
         let chosen = self.trained.as_ref().map(|outcome| &outcome.chosen);
         chosen.is_some_and(|chosen| {
@@ -230,8 +230,8 @@ impl Entry {
         })
     }
 
-    /// Writes it, whole or not at all, with what another process has found of the same meanwhile, which it takes in:
-    /// a grid may be tried in parts, on several GPUs at once.
+    /// Writes the entry, whole or not at all, after merging what another process has stored of the same in the
+    /// meantime: several GPUs may try parts of a grid at the same time.
     ///
     /// # Errors
     /// [`EvalError::Train`] when it cannot be written.
@@ -242,7 +242,7 @@ impl Entry {
         Ok(run.write_evaluation(&self.name(), self)?)
     }
 
-    /// Adds what `other` knows and it does not; of two outcomes the one that did better on the validation images.
+    /// Merges `other`; of two outcomes it keeps the one that did better on the validation images.
     fn take_in(&mut self, other: Entry) {
         for point in other.grid {
             match self.grid.iter_mut().find(|own| (own.rate, own.decay) == (point.rate, point.decay)) {
@@ -272,18 +272,18 @@ impl Entry {
         format!("{FOLDER}/{}-{}-{}", self.set, self.protocol.word(), self.identity.short())
     }
 
-    /// The data set of the paper that it is of by its name and its number of classes.
+    /// The paper's data set, by this name and number of classes.
     fn known(&self) -> Option<&'static Known> {
         Known::of(&self.set).filter(|known| known.has(self.classes))
     }
 
-    /// Its data set's name for people.
+    /// The data set's name for people.
     pub fn title(&self) -> &str {
         self.known().map_or(&self.set, |known| known.title)
     }
 
-    /// What [another network](super::PAPERS_NETWORK) reached, as a fraction, where the paper judged the data set by
-    /// the same metric.
+    /// The result of [another network](super::PAPERS_NETWORK), as a fraction, if the paper judged the data set by the
+    /// same metric.
     pub fn paper(&self) -> Option<f64> {
         let known = self.known().filter(|known| known.metric == self.identity.metric)?;
         Some(known.paper(self.protocol))

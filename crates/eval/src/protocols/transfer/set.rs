@@ -1,4 +1,4 @@
-//! A data set of a suite, opened: images to learn from, to choose settings by, and to be judged by.
+//! An opened data set of a suite: images to train on, to choose settings by, and to test on.
 
 use std::path::{Path, PathBuf};
 
@@ -14,42 +14,40 @@ use crate::protocols::places::{Placed, Seen};
 use crate::protocols::shared::SharedImages;
 use crate::protocols::splits::matched;
 
-/// The share of every class's training images that is set apart to choose settings by, where a suite names no such
-/// images.
+/// The share of every class's training images set aside to choose settings by, if a suite names no validation images.
 const VALIDATION: f64 = 0.1;
 
-/// A data set on which an encoder is tried.
+/// A data set on which an encoder is evaluated.
 #[derive(Clone, Debug)]
 pub struct TransferSet {
-    /// As its suite describes it.
+    /// Its description in the suite.
     pub spec: SetSpec,
     /// The names of the classes, in the order of the labels of all parts.
     pub classes: Vec<String>,
-    /// What is learnt from while settings are chosen.
+    /// Images to train on while settings are chosen.
     pub train: Examples,
-    /// What they are chosen by.
+    /// Images to choose settings by.
     pub validation: Examples,
-    /// Both, to learn from once they are chosen.
+    /// Both, to train on once settings are chosen.
     pub both: Examples,
-    /// What the choice is judged by, and nothing else.
+    /// Images to test the choice on, and used for nothing else.
     pub test: Examples,
-    /// Test images that are learnt from as well, under another name: rows of `test`, and of `both`.
+    /// Test images that are among `both` too, under another name: rows of `test`, and of `both`.
     pub shared: Option<SharedImages>,
-    /// A checksum (CRC-32C) of what the suite says of it, of the names of all images, of their classes, and of
-    /// which part they are in.
+    /// A checksum (CRC-32C) of its description in the suite, of the names of all images, of their classes, and of the
+    /// part each is in.
     pub fingerprint: u32,
 }
 
 impl TransferSet {
-    /// Opens the data set that `spec` describes, each path by `open`. Classes are matched by name. Where no images
-    /// to choose settings by are named, `seed` draws a tenth of each class of those to learn from; of images that
-    /// show several classes, the rarest counts; the same image stays on one side. Contents are compared with `threads`
-    /// threads.
+    /// Opens the data set that `spec` describes, each path with `open`. Classes are matched by name. If no validation
+    /// images are named, `seed` draws a tenth of each class of the training images; images that show several classes
+    /// count for the rarest; copies of an image stay on one side. Compares contents on `threads` threads.
     ///
     /// # Errors
-    /// Of `open`; [`EvalError::NoLabels`], [`EvalError::UnknownClass`], [`EvalError::OneClass`],
-    /// [`EvalError::TooFewToSplit`]; test images that are neither named nor part of
-    /// `train`, an image in two of the parts, a table of classes that does not fit the images.
+    /// Those of `open`; [`EvalError::NoLabels`], [`EvalError::UnknownClass`], [`EvalError::OneClass`],
+    /// [`EvalError::TooFewToSplit`]; test images that are neither named nor part of `train`, an image in two of the
+    /// parts, a table of classes that does not fit the images.
     pub fn open(
         spec: &SetSpec,
         suite: &Path,
@@ -64,7 +62,7 @@ impl TransferSet {
             (Some(path), _) => other(path)?,
             (None, Some(test)) => test,
             (None, None) => {
-                // Where nothing has labels, images to test on would be of no use.
+                // If no image has a label, that is the error to report: naming test images would not help.
                 if spec.labels.is_none() {
                     matched("training", train.images, None)?;
                 }
@@ -115,14 +113,14 @@ impl TransferSet {
                 both.set_apart(classes.len(), &same, VALIDATION, purpose, seed)?
             }
         };
-        // Names are relative to paths of the suite: another folder may hold others of the same names.
+        // Names are relative to paths in the suite: another folder may hold other images of the same names.
         let texts = std::iter::once(&spec.written).chain(&classes);
         let fingerprint = fingerprint(texts, &[&train, &validation, &test]);
         Ok(TransferSet { spec: spec.clone(), classes, train, validation, both, test, shared, fingerprint })
     }
 }
 
-/// Refuses an image that is in two of `parts`, each with its key in the suite.
+/// Returns an error for an image in two of `parts`, each given with its key in the suite.
 fn refuse_shared(parts: &[(&'static str, &Placed)], spec: &SetSpec, suite: &Path) -> Result<(), EvalError> {
     let mut seen = Seen::default();
     for &(key, part) in parts {

@@ -1,4 +1,4 @@
-//! A suite: which data sets there are, where they lie, and what judges them.
+//! A suite: data sets, where they lie, and what judges them.
 
 use std::path::{Path, PathBuf};
 
@@ -8,36 +8,36 @@ use super::known::{KNOWN, Known};
 use crate::toml_file::{Keys, TomlFile};
 use crate::{EvalError, Metric};
 
-/// Letters of a name: with what is put behind it, it still names a file.
+/// The most letters in a name: even with a suffix, it still fits in a file name.
 const LONGEST: usize = 100;
 /// The keys of a data set.
 const KEYS: [&str; 6] = ["name", "train", "test", "validation", "metric", "labels"];
 
-/// What a suite's file lists.
+/// The contents of a suite's file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Suite {
     /// Its file.
     pub path: PathBuf,
-    /// The data sets, in its order.
+    /// The data sets, in the order of the file.
     pub sets: Vec<SetSpec>,
 }
 
-/// A data set as a suite describes it; paths are as the program opens them.
+/// A data set as a suite describes it; paths are resolved, ready to open.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SetSpec {
-    /// Its name, fit to be a part of a file's.
+    /// Its name, fit for use in a file name.
     pub name: String,
-    /// The images to learn from.
+    /// The images to train on.
     pub train: PathBuf,
-    /// The images to be judged by; where `None`, those that `train` sets apart.
+    /// The images to test on; if `None`, the test images of `train`.
     pub test: Option<PathBuf>,
-    /// The images to choose settings by; where `None`, some of those to learn from.
+    /// The images to choose settings by; if `None`, some of the training images.
     pub validation: Option<PathBuf>,
-    /// The classes of images that show several, as a table.
+    /// The table of classes, for images that show several.
     pub labels: Option<PathBuf>,
-    /// What judges it.
+    /// The metric that judges it.
     pub metric: Metric,
-    /// What is known of it.
+    /// The paper's data set of that name, if there is one.
     pub known: Option<&'static Known>,
     /// Its keys and their values as the suite writes them, sorted.
     pub written: String,
@@ -47,15 +47,15 @@ impl Suite {
     /// Reads a suite. Its paths are relative to its folder.
     ///
     /// # Errors
-    /// A file that is not there or cannot be read, and through [`EvalError::Train`] what is no TOML, a key that
-    /// does not exist (naming the nearest), a value that does not fit, and a data set without a metric that is not
-    /// a [`Known`] one.
+    /// A file that does not exist or cannot be read, and through [`EvalError::Train`] text that is not TOML, an
+    /// unknown key (with the nearest suggested), an invalid value, and a data set without a metric that is not
+    /// [`Known`].
     pub fn read(path: &Path) -> Result<Suite, EvalError> {
         let text = EvalError::read(path, "a suite of data sets, a TOML file", std::fs::read_to_string)?;
         Suite::parse(&text, path)
     }
 
-    /// The suite that `text` describes, which was found at `path`.
+    /// Parses the suite in `text`, which was read from `path`.
     ///
     /// # Errors
     /// As [`Suite::read`].
@@ -145,7 +145,7 @@ impl SetTable<'_> {
     }
 }
 
-/// The nearest name, or all.
+/// Suggests the nearest name, or lists all.
 fn suggestion(word: &str, names: &[&str]) -> String {
     match nearest(word, names.iter().copied()) {
         Some(near) => format!("did you mean {near}?"),

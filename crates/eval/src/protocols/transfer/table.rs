@@ -9,10 +9,10 @@ use super::outcome::{Entry, Outcome};
 use super::{KNOWN, Protocol};
 use crate::report::TransferRow;
 
-/// A line for each data set, protocol, length of training and seed, of the newest checkpoint with a result, and of
-/// several results the last of `entries`: the paper's data sets first, in its order, then others by name. Training
-/// from scratch stands in the line of fine-tuning, which it is the baseline of. Results of another checkpoint than
-/// the newest of `run` say so.
+/// Makes a line for each data set, protocol, length of training and seed, with the newest checkpoint that has a
+/// result, and of several results the last one in `entries`. The paper's data sets come first, in its order, then
+/// others by name. Training from scratch is shown in the line of fine-tuning, as its baseline. Lines with another
+/// checkpoint than the newest of `run` say so.
 ///
 /// # Errors
 /// Checkpoints that cannot be listed.
@@ -28,7 +28,7 @@ fn rows(entries: &[Entry], newest: Option<u64>) -> Vec<TransferRow> {
         let training = entry.identity.training.map(|training| (Reverse(training.steps), training.batch));
         (place, entry.set.clone(), entry.protocol, training, entry.identity.seed)
     };
-    // Stable: of equals the last comes first.
+    // A stable sort: among equals the last one comes first.
     sorted.sort_by_cached_key(|entry| (group(entry), entry.trained.is_none(), Reverse(entry.step)));
     sorted.dedup_by_key(|entry| group(entry));
     let (baselines, own): (Vec<&Entry>, Vec<&Entry>) =
@@ -62,7 +62,7 @@ fn row(entry: &Entry, beside: Option<&Entry>, several: bool, newest: Option<u64>
     };
     TransferRow {
         set: entry.title().to_owned(),
-        // A checkpoint may have come since a data set was last tried.
+        // There may be newer checkpoints than the one this data set was last evaluated with.
         step: Some(entry.step).filter(|&step| !scratch && Some(step) != newest),
         protocol: format!("{protocol}{settings}"),
         metric: entry.identity.metric.title().to_owned(),
@@ -73,8 +73,8 @@ fn row(entry: &Entry, beside: Option<&Entry>, several: bool, newest: Option<u64>
 }
 
 impl Entry {
-    /// Whether `other` is what it is to be compared with: the same network trained from scratch, for as long and on
-    /// the same images.
+    /// Whether `other` is the baseline of this entry: the same network trained from scratch, for as long and on the
+    /// same images.
     pub fn is_beside(&self, other: &Entry) -> bool {
         let of = |entry: &Entry| (entry.identity.training, entry.identity.metric, entry.identity.seed);
         let same =
@@ -107,7 +107,7 @@ mod tests {
         serde_json::from_value(entry).unwrap()
     }
 
-    /// What it is, of which step, and its two figures.
+    /// The protocol, the step, and the two figures.
     type Cells = (String, Option<u64>, Option<f64>, Option<f64>);
 
     fn shown(entries: &[Entry]) -> Vec<Cells> {
@@ -139,9 +139,9 @@ mod tests {
         let of = |step, score| ("linear".to_owned(), step, Some(score), None);
         assert_eq!(shown(&[linear(7, "a", 0.7), linear(3, "a", 0.3)]), [of(None, 0.7)]);
         assert_eq!(shown(&[linear(3, "a", 0.3), linear(2, "a", 0.2)]), [of(Some(3), 0.3)]);
-        // Of two sets of images the one that was tried last.
+        // Of two sets of images, the one evaluated last.
         assert_eq!(shown(&[linear(7, "a", 0.1), linear(7, "b", 0.7)]), [of(None, 0.7)]);
-        // What is not done yet makes room for what is.
+        // An unfinished entry gives way to a finished one.
         let begun = Entry { trained: None, ..linear(7, "b", 0.0) };
         assert_eq!(shown(&[linear(3, "a", 0.3), begun]), [of(Some(3), 0.3)]);
     }

@@ -1,4 +1,4 @@
-//! Fine-tuning on a data set of a suite, rate and decay chosen on its validation images.
+//! Fine-tunes on a data set of a suite; the validation images choose rate and decay.
 
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ use crate::{EvalError, Targets};
 /// Trains copies of a network on one data set.
 pub(super) struct Tuner<'t> {
     pub(super) side: Side,
-    /// Never changed.
+    /// Copied for each training, never changed.
     pub(super) model: &'t Model,
     pub(super) set: &'t TransferSet,
     pub(super) tuning: &'t Tuning,
@@ -28,20 +28,19 @@ pub(super) struct Tuner<'t> {
     pub(super) strict: bool,
 }
 
-/// What a trained network makes of images.
+/// A trained network's scores for images.
 struct Judged {
     scores: Vec<f32>,
     targets: Targets,
     broken: Vec<BrokenImage>,
-    /// Classes that it never saw.
+    /// Classes without a readable training image.
     unlearnt: Vec<String>,
 }
 
 impl Tuner<'_> {
-    /// Tries what `entry` lacks of the grid on the training images, by the validation images. Then trains once more,
-    /// on both, with what did best of all that was ever tried, or where its loss becomes no number with what did next
-    /// best, and looks at the test images. `save` is called whenever something has come to `entry`, and may add what
-    /// others have found.
+    /// Tries the missing points of the grid: trains on the training images and scores on the validation images. Then
+    /// trains on both with the best point of all tried so far, or the next best if that diverges, and tests. Calls
+    /// `save` after each change of `entry`; it may merge the results of other processes.
     ///
     /// # Errors
     /// [`EvalError::BatchDoesNotFit`], [`EvalError::AllDiverged`], images that cannot be read, and those of `save`.
@@ -76,7 +75,7 @@ impl Tuner<'_> {
             entry.grid.push(GridPoint { rate, decay, validation, validation_images, fails_on_all, seconds });
             save(entry)?;
         }
-        // More images may be too much for a rate that a part of them was not too much for.
+        // A rate that suits a part of the images may diverge on all of them.
         while let Some(best) = entry.best() {
             if entry.is_of(best) {
                 return Ok(());
@@ -91,7 +90,7 @@ impl Tuner<'_> {
         Err(EvalError::AllDiverged { trainings: of })
     }
 
-    /// Nothing where the loss becomes no number.
+    /// Trains on all images with a chosen point, and tests; `None` if training diverges.
     fn refit(&self, best: GridPoint, watch: &mut dyn FnMut(Progress)) -> Result<Option<Outcome>, EvalError> {
         let start = Instant::now();
         let GridPoint { rate, decay, .. } = best;
@@ -114,7 +113,7 @@ impl Tuner<'_> {
         }))
     }
 
-    /// Trains a copy on `part`, and has it look at `others`. Returns the images of `part` that could not be read, too.
+    /// Trains a copy on `part` and scores `others`. Also returns the images of `part` that could not be read.
     fn train_and_judge(
         &self,
         part: &Examples,
@@ -139,7 +138,7 @@ impl Tuner<'_> {
         Ok((BrokenImage::of("training", &learnt.skipped), judged))
     }
 
-    /// A copy under a new classifier, to be trained on `part`.
+    /// A copy with a new classifier, to be trained on `part`.
     fn network(&self, part: &Examples, sgd: &Sgd) -> Result<Network, EvalError> {
         let mut model = trainable(self.model);
         model.encoder = model.encoder.with_norm_decay(norm_decay(part.len(), sgd.batch));

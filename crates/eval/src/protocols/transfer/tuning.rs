@@ -1,4 +1,4 @@
-//! How fine-tuning trains, and the settings among which it chooses.
+//! The settings of fine-tuning, and the grid it chooses rate and decay from.
 
 use serde::{Deserialize, Serialize};
 use simclr_train::config::{Auto, Memory};
@@ -6,44 +6,43 @@ use simclr_train::config::{Auto, Memory};
 use crate::EvalError;
 use crate::protocols::sgd::Sgd;
 
-/// Settings of fine-tuning a network on a data set, which [`Default`] has as the paper does (arXiv:2002.05709, B.8).
+/// Settings for fine-tuning a network on a data set; [`Default`] has the paper's (arXiv:2002.05709, B.8).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tuning {
-    /// Steps of each training.
+    /// Steps per training.
     pub steps: u64,
-    /// Images a step, of sets that have twice as many to learn from; else half.
+    /// Images per step, at most half of the training images.
     pub batch: usize,
-    /// What rate and decay are chosen from.
+    /// The rates and decays to choose from.
     pub grid: Grid,
-    /// What is kept for backward. Its bits are the same.
+    /// What is kept for the backward pass; it does not change the result's bits.
     pub memory: Auto<Memory>,
 }
 
-/// Rates and decays, each of which is tried with each.
+/// Rates and decays; every combination is tried.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
-    /// Rates of the first step, from which a cosine goes to 0.
+    /// Rates of the first step, from which a cosine schedule goes down to 0.
     pub rates: Vec<f64>,
-    /// Decays, which are divided by the rate: weights lose this share of themselves in a step at the first rate. 0
-    /// is none.
+    /// Decays, which are divided by the rate: at the first rate, a step shrinks weights by this share. 0 means none.
     pub decays: Vec<f64>,
 }
 
-/// A training by which a rate and a decay are judged.
+/// A rate and a decay that were tried, with the result.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GridPoint {
     /// The rate.
     pub rate: f64,
     /// The decay, not yet divided by the rate.
     pub decay: f64,
-    /// The data set's metric of the validation images; `None` where the loss became no number.
+    /// The data set's metric on the validation images; `None` if training diverged.
     pub validation: Option<f64>,
     /// Validation images that could be read.
     pub validation_images: usize,
-    /// Whether the loss became no number when it was chosen, and trained on all images.
+    /// Whether training on all images diverged, after this point was chosen.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fails_on_all: bool,
-    /// What it took.
+    /// How long it took.
     pub seconds: f64,
 }
 
@@ -54,7 +53,7 @@ impl Default for Tuning {
 }
 
 impl Default for Grid {
-    /// 7 rates from 1e-4 to 1e-1 and 7 decays from 1e-6 to 1e-3, log-spaced, and none.
+    /// 7 rates from 1e-4 to 1e-1; 7 decays from 1e-6 to 1e-3, and 0; both log-spaced.
     fn default() -> Grid {
         let spaced = |first: i32| (0..7).map(move |i| 10f64.powf(f64::from(first) + f64::from(i) / 2.0));
         Grid { rates: spaced(-4).collect(), decays: std::iter::once(0.0).chain(spaced(-6)).collect() }
@@ -62,14 +61,14 @@ impl Default for Grid {
 }
 
 impl Grid {
-    /// Every (rate, decay), rates as they are ordered.
+    /// Every (rate, decay), in the order of the rates.
     pub fn points(&self) -> impl Iterator<Item = (f64, f64)> {
         self.rates.iter().flat_map(|&rate| self.decays.iter().map(move |&decay| (rate, decay)))
     }
 }
 
 impl Tuning {
-    /// Images a step, of a set of `images`, of which up to half may be broken.
+    /// Images per step for a set of `images`, up to half of which may be broken.
     pub fn batch_of(&self, images: usize) -> usize {
         self.batch.min(images.div_ceil(2)).max(1)
     }
@@ -85,14 +84,14 @@ impl Tuning {
         self.grid.points().try_for_each(|(rate, decay)| self.sgd(1, rate, decay, 0).check_ranges())
     }
 
-    /// One training in batches of `batch`.
+    /// The settings of one training in batches of `batch`.
     pub(super) fn sgd(&self, batch: usize, rate: f64, decay: f64, seed: u64) -> Sgd {
         Sgd { epochs: 1, steps: Some(self.steps), batch, rate, weight_decay: decay / rate, seed }
     }
 }
 
-/// What running averages keep of themselves each step while a network is fine-tuned on `images` images: max(1 - 10
-/// / s, 0.9), s steps an epoch, so that they are of a tenth of an epoch or more.
+/// The decay of BatchNorm's running averages while a network is fine-tuned on `images` images: max(1 - 10 / s, 0.9)
+/// for s steps per epoch, so that they average over a tenth of an epoch or more.
 pub(super) fn norm_decay(images: usize, batch: usize) -> f32 {
     let steps = (images / batch.max(1)).max(1);
     (1.0 - 10.0 / steps as f64).max(0.9) as f32
@@ -119,7 +118,7 @@ mod tests {
 
     #[test]
     fn averages_follow_the_epoch() {
-        // 45,000 images are 175 steps of 256; up to 100 steps the usual 0.9 stands.
+        // 45,000 images are 175 steps of 256; up to 100 steps the usual 0.9 holds.
         assert_eq!(norm_decay(45_000, 256), (1.0 - 10.0 / 175.0) as f32);
         assert_eq!(norm_decay(256 * 1000, 256), 0.99);
         for images in [10, 256, 25_600] {
