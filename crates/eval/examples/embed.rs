@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for path in arguments {
         let image = decode_file(&path, &options, &mut decoding)?;
         central_crop(image, side as u32, &mut cropping, &mut crop)?;
-        // Several crops, one after another, give as many rows.
+        // A batch of crops, one after another, would give as many rows.
         let (h, _) = model.embed(&crop)?;
         println!("{}: {} values, the first are {:?}", path.display(), h.len(), &h[..4.min(h.len())]);
     }

@@ -1,4 +1,4 @@
-//! Features in files: each format read back, and equal to what the protocols compute from.
+//! Features in files: each format is read back and compared with what the protocols use.
 
 mod common;
 
@@ -21,7 +21,7 @@ use simclr_train::checkpoint::{Checkpoint, Meta};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Embedding, Model};
 
-/// Reads on one thread, passing over broken images.
+/// Reads on one thread and skips broken images.
 const READING: Reading = Reading { threads: 1, strict: false };
 
 /// The encoder of a run of 7 steps in `folder`.
@@ -36,7 +36,7 @@ fn encoder(folder: &Path, threads: usize) -> TrainedEncoder {
     TrainedEncoder::load(&path, WhichCheckpoint::Newest, &Device::cpu(threads).unwrap()).unwrap()
 }
 
-/// 150 images to train on, more than a batch, of which two are broken, and 20 to test on, of which one has no label.
+/// 150 training images, more than a batch, two of them broken, and 20 test images, one of them without a label.
 fn images() -> Images {
     let train = Toy { broken: vec![3, 140], ..Toy::new(&RGB, 150, 1) };
     let mut test = Toy::new(&RGB, 20, 2);
@@ -54,7 +54,7 @@ fn write(
     embed(encoder, images, vector, READING, out, &mut |_| ControlFlow::Continue(()))
 }
 
-/// What the protocols compute from.
+/// The embedding that the protocols use.
 fn expected(model: &Model, images: &Images) -> Embedding {
     Embedding::of(model, images.dataset(), true, READING, &mut |_| ()).unwrap()
 }
@@ -72,7 +72,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Where the companion of a file is.
+/// The path of a file's companion.
 fn beside(path: &Path) -> PathBuf {
     path.with_file_name(format!("{}.csv", path.file_name().unwrap().to_str().unwrap()))
 }
@@ -280,7 +280,7 @@ fn same_bits_for_any_threads() {
     assert!(files(1) == files(3));
 }
 
-/// Images of a toy data set as files.
+/// Saves the images of a toy data set as files.
 fn saved(folder: &Path, toy: &Toy) -> Vec<PathBuf> {
     let save = |(number, pixels): (usize, &Vec<u8>)| {
         let path = folder.join(format!("{number}.png"));
@@ -326,7 +326,7 @@ fn a_search_finds_the_image_itself_first() {
     assert!(fail(folder.path().join("none.png"), 3).contains("none.png"));
     assert!(fail(files[0].clone(), 0).contains("neighbours k"));
     assert!(images.dataset().classes().len() == 3);
-    // Images and queries that are no files.
+    // Images and queries that are not files.
     let toy = Toy { broken: vec![2], ..Toy::new(&RGB, 150, 1) }.shared();
     let of_toy: Arc<dyn Dataset> = Arc::new(Subset::new(toy.clone(), vec![140, 7]));
     let same = search(&encoder.model, &of_toy, &Images::new(toy), 5, READING, &mut |_| ()).unwrap();
@@ -355,7 +355,7 @@ fn a_search_among_stored_features_finds_the_same() {
             assert_eq!(row.similarity, image.similarity);
         }
     }
-    // One part alone: of 20 images, the nearest are those of the test part.
+    // One split only: of its 20 images.
     let found = find(Some(Split::Test));
     assert_eq!(found.images, 20);
     assert!(found.neighbours.iter().flatten().all(|row| stored.image(row.image).split == Some(Split::Test)));

@@ -84,7 +84,7 @@ fn from_a_layer_of_the_head() {
         assert_ne!(tensor.data, named(&before, &tensor.name).data, "{}", tensor.name);
     }
     assert_eq!(tuned.evaluation.title(), "fine-tuning, 24 labels, from head layer 1, epochs 1, rate 0.05");
-    // From z: 16 values.
+    // On z: 16 values.
     let all = FineTune { head_layers: 2, ..options.clone() };
     let tuned = finetune(&models, &splits(), &all, &mut |_| ()).unwrap();
     assert_eq!(named(&tuned.weights, "fc.weight").shape, [3, 16]);
@@ -124,7 +124,7 @@ fn settings_follow_the_paper_and_the_images() {
     assert_eq!(of(one, 50_000), (60, 160, 0.03125));
     assert_eq!(of(Labels::Images(500), 50_000), (60, 160, 0.03125));
     assert_eq!(of(Labels::Percent(100.0), 200), (30, 32, 0.00625));
-    // Two steps an epoch, of which every label but one is part.
+    // Two steps per epoch, which cover every label but one.
     assert_eq!(of(Labels::Images(41), 1000), (60, 20, 0.05 * 20.0 / 256.0));
     assert_eq!(of(Labels::Images(1), 1000), (60, 1, 0.05 / 256.0));
     let usual = FineTune::new(ten).sgd(5000, 50_000);
@@ -172,7 +172,7 @@ fn each_network_has_the_rate_that_does_best_on_a_part_of_its_labels() {
     assert_eq!(tried, [of(Side::Trained), of(Side::Random)].concat());
     let FineTuned { evaluation, steps, .. } = tuned;
     assert_eq!(evaluation.protocol, "finetune-50%-epochs-5-batch-12-rate-1e-12+0.05+1e30");
-    // It learnt from all of the labels once the rate was chosen.
+    // Once the rate was chosen, it was trained on all of the labels.
     assert_eq!((evaluation.train_images, steps), (60, 25));
     for scores in [&evaluation.trained, evaluation.random.as_ref().unwrap()] {
         let details = &scores.details;
@@ -182,7 +182,7 @@ fn each_network_has_the_rate_that_does_best_on_a_part_of_its_labels() {
         assert!(trials[1]["validation"].as_f64() > trials[0]["validation"].as_f64(), "{trials:?}");
         assert!(trials[2]["validation"].is_null(), "{trials:?}");
     }
-    // The same as at that rate from the beginning.
+    // The same result as with that rate alone.
     let given = finetune(&models(2), &splits(), &quick(HALF), &mut |_| ()).unwrap();
     assert_eq!(
         bits(&given.weights),
@@ -214,7 +214,7 @@ fn broken_images_are_left_out_and_counted() {
     assert!(strict.to_string().contains("torn"), "{strict}");
 }
 
-/// More images than any machine has memory for a step of.
+/// A batch of more images than any machine has memory for.
 #[test]
 fn a_batch_without_room_is_refused_with_one_that_fits() {
     if memory::available().is_none() {

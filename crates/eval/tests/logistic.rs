@@ -1,4 +1,4 @@
-//! Logistic regression against scikit-learn; `tools/golden/logistic.py` made the values.
+//! Logistic regression against scikit-learn; `tools/golden/logistic.py` computed the values.
 
 use serde_json::Value;
 use simclr_eval::Targets;

@@ -1,4 +1,4 @@
-//! Images to learn from and to test on, of what was opened.
+//! Training and test images of opened data sets.
 
 mod common;
 
@@ -33,7 +33,7 @@ fn test_images_are_those_that_are_given_or_come_along() {
     let other = || opened("b", images(9, 3), None);
     assert_eq!(sizes(&paired(own(), None).unwrap()), (30, 12));
     assert_eq!(sizes(&paired(own(), Some(other())).unwrap()), (30, 9));
-    // Of a data set with test images of its own only those are to test on.
+    // Of a data set with test images of its own, only those are used to test on.
     let both = paired(other(), Some(own())).unwrap();
     assert_eq!(sizes(&both), (9, 12));
     let origin = both.splits.origin().unwrap();
@@ -58,13 +58,13 @@ fn test_images_that_are_learnt_from_as_well_are_told() {
     for (row, like) in [(3, 6), (5, 8)] {
         test.pixels[row] = train.pixels[like].clone();
     }
-    // The same image of another class.
+    // The same image with another class.
     test.pixels[4] = train.pixels[0].clone();
     let paired = paired(opened("a", train, None), Some(opened("b", test, None))).unwrap();
     let expected = SharedPaths { images: 3, of: 6, first: "b/toy 3".into(), like: "a/toy 6".into() };
     assert_eq!(paired.shared, Some(expected));
     assert_eq!(paired.splits.origin().unwrap().shared, 3);
-    // Behind the 12 to learn from.
+    // After the 12 training images.
     assert_eq!(paired.contradicting, [vec![0, 16]]);
     assert_eq!((paired.images.len(), paired.images.label(16)), (18, Some(1)));
 }

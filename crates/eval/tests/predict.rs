@@ -1,4 +1,4 @@
-//! Labels by a fine-tuned network: those that fine-tuning itself was judged by.
+//! Predictions of a fine-tuned network: they must be those behind its accuracy.
 
 mod common;
 
@@ -12,7 +12,7 @@ use simclr_eval::EvalError;
 use simclr_eval::embedding::{Images, Split};
 use simclr_eval::protocols::{Classifier, FineTune, FineTuned, Labels, Predicted, Rate, Versus, finetune};
 
-/// One of few labels and few steps, so that not all images are recognised.
+/// A network fine-tuned with few labels and steps, so that it does not recognise all images.
 fn tuned(head_layers: usize) -> FineTuned {
     let few = FineTune::new(Labels::Images(12));
     let options = FineTune { epochs: Some(1), batch: Some(6), rate: Rate::Is(0.002), head_layers, ..few };
@@ -51,7 +51,7 @@ fn labels_are_those_that_fine_tuning_was_judged_by() {
         assert!(scores.top1 > 0.2 && scores.top1 < 1.0, "{head_layers}: {scores:?} says little");
         assert_eq!((predicted.images, predicted.top1()), (60, Some(scores.top1)), "{head_layers}");
         assert!(table.starts_with("name,label,probability,label_2,probability_2,label_3,probability_3\n"));
-        // The same images in memory: small ones, of which the central crop is the whole.
+        // The same images in memory: small enough that the central crop is the whole image.
         let pixels = Toy::new(&RGB, 60, 2).pixels.concat();
         let probabilities = classifier(&tuned, 2).probabilities(&pixels).unwrap();
         assert_eq!(probabilities.len(), 60 * 3);

@@ -18,7 +18,7 @@ fn quick() -> Sgd {
     Sgd { epochs: 8, batch: 16, rate: 0.5, ..Sgd::linear(SIDE, 120, None) }
 }
 
-/// Everything but the time it took.
+/// Everything but the times.
 fn timeless(evaluation: &Evaluation) -> Value {
     fn strip(value: &mut Value) {
         if let Value::Object(map) = value {
@@ -51,7 +51,7 @@ fn linear_sgd_learns_and_leaves_the_encoder_alone() {
     assert_eq!((evaluation.train_images, evaluation.test_images, evaluation.classes), (120, 60, 3));
     assert!(epochs.iter().map(|(epoch, ..)| *epoch).eq(1..=8));
     assert!(epochs[7].1 < 0.5 * epochs[0].1, "{epochs:?}");
-    // A cosine to nothing.
+    // The rate falls to nearly 0 as a cosine.
     assert!(epochs.windows(2).all(|pair| pair[1].2 < pair[0].2) && epochs[7].2 < 0.02, "{epochs:?}");
 }
 
@@ -79,7 +79,7 @@ fn protocols_on_features_tell_classes_apart() {
     for evaluation in [&by_neighbours, &by_regression] {
         let scores = &evaluation.trained;
         assert!(scores.top1 > 0.9, "{evaluation:?}");
-        // Among three classes the first five are all of them.
+        // With three classes, top-5 accuracy would always be 1.
         assert_eq!(scores.top5, None);
         assert_eq!(scores.per_class.iter().map(|class| class.name.as_str()).collect::<Vec<_>>(), RGB);
         assert!(scores.per_class.iter().all(|class| class.images == 20));
@@ -91,7 +91,7 @@ fn protocols_on_features_tell_classes_apart() {
         assert_eq!(&serde_json::from_str::<Evaluation>(&text).unwrap(), evaluation);
     }
     assert_eq!(by_regression.trained.details["validation_images"], 12);
-    // z in the place of h.
+    // With z in place of h.
     let projected = Versus::alone(encoded.trained.projected().unwrap());
     assert_eq!(projected.trained.train.h_dim, 16);
     assert!(knn(&projected, &Knn { k: 20, ..Knn::default() }).unwrap().trained.top1 > 0.8);
@@ -118,7 +118,7 @@ fn same_bits_for_any_threads() {
 #[test]
 fn the_random_encoder_has_settled_averages() {
     let mut config = config();
-    // Views that are the images themselves: the averages must be close to the figures of all of them.
+    // Views are the images themselves: the averages must be close to the statistics over all of them.
     config.view.crop_area = [1.0, 1.0];
     config.view.crop_aspect = [1.0, 1.0];
     config.view.flip = 0.0;
@@ -139,9 +139,9 @@ fn the_random_encoder_has_settled_averages() {
         let apart: f32 = eval.iter().zip(&train).map(|(a, b)| (a - b).abs()).sum();
         apart / train.iter().sum::<f32>()
     };
-    // Half of the images make a batch, so that its variances scatter.
+    // Not closer, since the variances of batches of half the images scatter.
     assert!(difference(&model) < 0.04, "{}", difference(&model));
-    // A fresh network's averages are far from it.
+    // A fresh network's averages are far off.
     let fresh = Model::new(&config, &device).unwrap();
     assert!(difference(&fresh) > 0.3, "{}", difference(&fresh));
     assert_eq!(
@@ -221,7 +221,7 @@ fn settings_of_linear_sgd_follow_the_images() {
     assert_eq!(of(224, 1_281_167, None), (90, 4096, 1.6));
     assert_eq!(of(224, 2560, None), (90, 256, 0.1));
     assert_eq!(of(32, 3, None), (100, 1, 0.1));
-    // The rate goes with the batch that is taken, whoever chose it; that of small images does not.
+    // The rate follows the batch, given or not; that for small images does not.
     assert_eq!(of(224, 2560, Some(512)), (90, 512, 0.2));
     assert_eq!(of(32, 50_000, Some(64)), (100, 64, 0.1));
     let Sgd { steps, weight_decay, .. } = Sgd::linear(224, 2560, None);

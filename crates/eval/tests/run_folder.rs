@@ -62,7 +62,7 @@ fn the_newest_good_and_the_best_checkpoint() {
 fn the_report_holds_what_the_run_tells() {
     let folder = tempfile::tempdir().unwrap();
     let run = RunFolder::create(&folder.path().join("first"), &config()).unwrap();
-    // With nothing there yet, it is a page all the same.
+    // An empty run still gets a page.
     let empty = assemble_report(&run, &config(), Pictures::default()).unwrap().render();
     assert!(empty.contains("<h1>first</h1>") && !empty.contains("<h2>Accuracy</h2>"));
 
@@ -98,7 +98,7 @@ fn the_report_holds_what_the_run_tells() {
     assert_eq!(before.step(), 7);
     assert_eq!(assemble_report(&run, &config(), before).unwrap().render(), page);
 
-    // Trained further, it shows what the result was of.
+    // After more training, the page says which step the result is of.
     let later = line.replace("\"epoch\":1,\"step\":7", "\"epoch\":2,\"step\":14");
     std::fs::write(run.metrics(), line.to_owned() + &later).unwrap();
     let page = assemble_report(&run, &config(), Pictures::default()).unwrap().render();

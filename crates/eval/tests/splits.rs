@@ -1,4 +1,4 @@
-//! Which data sets can be evaluated on.
+//! Which data sets protocols accept, and how they are split.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! An encoder on other data sets: toy ones.
+//! Evaluates an encoder on other, toy data sets.
 
 mod common;
 
@@ -24,7 +24,7 @@ fn options() -> TransferOptions {
     TransferOptions { with_random: true, strict: false, seed: 0, tuning: Tuning::default() }
 }
 
-/// A run folder with a checkpoint.
+/// Adds a checkpoint to a run folder.
 fn save(folder: &Path, model: &Model, step: u64) -> TrainedEncoder {
     let path = folder.join("run");
     let run = match RunFolder::exists(&path) {
@@ -36,7 +36,7 @@ fn save(folder: &Path, model: &Model, step: u64) -> TrainedEncoder {
     TrainedEncoder::load(&path, WhichCheckpoint::Newest, &Device::cpu(2).unwrap()).unwrap()
 }
 
-/// A data set of toys that are called by the last components of their paths.
+/// Opens a data set of toys, which are found by the last components of their paths.
 fn open(toml: &str, toys: &[(&str, Toy)], seed: u64) -> Result<TransferSet, EvalError> {
     let suite = Suite::parse(toml, Path::new("suite.toml"))?;
     let mut open = |path: &Path| {
@@ -58,7 +58,7 @@ fn toys() -> [(&'static str, Toy); 2] {
     [("train", Toy::new(&RGB, 120, 1)), ("test", Toy::new(&RGB, 60, 2))]
 }
 
-/// The results, and how often something was computed.
+/// The results, and the number of progress reports: 0 if nothing was computed.
 fn measure(encoder: &TrainedEncoder, set: &TransferSet, options: &TransferOptions) -> (Entry, usize) {
     measure_by(Protocol::Linear, encoder, set, options)
 }
@@ -74,7 +74,7 @@ fn measure_by(
     (entry, told)
 }
 
-/// Trainings that take a moment.
+/// Trainings that take only a moment.
 fn quick(rates: &[f64], decays: &[f64]) -> TransferOptions {
     let grid = Grid { rates: rates.to_vec(), decays: decays.to_vec() };
     let tuning = Tuning { steps: 12, batch: 16, grid, ..Tuning::default() };
@@ -88,7 +88,7 @@ fn a_linear_classifier_is_judged_and_not_computed_again() {
     let set = open(TOYS, &toys(), 0).unwrap();
     assert_eq!((set.train.len(), set.validation.len(), set.test.len()), (108, 12, 60));
 
-    // Stopped after one of the two encoders.
+    // Only one of the two encoders.
     let alone = TransferOptions { with_random: false, ..options() };
     let (first, told) = measure(&encoder, &set, &alone);
     assert!(told > 0 && first.random.is_none());
@@ -97,7 +97,7 @@ fn a_linear_classifier_is_judged_and_not_computed_again() {
     assert_eq!((trained.train_images, trained.validation_images, trained.test_images), (120, 12, 60));
     assert_eq!(measure(&encoder, &set, &alone), (first.clone(), 0));
 
-    // The other is added, and what was there is the same to the second that it took.
+    // The other one is added; the first result is kept, down to its time.
     let (both, told) = measure(&encoder, &set, &options());
     assert!(told > 0 && both.random.is_some());
     assert_eq!(both.trained, first.trained);
@@ -105,15 +105,14 @@ fn a_linear_classifier_is_judged_and_not_computed_again() {
     let text = fs::read(both.file(&encoder.run)).unwrap();
     assert_eq!(serde_json::from_slice::<Entry>(&text).unwrap(), both);
 
-    // Other images, images elsewhere, another seed of the split, another checkpoint, a file that is torn: computed
-    // anew.
+    // Computed again: other images, images elsewhere, another seed of the split, another checkpoint, a torn file.
     let others = [("train", Toy::new(&RGB, 123, 1)), ("test", Toy::new(&RGB, 60, 2))];
     assert!(measure(&encoder, &open(TOYS, &others, 0).unwrap(), &alone).1 > 0);
     let elsewhere = TOYS.replace("\"train\"", "\"new/train\"");
     assert!(measure(&encoder, &open(&elsewhere, &toys(), 0).unwrap(), &alone).1 > 0);
     let again = TransferOptions { seed: 1, ..alone.clone() };
     assert!(measure(&encoder, &open(TOYS, &toys(), 1).unwrap(), &again).1 > 0);
-    // What was there stays beside them.
+    // Earlier results stay.
     assert_eq!(measure(&encoder, &set, &options()), (both.clone(), 0));
     fs::write(both.file(&encoder.run), &text[..text.len() / 2]).unwrap();
     assert!(measure(&encoder, &set, &alone).1 > 0);
@@ -124,7 +123,7 @@ fn a_linear_classifier_is_judged_and_not_computed_again() {
     let page = assemble_report(&later.run, &config(), Pictures::default()).unwrap().render();
     assert!(page.contains("Other data sets") && !page.contains("<h2>Accuracy</h2>"));
     let row = page.split("<tr>").find(|row| row.contains("<th scope=\"row\">toys</th>")).unwrap();
-    // Of the trained and the random encoder, but not of the paper.
+    // The line has scores of the trained and the random encoder, but none of the paper.
     assert!(row.contains("mean per class") && row.matches("–</td>").count() == 1, "{row}");
 }
 
@@ -151,7 +150,7 @@ fn of_the_configuration_counts_what_a_result_depends_on() {
     assert_eq!(changed(|config| config.train.seed = 64), [true, false, true]);
 }
 
-/// The choice must be the same whatever the test images are called.
+/// The choice must not depend on the labels of the test images.
 #[test]
 fn settings_are_chosen_by_the_validation_images_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -178,11 +177,10 @@ fn settings_are_chosen_by_the_validation_images_alone() {
     }
 }
 
-/// Everything but the time it took.
 #[test]
 fn copies_stay_on_one_side_and_those_to_test_on_are_told() {
     let (mut train, mut test) = (Toy::new(&RGB, 120, 1), Toy::new(&RGB, 60, 2));
-    // Each of the first thirty twice.
+    // Each of the first thirty images occurs twice.
     for image in 0..30 {
         train.pixels[image + 60] = train.pixels[image].clone();
     }
@@ -198,6 +196,7 @@ fn copies_stay_on_one_side_and_those_to_test_on_are_told() {
     assert_eq!(open(TOYS, &toys(), 4).unwrap().shared, None);
 }
 
+/// Everything but the times.
 fn timeless(entry: &Entry) -> Entry {
     let mut entry = entry.clone();
     entry.grid.iter_mut().for_each(|point| point.seconds = 0.0);
@@ -214,7 +213,7 @@ fn rates_and_decays_are_tried_once_each() {
     let options = quick(&[0.1, 1e30], &[0.0, 1e-4]);
     for protocol in [Protocol::FineTune, Protocol::Scratch] {
         let (whole, _) = measure_by(protocol, &encoder, &set, &options);
-        // At the second rate nothing stays finite, and nothing of it is chosen.
+        // At the second rate training diverges, and it is not chosen.
         let found: Vec<bool> = whole.grid.iter().map(|point| point.validation.is_some()).collect();
         assert_eq!(found, [true, true, false, false], "{whole:?}");
         let trained = whole.trained.clone().unwrap();
@@ -222,7 +221,7 @@ fn rates_and_decays_are_tried_once_each() {
         assert_eq!((trained.train_images, trained.validation_images, trained.test_images), (120, 12, 60));
         assert_eq!((whole.lacks(&options), measure_by(protocol, &encoder, &set, &options).1), (0, 0));
 
-        // Killed after the first training, or before the last: what was there stays as it was, and the end is the same.
+        // Killed after the first training, or before the last: earlier points are kept, and the end is the same.
         for kept in [1, 4] {
             let mut torn = Entry { trained: None, ..whole.clone() };
             torn.grid.truncate(kept);
@@ -233,8 +232,8 @@ fn rates_and_decays_are_tried_once_each() {
             assert_eq!(again.grid[..kept], whole.grid[..kept]);
         }
 
-        // A rate that was not too high for a part of the images, but is for all: the next best is taken, and it is
-        // known then.
+        // A rate that suits a part of the images but diverges on all: the next best is chosen, and the failure
+        // recorded.
         let mut hasty = Entry { trained: None, ..whole.clone() };
         hasty.grid[2].validation = Some(1.5);
         fs::write(whole.file(&encoder.run), serde_json::to_vec(&hasty).unwrap()).unwrap();
@@ -243,7 +242,7 @@ fn rates_and_decays_are_tried_once_each() {
         assert!(again.grid[2].fails_on_all && again.lacks(&options) == 0, "{again:?}");
         fs::write(whole.file(&encoder.run), serde_json::to_vec(&whole).unwrap()).unwrap();
 
-        // A smaller grid takes nothing back of what was found; other steps need everything.
+        // A smaller grid discards nothing; another number of steps needs all trainings again.
         for smaller in [quick(&[0.1], &[1e-4]), quick(&[0.1], &[0.0]), quick(&[1e30], &[0.0])] {
             let (kept, trainings) = measure_by(protocol, &encoder, &set, &smaller);
             assert_eq!((whole.lacks(&smaller), trainings, kept), (0, 0, whole.clone()));
@@ -253,7 +252,7 @@ fn rates_and_decays_are_tried_once_each() {
         assert_eq!(Entry::take_up(&encoder, &set, protocol, &longer).unwrap().lacks(&longer), 5);
     }
     assert_eq!(encoder.model.fingerprint().unwrap(), before);
-    // Another checkpoint is another network to fine-tune; from scratch begins as before.
+    // With another checkpoint, fine-tuning starts anew; training from scratch does not depend on it.
     let later = save(folder.path(), &models(2).random.unwrap(), 4);
     let lacks = |protocol| Entry::take_up(&later, &set, protocol, &options).unwrap().lacks(&options);
     assert_eq!((lacks(Protocol::FineTune), lacks(Protocol::Scratch)), (5, 0));
@@ -277,7 +276,7 @@ fn two_that_try_parts_of_a_grid_at_once_find_what_one_would() {
     let encoder = save(folder.path(), &models(2).trained, 3);
     let set = open(TOYS, &toys(), 0).unwrap();
     let options = quick(&[1e-6, 1e-5], &[0.0]);
-    // While one tries its first rate, another tries the rate that does best and is done.
+    // While one process tries its first rate, another tries the best rate and finishes.
     let (better, mut other) = (quick(&[0.1], &[0.0]), None);
     let mut told = 0;
     let one = transfer(&encoder, &set, Protocol::FineTune, &options, &mut |progress| {
@@ -290,7 +289,7 @@ fn two_that_try_parts_of_a_grid_at_once_find_what_one_would() {
     let mut rates: Vec<f64> = one.grid.iter().map(|point| point.rate).collect();
     rates.sort_by(f64::total_cmp);
     assert_eq!((told, rates), (2, vec![1e-6, 1e-5, 0.1]));
-    // What the other trained on all images is not trained again.
+    // The final training by the other is not repeated.
     assert_eq!((&one.trained, other.grid.len()), (&other.trained, 1));
     let all = quick(&[1e-6, 1e-5, 0.1], &[0.0]);
     assert_eq!(measure_by(Protocol::FineTune, &encoder, &set, &all), (one, 0));
@@ -331,7 +330,7 @@ fn images_that_show_several_classes() {
     let folder = tempfile::tempdir().unwrap();
     let encoder = save(folder.path(), &models(2).trained, 3);
     let labels = folder.path().join("labels.csv");
-    // What is not blue shows "warm" beside its colour.
+    // All but blue images show "warm" besides their colour.
     let mut lines = String::from("image,classes\n");
     for (part, images) in [("train", 120), ("test", 60)] {
         for index in 0..images {
@@ -356,7 +355,7 @@ fn images_that_show_several_classes() {
         let score = trained.as_ref().unwrap().score;
         assert!(score > 0.9 && score <= 1.0, "{trained:?}");
     }
-    // Its name alone does not make it the paper's.
+    // The name alone does not make it the paper's data set.
     assert_eq!((entry.title(), entry.paper()), ("voc2007", None));
     let whole = Entry { classes: 20, ..entry };
     assert_eq!((whole.title(), whole.paper()), ("PASCAL VOC2007", Some(0.842)));

@@ -1,4 +1,4 @@
-//! A line chart as SVG: axes, grid, lines named where they end, values on hover.
+//! A line chart as SVG: axes, grid, lines named at their ends, values on hover.
 
 use super::html::{escape, percent, short};
 use std::fmt::Write;
@@ -6,14 +6,14 @@ use std::fmt::Write;
 /// Size of the drawing, in its own units; it is scaled to the width of its column.
 const WIDTH: f64 = 360.0;
 const HEIGHT: f64 = 206.0;
-/// Place for the values on the left, the names of the lines on the right, and the epochs below.
+/// Margins for the values on the left, the names of the lines on the right, and the epochs below.
 const LEFT: f64 = 46.0;
 const RIGHT: f64 = 80.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 30.0;
-/// Points drawn of a line; longer series are averaged in groups, and their range is shaded.
+/// The most points drawn per line; longer series are averaged in groups, and their range is shaded.
 const POINTS: usize = 200;
-/// Points of a line that answer to hovering.
+/// The most points of a line that react to hovering.
 const HOVERED: usize = 60;
 /// Least distance between the names of two lines, each with its value below.
 const NAME: f64 = 33.0;
@@ -170,7 +170,7 @@ impl Chart {
             *at = at.max(free);
             free = *at + NAME;
         }
-        // What was pushed below the drawing pushes the others up again.
+        // Names pushed below the drawing push the others up again.
         let mut floor = HEIGHT - BOTTOM - 4.0;
         for (at, number) in names.iter_mut().rev() {
             *at = at.min(floor);
@@ -229,9 +229,9 @@ struct Axis {
 }
 
 impl Axis {
-    /// An axis whose ends are ticks and that holds `low` and `high`.
+    /// An axis that ends in ticks and spans `low` to `high`.
     fn around(low: f64, high: f64) -> Axis {
-        // A line without height gets some.
+        // A flat line gets some height.
         let room = if high > low { 0.0 } else { (0.1 * high.abs()).max(1e-3) };
         let (low, high) = (if low == 0.0 { 0.0 } else { low - room }, high + room);
         let step = nice_step(high - low, 5);
@@ -250,10 +250,10 @@ impl Axis {
     }
 }
 
-/// A tick, in as many digits as tell it from the next, `step` away.
+/// The text of a tick, with enough digits to tell it from the next one, `step` away.
 fn label(value: f64, step: f64) -> String {
     let decimals = (-step.log10() - 1e-9).ceil();
-    // Where three digits are enough, or so many are too many.
+    // Three significant digits suffice, or the step would need too many decimals.
     if value.abs() < 500.0 * step || !(0.0..=6.0).contains(&decimals) {
         return short(value);
     }
@@ -261,7 +261,7 @@ fn label(value: f64, step: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// 1, 2 or 5 times a power of ten, so that about `ticks` steps make up `range`.
+/// 1, 2 or 5 times a power of ten, so that about `ticks` steps cover `range`.
 fn nice_step(range: f64, ticks: u32) -> f64 {
     let rough = range / f64::from(ticks);
     let power = 10f64.powf(rough.log10().floor());

@@ -1,11 +1,11 @@
-//! `metrics.jsonl` as series.
+//! Reads `metrics.jsonl` as series.
 
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-/// What a run wrote while training: records of steps and of epochs.
+/// The records that a run wrote while training, by step and by epoch.
 #[derive(Debug, Clone, Default)]
 pub struct History {
     steps: BTreeMap<u64, Map<String, Value>>,
@@ -14,7 +14,7 @@ pub struct History {
     damaged: usize,
 }
 
-/// Which records a series is taken from.
+/// The kind of records a series is taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `"kind": "step"`.
@@ -32,11 +32,11 @@ impl History {
         Ok(History::parse(&std::fs::read(path)?))
     }
 
-    /// Takes one JSON object a line: `{"kind": "step", "step": 12, "epoch": 0.06, ...}` or
-    /// `{"kind": "epoch", "epoch": 1, ...}`, other keys being numbers.
+    /// Parses one JSON object per line: `{"kind": "step", "step": 12, "epoch": 0.06, ...}` or `{"kind": "epoch",
+    /// "epoch": 1, ...}`, with numbers for other keys.
     ///
-    /// Of several records of one step (a run that was killed and resumed) the last stands. Records of another
-    /// kind are passed over, and so are lines that are no record: see [`History::damaged`].
+    /// Of several records of a step (from a run that was killed and resumed) the last one counts. Records of another
+    /// kind are ignored, as are lines that are no record: see [`History::damaged`].
     pub fn parse(bytes: &[u8]) -> History {
         let mut history = History::default();
         for line in bytes.split_inclusive(|&b| b == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
@@ -62,12 +62,12 @@ impl History {
         history
     }
 
-    /// Lines that are no record, but for the half-written end of a killed run.
+    /// The number of lines that are no record, except the half-written last line of a killed run.
     pub fn damaged(&self) -> usize {
         self.damaged
     }
 
-    /// The last step that it tells of.
+    /// The last step with a record.
     pub fn last_step(&self) -> Option<u64> {
         let records = self.steps.values().chain(self.epochs.values());
         records.filter_map(|record| record.get("step").and_then(Value::as_u64)).max()

@@ -18,10 +18,10 @@ pub(super) fn page(title: &str, subtitle: &str, parts: &str) -> String {
     )
 }
 
-/// `text` for use between tags and in quoted attributes.
+/// Escapes `text` for use between tags and in quoted attributes.
 ///
-/// Control characters (terminal escapes) and those that turn the direction of writing become U+FFFD, so that a
-/// name cannot disguise itself.
+/// Control characters (terminal escapes) and those that change the direction of text become U+FFFD, so that a name
+/// cannot disguise itself.
 pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

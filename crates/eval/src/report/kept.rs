@@ -1,16 +1,16 @@
-//! The part of a page that shows images, which the next page of the run keeps.
+//! The part of a page that shows images, which the run's next page takes over.
 
-/// What stands before the part, with the steps of training behind the encoder, and after it.
+/// Markers before the part (with the training steps of the encoder) and after it.
 const BEGIN: &str = "<!-- images, of step ";
 const BEGUN: &str = " -->\n";
 const END: &str = "<!-- end of images -->\n";
 
-/// `part`, HTML, as it is found again; nothing where it is empty.
+/// Puts markers around `part`, HTML, so that [`find`] finds it; empty if it is empty.
 pub(super) fn marked(step: u64, part: &str) -> String {
     if part.is_empty() { String::new() } else { format!("{BEGIN}{step}{BEGUN}{part}{END}") }
 }
 
-/// The part of a page, and its step.
+/// Finds the part of a page and its step.
 pub(crate) fn find(page: &str) -> Option<(u64, &str)> {
     let (step, rest) = page.split_once(BEGIN)?.1.split_once(BEGUN)?;
     Some((step.parse().ok()?, rest.split_once(END)?.0))

@@ -6,7 +6,7 @@ use super::html::escape;
 
 /// Side of the drawing, in its own units.
 const SIDE: f64 = 360.0;
-/// What is left free around the points.
+/// The margin around the points.
 const EDGE: f64 = 8.0;
 /// Classes that are named beside their colour; of more, hovering tells.
 const NAMED: usize = 24;
@@ -16,7 +16,7 @@ const NAMED: usize = 24;
 pub(crate) struct ClassMap {
     /// Heading.
     pub title: String,
-    /// The names of the classes; none where images are of no class.
+    /// The names of the classes; empty if images have no classes.
     pub classes: Vec<String>,
     /// The images.
     pub points: Vec<MapPoint>,
@@ -25,11 +25,11 @@ pub(crate) struct ClassMap {
 /// An image on a map.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct MapPoint {
-    /// Where it lies; only distances mean something.
+    /// Its position; only distances are meaningful.
     pub x: f32,
     /// Likewise.
     pub y: f32,
-    /// Its class; 0 where there are none.
+    /// Its class; 0 without classes.
     pub class: usize,
 }
 
@@ -64,7 +64,7 @@ impl ClassMap {
     }
 }
 
-/// The section of all maps, with what the colours mean.
+/// The section of all maps, with a key to the colours.
 pub(super) fn section(maps: &[ClassMap]) -> String {
     let Some(first) = maps.first() else { return String::new() };
     let mut out = format!(
@@ -89,13 +89,13 @@ pub(super) fn section(maps: &[ClassMap]) -> String {
     out + "</div>\n</section>\n"
 }
 
-/// Hues evenly around the circle, neighbours of different lightness.
+/// Hues spread evenly around the circle; adjacent classes differ in lightness.
 fn colour(class: usize, classes: usize) -> String {
     let hue = 360.0 * class as f64 / classes.max(1) as f64;
     format!("hsl({hue:.0} 70% {}%)", [42, 60][class % 2])
 }
 
-/// The square of the plane that is drawn.
+/// The square region of the plane that is drawn.
 struct Window {
     left: f64,
     top: f64,

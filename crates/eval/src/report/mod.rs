@@ -1,7 +1,7 @@
-//! One self-contained HTML page that shows a run: figures, accuracies, curves, neighbours, configuration.
+//! A run as one self-contained HTML page: figures, accuracies, curves, neighbours, configuration.
 //!
-//! Everything is inline (style, SVG, pictures as PNG in base64): no script, nothing fetched. Texts are data and
-//! are escaped, so that a file named `<script>` stays a name.
+//! Everything is inline (style, SVG, pictures as PNG in base64): no scripts, no requests. Texts are escaped, so that a
+//! file named `<script>` stays a name.
 //!
 //! | file | |
 //! |---|---|
@@ -11,7 +11,7 @@
 //! | `sections` | tables, bars, pictures, lists |
 //! | `study` | the page of an ablation study |
 //! | `map` | images as points, as SVG |
-//! | `kept` | what the next page shows of images |
+//! | `kept` | the part with images, for the next page |
 //! | `picture` | RGB pixels as an inline PNG |
 //! | `html` | escaping, numbers |
 
@@ -36,34 +36,34 @@ use simclr_data::Skipped;
 
 use crate::protocols::Probe;
 
-/// What a page shows, from [`assemble_report`](crate::protocols::assemble_report). Parts that are empty are left out.
+/// The contents of a page, made by [`assemble_report`](crate::protocols::assemble_report). Empty parts are left out.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     /// Heading and title of the page.
     pub(crate) title: String,
     /// A sentence under the heading: what was trained, on what.
     pub(crate) subtitle: String,
-    /// What tables call the trained encoder.
+    /// The name of the trained encoder in tables.
     pub(crate) encoder: String,
     /// Figures at the top.
     pub(crate) figures: Vec<Figure>,
     /// Accuracies by protocol.
     pub(crate) accuracy: Vec<AccuracyRow>,
-    /// What was found on other data sets.
+    /// Results on other data sets.
     pub(crate) transfer: Transfer,
-    /// What h and z know of what was done to an image.
+    /// What h and z retain of transformations of the image.
     pub(crate) probe: Option<Probe>,
-    /// What went on while training.
+    /// The records of the training.
     pub(crate) history: History,
-    /// Steps of training behind what made neighbours and maps of images.
+    /// Training steps of the encoder that made neighbours and maps.
     pub(crate) step: u64,
-    /// The part with these of a page before, where there are none of this one.
+    /// The part with images of an earlier page, shown if this one has none.
     pub(crate) kept: String,
-    /// How many classes the images have that neighbours are shown of.
+    /// The number of classes of the images among which neighbours are shown.
     pub(crate) classes: usize,
     /// Nearest neighbours of some images.
     pub(crate) neighbours: Vec<NeighbourRow>,
-    /// Where images lie.
+    /// Maps of the images.
     pub(crate) maps: Vec<ClassMap>,
     /// Accuracy of each class, by each protocol.
     pub(crate) per_class: Vec<PerClass>,
@@ -80,16 +80,16 @@ pub(crate) struct Figure {
     pub label: String,
     /// The figure, formatted.
     pub value: String,
-    /// What to compare it with, and what it is of: a line each.
+    /// What to compare it with, and what it was measured on: a line each.
     pub notes: Vec<String>,
 }
 
 /// Top-1 and top-5 accuracy, as fractions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct TopAccuracy {
-    /// Fraction recognised at once.
+    /// Fraction of images whose class got the highest score.
     pub top1: f64,
-    /// Fraction among the first five; `None` where it says nothing (five classes or fewer).
+    /// Fraction whose class was among the five likeliest; `None` with five classes or fewer.
     pub top5: Option<f64>,
 }
 
@@ -100,7 +100,7 @@ pub(crate) struct AccuracyRow {
     pub protocol: String,
     /// Its settings, such as "k = 200", or empty.
     pub settings: String,
-    /// The images that it was judged by.
+    /// The test images, in words.
     pub data: String,
     /// The trained encoder.
     pub simclr: Option<TopAccuracy>,
@@ -108,31 +108,31 @@ pub(crate) struct AccuracyRow {
     pub random: Option<TopAccuracy>,
 }
 
-/// What an encoder is worth on other data sets.
+/// Results of an encoder on other data sets.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Transfer {
-    /// A line a data set and protocol.
+    /// A line per data set and protocol.
     pub rows: Vec<TransferRow>,
-    /// The network of the paper's figures.
+    /// The network of the paper's results.
     pub papers_network: String,
 }
 
-/// What a protocol finds on a data set: figures from 0 to 1.
+/// The results of a protocol on a data set, from 0 to 1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TransferRow {
     /// The data set.
     pub set: String,
-    /// Steps of training behind the encoder, where others of the table have more.
+    /// Training steps of the encoder, if it is not the newest checkpoint.
     pub step: Option<u64>,
     /// The protocol.
     pub protocol: String,
-    /// What the figures are.
+    /// The name of the metric.
     pub metric: String,
-    /// The trained encoder's.
+    /// The result of the trained encoder.
     pub simclr: Option<f64>,
-    /// That of the same network before training.
+    /// The result of the same network before training.
     pub random: Option<f64>,
-    /// The paper's, of another network.
+    /// The paper's result, for another network.
     pub paper: Option<f64>,
 }
 
@@ -141,15 +141,15 @@ pub struct TransferRow {
 pub(crate) struct PerClass {
     /// The protocol.
     pub protocol: String,
-    /// The images that it was judged by.
+    /// The test images, in words.
     pub data: String,
-    /// What is wrong with the figures, or empty.
+    /// A warning about the accuracies, or empty.
     pub warning: String,
     /// The classes.
     pub classes: Vec<ClassAccuracy>,
 }
 
-/// How much of a class is recognised, as fractions.
+/// The accuracy of a class, as fractions.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ClassAccuracy {
     /// The class.

@@ -15,7 +15,7 @@ pub(crate) struct Picture {
     pub(crate) class: Option<String>,
 }
 
-/// Pixels that make no picture.
+/// Pixels that cannot be made into a picture.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PictureError {
@@ -24,23 +24,23 @@ pub enum PictureError {
         "a picture of {width} x {height} RGB pixels needs {expected} bytes and at least one pixel, got {got}"
     )]
     Size {
-        /// Pixels a row.
+        /// Pixels per row.
         width: u32,
         /// Rows.
         height: u32,
-        /// Bytes it would take.
+        /// Bytes needed.
         expected: u64,
         /// Bytes given.
         got: usize,
     },
-    /// The encoder refused.
+    /// The PNG encoder failed.
     #[error("cannot encode a picture of {width} x {height} pixels: {reason}")]
     Encode {
-        /// Pixels a row.
+        /// Pixels per row.
         width: u32,
         /// Rows.
         height: u32,
-        /// What the encoder said.
+        /// The encoder's message.
         reason: String,
     },
 }

@@ -9,7 +9,7 @@ use simclr_data::Skipped;
 
 use crate::protocols::{Probe, ProbeRow};
 
-/// Classes shown one by one; of more, the best and the worst.
+/// The most classes shown one by one; of more, only the best and the worst are.
 const CLASSES: usize = 40;
 /// Skipped files listed by name.
 const SKIPPED: usize = 500;
@@ -63,7 +63,7 @@ pub(super) fn accuracy(rows: &[AccuracyRow], encoder: &str) -> String {
     out + "</tbody>\n</table></div>\n</section>\n"
 }
 
-/// A line below what a row is called.
+/// A line below the name of a row.
 fn below(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("<br><small>{}</small>", escape(text)) }
 }
@@ -137,7 +137,7 @@ pub(super) fn probe(probe: &Probe) -> String {
     out + "</tbody>\n</table></div>\n</section>\n"
 }
 
-/// What pretraining was worth, in points.
+/// The gain by pretraining, in percentage points.
 fn gain(simclr: Option<f64>, random: Option<f64>) -> String {
     match (simclr, random) {
         (Some(simclr), Some(random)) => format!("{:+.1}", 100.0 * (simclr - random)),
@@ -149,7 +149,7 @@ fn cell(value: Option<f64>) -> String {
     value.map_or("–".to_owned(), percent)
 }
 
-/// A bar as long as the fraction says.
+/// A bar whose length is the fraction.
 pub(super) fn bar(colour: usize, fraction: Option<f64>) -> String {
     let Some(fraction) = fraction else { return String::new() };
     format!("<span class=\"bar c{colour}\" style=\"width:{:.1}%\"></span>", 100.0 * fraction.clamp(0.0, 1.0))
@@ -174,7 +174,7 @@ pub(super) fn per_class(protocols: &[PerClass], encoder: &str) -> String {
     out + "</section>\n"
 }
 
-/// The classes by one protocol, the best first.
+/// The classes by accuracy under one protocol, the best first.
 fn classes_of(PerClass { protocol, data, warning, classes }: &PerClass, out: &mut String) {
     let mut sorted: Vec<&ClassAccuracy> = classes.iter().collect();
     sorted.sort_by(|a, b| b.simclr.total_cmp(&a.simclr));

@@ -1,4 +1,4 @@
-//! Ablation studies: one recipe, pretrained again with one thing changed at a time.
+//! Ablation studies: a recipe, pretrained again with one change at a time.
 //!
 //! | file | |
 //! |---|---|
@@ -16,7 +16,7 @@ use crate::toml_file::{Keys, TomlFile};
 
 pub use table::{Judge, Mean, Order, Row, Trial, rows};
 
-/// The studies that are built in: name and text.
+/// The built-in studies: name and text.
 const BUILT_IN: [(&str, &str); 6] = [
     ("losses", include_str!("builtin/losses.toml")),
     ("temperature", include_str!("builtin/temperature.toml")),
@@ -26,38 +26,39 @@ const BUILT_IN: [(&str, &str); 6] = [
     ("views", include_str!("builtin/views.toml")),
 ];
 
-/// One recipe in several variants.
+/// A recipe in several variants.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Study {
     /// What is studied.
     pub title: String,
-    /// Where the figures beside the variants are from, and of what they are.
+    /// The source of the figures beside the variants, and what they measure.
     pub source: Option<String>,
-    /// The variants, in the order in which they are told.
+    /// The variants, in the order they are shown.
     pub variants: Vec<Variant>,
 }
 
-/// A variant: what is different in it.
+/// A variant of the recipe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Variant {
     /// Its name.
     pub name: String,
-    /// Settings (`table.key=value`); none: the recipe as it is.
+    /// Settings that differ (`table.key=value`); empty for the recipe as it is.
     pub set: Vec<String>,
-    /// Somebody else's figure, in per cent.
+    /// A published figure to compare with, in per cent.
     pub paper: Option<f64>,
 }
 
 impl Study {
-    /// The names of the studies that are built in.
+    /// The names of the built-in studies.
     pub fn built_in() -> impl Iterator<Item = &'static str> {
         BUILT_IN.iter().map(|&(name, _)| name)
     }
 
-    /// A built-in study by its name, or that of a TOML file.
+    /// A built-in study by its name, or a study in a TOML file.
     ///
     /// # Errors
-    /// [`EvalError::Option`] where `name` is neither, [`EvalError::NotAFile`], [`EvalError::Io`], and those of [`Study::parse`].
+    /// [`EvalError::Option`] if `name` is neither, [`EvalError::NotAFile`], [`EvalError::Io`], and those of
+    /// [`Study::parse`].
     pub fn find(name: &str) -> Result<Study, EvalError> {
         if let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
             return Study::parse(text, name);
@@ -74,11 +75,11 @@ impl Study {
         Study::parse(&text, name)
     }
 
-    /// Reads a study; `origin` is named in messages.
+    /// Parses a study; messages call it `origin`.
     ///
     /// # Errors
-    /// Through [`EvalError::Train`] what is no TOML, a key that does not exist (naming the nearest), a value that does
-    /// not fit, a study of one variant, and two variants of one name.
+    /// Through [`EvalError::Train`], text that is not TOML, an unknown key (with the nearest suggested), an invalid
+    /// value, fewer than two variants, and two variants of the same name.
     pub fn parse(text: &str, origin: &str) -> Result<Study, EvalError> {
         let file = TomlFile::parse(text, origin)?;
         let top = file.top();
@@ -119,7 +120,7 @@ impl Variant {
         }
     }
 
-    /// Its name as that of a folder: small letters, digits, points and hyphens.
+    /// Its name as a folder: lower-case letters, digits, dots and hyphens.
     pub fn folder(&self) -> String {
         let mut folder = String::new();
         for c in self.name.chars().flat_map(char::to_lowercase) {
@@ -163,7 +164,7 @@ mod tests {
             .iter()
             .map(|variant| {
                 let layers = Layers { sets: &variant.set, ..Layers::default() };
-                // Small views: no default of larger ones may be what sets a variant apart.
+                // Small views, so that a default for larger ones cannot be what tells variants apart.
                 let [first, second] = Config::resolve(&layers).unwrap().view.families(32).unwrap();
                 let draws = (0..20).map(|image| {
                     let stream = |branch| Stream::new(5, 0, image, branch);

@@ -1,4 +1,4 @@
-//! What came of a study.
+//! The results of a study.
 
 use std::fmt;
 
@@ -8,21 +8,21 @@ use simclr_words::words;
 use super::{Study, Variant};
 
 words! {
-    /// What judges a variant, in the order of columns. All are fractions.
+    /// The measures of a variant, in the order of the columns. All are fractions.
     Judge {
         /// kNN accuracy on h.
         Knn = "knn",
         /// Accuracy of logistic regression on h.
         Linear = "linear",
-        /// The same on z.
+        /// Accuracy of logistic regression on z.
         LinearOfZ = "linear_of_z",
-        /// Contrastive accuracy of the last epoch of training.
+        /// Contrastive accuracy in the last epoch of training.
         Contrastive = "contrastive",
     }
 }
 
 impl Judge {
-    /// The head of its column.
+    /// The title of its column.
     pub fn title(self) -> &'static str {
         match self {
             Judge::Knn => "kNN",
@@ -36,13 +36,13 @@ impl Judge {
 /// One run of a variant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trial {
-    /// Which variant of the study.
+    /// The index of its variant in the study.
     pub variant: usize,
     /// Its seed.
     pub seed: u64,
-    /// What was measured, in the order of [`Judge::ALL`]; none where it was not, or the run failed.
+    /// The scores, in the order of [`Judge::ALL`]; `None` if not measured, or if the run failed.
     pub scores: [Option<f64>; 4],
-    /// Why there is no encoder, where there is none.
+    /// Why there is no encoder, if there is none.
     pub failure: Option<String>,
 }
 
@@ -51,9 +51,9 @@ pub struct Trial {
 pub struct Mean {
     /// The mean.
     pub mean: f64,
-    /// The standard deviation of the seeds (n - 1), where there are several.
+    /// The standard deviation over seeds (n - 1), if there are several.
     pub deviation: Option<f64>,
-    /// How many seeds.
+    /// The number of seeds.
     pub seeds: usize,
 }
 
@@ -80,19 +80,19 @@ impl fmt::Display for Mean {
     }
 }
 
-/// What came of a variant.
+/// The results of a variant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row<'s> {
     /// The variant.
     pub variant: &'s Variant,
     /// In the order of [`Judge::ALL`].
     pub means: [Option<Mean>; 4],
-    /// Why seeds failed.
+    /// Why seeds failed, a line each.
     pub failures: Vec<String>,
 }
 
 impl Row<'_> {
-    /// What `judge` says.
+    /// The mean score by `judge`.
     pub fn mean(&self, judge: Judge) -> Option<Mean> {
         self.means[judge as usize]
     }
@@ -114,14 +114,14 @@ pub fn rows<'s>(study: &'s Study, trials: &[Trial]) -> Vec<Row<'s>> {
 /// How far variants come out in the order of the figures beside them: "what matters is the order".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Order {
-    /// Pairs of variants whose figures differ, both measured.
+    /// Pairs of variants with different figures, both measured.
     pub pairs: usize,
-    /// Those of them that come out the same way round.
+    /// Those of them in the same order here.
     pub agreeing: usize,
 }
 
 impl Order {
-    /// By `judge`; nothing where no pair can be compared.
+    /// The agreement by `judge`; `None` if no pair can be compared.
     pub fn of(rows: &[Row], judge: Judge) -> Option<Order> {
         let known: Vec<(f64, f64)> =
             rows.iter().filter_map(|row| Some((row.variant.paper?, row.mean(judge)?.mean))).collect();

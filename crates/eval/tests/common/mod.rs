@@ -10,10 +10,10 @@ use simclr_engine::Device;
 use simclr_eval::protocols::{Splits, Versus, random_encoder};
 use simclr_train::{Config, Model};
 
-/// Side of its images.
+/// Side of the images, in pixels.
 pub const SIDE: usize = 16;
 
-/// Images of noise around a colour of their class.
+/// Images of noise around the colour of their class.
 #[derive(Clone)]
 pub struct Toy {
     pub classes: Vec<String>,
@@ -22,12 +22,12 @@ pub struct Toy {
     pub pixels: Vec<Vec<u8>>,
 }
 
-/// The colour of each class, wherever its number stands.
+/// The colour of each class, whatever its label.
 const COLOURS: [(&str, [u8; 3]); 3] =
     [("red", [200, 40, 40]), ("green", [40, 200, 40]), ("blue", [40, 40, 200])];
 
 impl Toy {
-    /// `count` images of `classes` in turn.
+    /// `count` images, cycling through `classes`.
     pub fn new(classes: &[&str], count: usize, seed: u64) -> Toy {
         let image = |index: usize| {
             let name = classes[index % classes.len()];
@@ -79,7 +79,7 @@ impl Dataset for Toy {
     }
 }
 
-/// Such images as data that were opened.
+/// Toy images as an opened data source.
 pub fn source(train: Toy, test: Option<Toy>) -> Source {
     Source {
         train: train.shared(),
@@ -106,7 +106,7 @@ pub fn config() -> Config {
     config
 }
 
-/// A random encoder in the trained one's place, and another.
+/// A random encoder in place of a trained one, and another random one.
 pub fn models(threads: usize) -> Versus<Model> {
     let device = Device::cpu(threads).unwrap();
     let few = Toy::new(&RGB, 24, 9).shared();
