@@ -1,4 +1,4 @@
-//! Enums whose variants files, commands and messages call by a word.
+//! Enums whose variants are spelled as words in files, on the command line and in messages.
 //!
 //! ```
 //! simclr_words::words! {
@@ -22,8 +22,8 @@
 #[doc(hidden)]
 pub use serde;
 
-/// An enum without fields, each variant with its word: `Variant = "word"`. serde and `Display` write the words, and
-/// `ALL`, `WORDS` and `word` tell them.
+/// Declares a fieldless enum with a word for each variant: `Variant = "word"`. serde and `Display` use the words, and
+/// `ALL`, `WORDS` and `word` list the variants and their words.
 #[macro_export]
 macro_rules! words {
     ($(#[$attribute:meta])* $name:ident {
@@ -37,13 +37,13 @@ macro_rules! words {
         }
 
         impl $name {
-            /// All of them.
+            /// All variants, in the order of declaration.
             pub const ALL: [Self; Self::WORDS.len()] = [$(Self::$variant,)+];
 
-            /// The words that stand for them, in the same order.
+            /// The words of the variants, in the same order.
             pub const WORDS: &[&'static str] = &[$($word,)+];
 
-            /// The word that stands for it.
+            /// Returns the word of this variant.
             pub const fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
             }
