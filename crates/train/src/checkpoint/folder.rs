@@ -1,4 +1,4 @@
-//! The checkpoints of a run: the newest few and the best are kept, and damaged ones are stepped over.
+//! The checkpoints of a run: the newest few and the best are kept, and damaged ones are skipped.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,40 +21,39 @@ pub struct Checkpoints {
     files: Arc<dyn FileSystem>,
 }
 
-/// A checkpoint that was looked for and found.
+/// The checkpoint that a search found.
 #[derive(Debug)]
 pub struct Found {
     /// Its file.
     pub path: PathBuf,
     /// Its contents.
     pub checkpoint: Checkpoint,
-    /// What is wrong with those that would have come before it.
+    /// What is wrong with the newer checkpoints that were skipped.
     pub skipped: Vec<TrainError>,
 }
 
 impl Checkpoints {
-    /// The checkpoints in `folder`, of which saving keeps the newest `keep` (at least 1) and the best.
+    /// The checkpoints in `folder`; saving keeps the newest `keep` (at least 1) and the best.
     pub fn new(folder: PathBuf, keep: usize, files: Arc<dyn FileSystem>) -> Self {
         Self { folder, keep: keep.max(1), files }
     }
 
-    /// The folder that they are in.
+    /// The folder of the checkpoints.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The file of a step.
+    /// The path of a step's checkpoint.
     pub fn path(&self, step: u64) -> PathBuf {
         self.folder.join(format!("{START}{step:08}{END}"))
     }
 
-    /// Writes a checkpoint, and then removes the older ones that are no longer kept: when it returns, the
-    /// checkpoint is on the disk.
+    /// Writes a checkpoint to disk, durably, and then removes the older ones that are no longer kept.
     ///
-    /// That an old one cannot be removed is a warning, not an error.
+    /// Failing to remove an old checkpoint is a warning, not an error.
     ///
     /// # Errors
-    /// As [`Checkpoint::write`]; all older checkpoints are then still there.
+    /// As [`Checkpoint::write`]; all older checkpoints then still exist.
     pub fn save(&self, checkpoint: &Checkpoint) -> Result<PathBuf, TrainError> {
         let path = self.path(checkpoint.meta.step);
         self.files.create_folder(&self.folder).map_err(TrainError::io("create", &self.folder))?;
@@ -68,8 +67,8 @@ impl Checkpoints {
     fn prune(&self, newest: &Checkpoint) -> Result<(), TrainError> {
         let step = newest.meta.step;
         let best = newest.meta.best.as_ref().map(super::Best::step);
-        // Those of later steps were left by a run that has since gone back: it will come to them again and replace
-        // them.
+        // Checkpoints of later steps are from before the run went back to an earlier one; it will reach those steps
+        // again and replace them.
         let mut old: Vec<_> = self.list()?.into_iter().filter(|&(s, _)| s <= step).collect();
         old.truncate(old.len().saturating_sub(self.keep));
         let left_over = self.entries()?.into_iter().filter(|path| is_left_over(path));
@@ -80,10 +79,10 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// The steps that have a checkpoint, damaged or not, and their files, in order.
+    /// Lists the steps that have a checkpoint, damaged or not, and their files, in ascending order.
     ///
     /// # Errors
-    /// [`TrainError::Io`] when the folder cannot be listed; one that does not exist has none.
+    /// [`TrainError::Io`] when the folder cannot be listed. A folder that does not exist has no checkpoints.
     pub fn list(&self) -> Result<Vec<(u64, PathBuf)>, TrainError> {
         let entries = self.entries()?.into_iter();
         let mut found: Vec<_> = entries.filter_map(|path| Some((step_of(&path)?, path))).collect();
@@ -101,8 +100,8 @@ impl Checkpoints {
     /// Reads the checkpoint of a step.
     ///
     /// # Errors
-    /// As [`Checkpoint::read`]; for a damaged one, the newest intact one before it is named. One whose network holds
-    /// values that are not finite counts as damaged.
+    /// As [`Checkpoint::read`]; the error for a damaged checkpoint names the newest intact one before it. A checkpoint
+    /// whose network has non-finite values counts as damaged.
     pub fn load(&self, step: u64) -> Result<Checkpoint, TrainError> {
         match self.read(&self.path(step)) {
             Err(TrainError::CheckpointDamaged { path, reason, .. }) => {
@@ -113,17 +112,17 @@ impl Checkpoints {
         }
     }
 
-    /// The newest checkpoint that is intact; nothing where there is none at all.
+    /// Returns the newest intact checkpoint, or `None` if there are no checkpoints at all.
     ///
     /// # Errors
-    /// [`TrainError::NoGoodCheckpoint`] when there are some and all are damaged; [`TrainError::Io`] when none can
-    /// be used and one could not be read, which may be intact; [`TrainError::NewerFormat`] when the newest intact
-    /// one was written by a later version.
+    /// [`TrainError::NoGoodCheckpoint`] when all checkpoints are damaged; [`TrainError::Io`] when none can be used but
+    /// at least one could not be read and may be intact; [`TrainError::NewerFormat`] when the newest intact one was
+    /// written by a later version.
     pub fn latest_good(&self) -> Result<Option<Found>, TrainError> {
         self.newest_before(u64::MAX)
     }
 
-    /// The checkpoint that the newest intact one calls the best; nothing where there is none at all.
+    /// Returns the checkpoint that the newest intact one records as the best, or `None` if there are no checkpoints.
     ///
     /// # Errors
     /// As [`Checkpoints::latest_good`]; [`TrainError::NoBest`], [`TrainError::BestLost`].
@@ -187,7 +186,7 @@ fn step_of_name(name: &str) -> Option<u64> {
     plain.then(|| digits.parse().ok()).flatten()
 }
 
-/// Whether a file of this path was left by a program that was stopped while it wrote a checkpoint.
+/// Whether `path` is a temporary file left by a program that was stopped while it wrote a checkpoint.
 pub(crate) fn is_left_over(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     unfinished(&name).is_some_and(|(whole, _)| step_of_name(whole).is_some())

@@ -1,14 +1,15 @@
 //! Checkpoints as safetensors files.
 //!
-//! A file is the length of its header (8 bytes, little-endian), the header (JSON) and the values of the tensors, as
-//! the safetensors format has it, so that any safetensors reader reads it. In addition the header begins with
+//! A file consists of the length of its header (8 bytes, little-endian), the header (JSON) and the values of the
+//! tensors, as the safetensors format requires, so any safetensors reader can read it. In addition the header begins
+//! with
 //!
 //! ```text
 //! {"__metadata__":{"crc32c":"xxxxxxxx","format":"pt","simclr":"{\"format\":1,...}"}
 //! ```
 //!
-//! where `crc32c` is the checksum of the whole file with those eight digits being zeros: whichever byte changes, it
-//! is noticed.
+//! where `crc32c` is the checksum of the whole file with those eight digits set to zeros: a change of any byte is
+//! detected.
 
 use std::io::{self, Read, Write};
 
@@ -20,10 +21,10 @@ use serde_json::Value;
 use super::{Checkpoint, Meta, NamedTensor};
 use crate::TrainError;
 
-/// The highest format of [`Meta`] that is read, and the one that is written.
+/// The format of [`Meta`] that is written, and the highest that can be read.
 pub(super) const FORMAT: u64 = 1;
 
-/// Longest header accepted; that of a ResNet-200 with its momentum is a fortieth of this.
+/// Longest header accepted, 40 times that of a ResNet-200 with its momentum.
 const MAX_HEADER: u64 = 16 << 20;
 
 const PREFIX: &str = r#"{"__metadata__":{"crc32c":""#;
@@ -31,7 +32,7 @@ const DIGITS: usize = 8;
 const LENGTH: usize = 8;
 const CHECKSUM_AT: usize = LENGTH + PREFIX.len();
 
-/// Why a file is not a checkpoint that can be used.
+/// Why a checkpoint cannot be read.
 #[derive(Debug)]
 pub(super) enum Fault {
     Damaged(String),
@@ -46,7 +47,7 @@ struct Envelope<M> {
     meta: M,
 }
 
-/// A checkpoint's bytes: the head of the file; the tensors' values follow it in order.
+/// An encoded checkpoint: the head of the file, followed by the values of the tensors in order.
 pub(super) struct Encoded<'a> {
     head: Vec<u8>,
     tensors: &'a [NamedTensor],
@@ -87,7 +88,7 @@ impl<'a> Encoded<'a> {
             offset = end;
         }
         header.push('}');
-        // Values that start at a multiple of eight can be mapped into memory.
+        // Values that start at a multiple of eight bytes can be memory-mapped.
         while !header.len().is_multiple_of(8) {
             header.push(' ');
         }
@@ -114,8 +115,8 @@ impl<'a> Encoded<'a> {
     }
 }
 
-/// Reads a file of `length` bytes. Nothing is allocated before the sizes that the header gives have been checked
-/// against the length.
+/// Reads a file of `length` bytes. The sizes in the header are checked against the length before anything is
+/// allocated for them.
 pub(super) fn decode(file: &mut dyn Read, length: u64) -> Result<Checkpoint, Fault> {
     let short = || damaged(format!("it is only {length} bytes long"));
     if length < (CHECKSUM_AT + DIGITS) as u64 {
@@ -176,7 +177,7 @@ pub(super) fn decode(file: &mut dyn Read, length: u64) -> Result<Checkpoint, Fau
 
 fn decode_meta(text: &str) -> Result<Meta, Fault> {
     let unreadable = |error: serde_json::Error| damaged(format!("its record cannot be read: {error}"));
-    // A later format may have any fields: its number is looked at before them.
+    // A later format may have any fields, so check its number before reading them.
     let envelope: Envelope<Value> = serde_json::from_str(text).map_err(unreadable)?;
     if envelope.format > FORMAT {
         return Err(Fault::Newer { found: envelope.format, program: envelope.program });

@@ -3,69 +3,69 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Where a run stands. With the tensors, this is everything that resuming needs: randomness is a function of seed
+/// The position of a run. With the tensors, this is everything needed to resume: randomness is a function of seed
 /// and position.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Meta {
     /// Optimiser steps done.
     pub step: u64,
-    /// The epoch in which the next batch begins.
+    /// The epoch of the next batch.
     pub epoch: u64,
-    /// The place in that epoch's order of images where it does.
+    /// Where the next batch begins in that epoch's order of images.
     pub next: u64,
-    /// Seed of weights, order and views.
+    /// Seed of the weights, the order of images and the views.
     pub seed: u64,
-    /// Training images, so that another data set is noticed.
+    /// Number of training images, to detect a different data set.
     pub images: u64,
-    /// A checksum (CRC-32C) of their names in order, so that as many others are noticed; none in a checkpoint from
-    /// before there was one.
+    /// CRC-32C of the image names in order, to detect a different data set of the same size; `None` in checkpoints
+    /// older than this field.
     #[serde(default)]
     pub names: Option<u32>,
-    /// Length of the metrics log in bytes; what comes after it is written again.
+    /// Length of the metrics log in bytes; a resumed run rewrites what follows.
     pub metrics_bytes: u64,
-    /// Length of the TensorBoard events in bytes; what comes after it is written again.
+    /// Length of the TensorBoard events in bytes; a resumed run rewrites what follows.
     pub events_bytes: u64,
     /// The best checkpoint so far, this one included.
     pub best: Option<Best>,
     /// The resolved configuration, as TOML.
     pub config: String,
-    /// Anything else that must survive.
+    /// Further state that must survive.
     #[serde(default)]
     pub extra: Extra,
 }
 
-/// What came to a checkpoint's record with time; each may be missing in an older one.
+/// Fields added to the record over time; older checkpoints may lack any of them.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Extra {
-    /// Steps of the epoch under way.
+    /// Steps done in the current epoch.
     pub epoch_steps: u64,
-    /// The sum of their losses.
+    /// The sum of the losses of these steps.
     pub epoch_loss: f64,
-    /// The sum of their contrastive accuracies.
+    /// The sum of the contrastive accuracies of these steps.
     pub epoch_contrastive_accuracy: f64,
-    /// What the loss is multiplied by, where it is scaled.
+    /// The loss scale, if the loss is scaled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<f64>,
-    /// Sound steps since that changed.
+    /// Steps with finite gradients since the loss scale last changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_scale_steps: Option<u32>,
-    /// Steps skipped for it.
+    /// Steps skipped because scaled gradients overflowed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped_steps: Option<u64>,
-    /// A checksum of the sizes of the images' files, where the data set tells any.
+    /// A checksum of the sizes of the image files, if the data set reports them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sizes: Option<u32>,
-    /// Each worker's places that are behind, where there are several workers.
+    /// For each worker, the places in the epoch's order that it is past, if there are several workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker_places: Option<Vec<u64>>,
-    /// What else is there.
+    /// Unknown fields, kept as they are.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// The best checkpoint so far, and by what figure.
+/// The best checkpoint so far, and the figure by which it is the best.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Best {
     step: u64,
@@ -74,12 +74,12 @@ pub struct Best {
 }
 
 impl Best {
-    /// The checkpoint of `step` with `value` of `figure`; nothing for a value that is not finite.
+    /// The checkpoint of `step`, whose `figure` is `value`; `None` if `value` is not finite.
     pub fn new(step: u64, figure: &str, value: f64) -> Option<Self> {
         value.is_finite().then(|| Self { step, figure: figure.to_owned(), value })
     }
 
-    /// Its step; a checkpoint of this step is kept.
+    /// The step of the best checkpoint, which is kept.
     pub fn step(&self) -> u64 {
         self.step
     }
@@ -89,7 +89,7 @@ impl Best {
         &self.figure
     }
 
-    /// The figure, finite.
+    /// The value of the figure, finite.
     pub fn value(&self) -> f64 {
         self.value
     }

@@ -1,4 +1,4 @@
-//! Checkpoints: everything that a run needs to go on to the same bits, in one checked file.
+//! Checkpoints: everything needed to resume a run bit for bit, in one file with a checksum.
 
 mod folder;
 mod format;
@@ -22,23 +22,23 @@ pub(crate) const OPTIMIZER: &str = "optimizer.";
 pub struct NamedTensor {
     /// Its name, unique in the checkpoint.
     pub name: String,
-    /// Its sides; the product is the number of values.
+    /// Its dimensions; their product is the number of values.
     pub shape: Vec<usize>,
-    /// Its values, row-major; at least one. Any bits are kept, those of NaN too.
+    /// Its values, row-major; at least one. All bits are preserved, also those of NaNs.
     pub data: Vec<f32>,
 }
 
-/// The state of a run after some step.
+/// The state of a run after a step.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Checkpoint {
     /// Parameters, BatchNorm averages and the optimiser's state, in the order of the file.
     pub tensors: Vec<NamedTensor>,
-    /// Where the run stands.
+    /// The position of the run.
     pub meta: Meta,
 }
 
 impl Checkpoint {
-    /// Writes the checkpoint to `path`, which then holds it whole or, after an error, what it held before.
+    /// Writes the checkpoint to `path` atomically: after an error the file is as it was before.
     ///
     /// # Errors
     /// [`TrainError::BadTensor`] for a shape that does not fit its values or a name that occurs twice;
@@ -48,7 +48,7 @@ impl Checkpoint {
         write_atomically(files, path, |out| encoded.write(out))
     }
 
-    /// What a file of it holds.
+    /// Returns the contents of the checkpoint's file.
     ///
     /// # Errors
     /// [`TrainError::BadTensor`].
@@ -58,16 +58,16 @@ impl Checkpoint {
         Ok(bytes)
     }
 
-    /// The checkpoint of such bytes, which worker 0 sent.
+    /// Decodes a checkpoint that worker 0 sent.
     ///
     /// # Errors
-    /// [`TrainError::Workers`] where they are none.
+    /// [`TrainError::Workers`] if the bytes are not a valid checkpoint.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, TrainError> {
         let broken = |_| TrainError::Workers("worker 0 sent a checkpoint that is damaged".to_owned());
         format::decode(&mut &*bytes, bytes.len() as u64).map_err(broken)
     }
 
-    /// Checks that all values of the network are finite: nothing can come of another one.
+    /// Checks that all values of the network are finite: a network with others is useless.
     ///
     /// # Errors
     /// [`TrainError::WeightsNotFinite`].
@@ -82,7 +82,7 @@ impl Checkpoint {
     /// Reads a checkpoint and verifies its checksum.
     ///
     /// # Errors
-    /// [`TrainError::CheckpointDamaged`] when a single byte differs from what was written,
+    /// [`TrainError::CheckpointDamaged`] when any byte differs from what was written,
     /// [`TrainError::NewerFormat`], [`TrainError::Io`].
     pub fn read(files: &dyn FileSystem, path: &Path) -> Result<Self, TrainError> {
         let (mut file, length) = files.open(path).map_err(TrainError::io("read", path))?;
@@ -97,7 +97,7 @@ impl Checkpoint {
         })
     }
 
-    /// The tensor of a name.
+    /// Returns the tensor called `name`.
     pub fn tensor(&self, name: &str) -> Option<&NamedTensor> {
         self.tensors.iter().find(|tensor| tensor.name == name)
     }
