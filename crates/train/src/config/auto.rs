@@ -11,12 +11,12 @@ pub enum Auto<T> {
     /// Written `"auto"`: the program decides.
     #[default]
     Auto,
-    /// Given.
+    /// A value was given.
     Value(T),
 }
 
 impl<T> Auto<T> {
-    /// The given value, or that of `decide`.
+    /// The given value, or the result of `decide`.
     pub fn unwrap_or_else(self, decide: impl FnOnce() -> T) -> T {
         match self {
             Self::Auto => decide(),
@@ -61,7 +61,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Auto<T> {
         match Either::deserialize(deserializer)? {
             Either::Value(value) => Ok(Self::Value(value)),
             Either::Word(word) if word == AUTO => Ok(Self::Auto),
-            // No value: read once more for what would have been one.
+            // Not a value: read it again for the error that lists the valid ones.
             Either::Word(word) => T::deserialize(word.into_deserializer())
                 .map(Self::Value)
                 .map_err(|error: de::value::Error| de::Error::custom(format!("{error}, or \"{AUTO}\""))),

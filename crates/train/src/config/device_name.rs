@@ -1,4 +1,4 @@
-//! What computes: `auto`, `cpu`, `cuda` or `cuda:N`.
+//! The compute device: `auto`, `cpu`, `cuda` or `cuda:N`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,20 +8,20 @@ use simclr_engine::{Device, EngineError};
 
 use super::Config;
 
-/// What a network is computed on.
+/// The device that a network runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceName {
-    /// A GPU where one works, else the processor.
+    /// A GPU if one works, else the processor.
     #[default]
     Auto,
     /// The processor.
     Cpu,
-    /// The NVIDIA GPU of this number, from 0.
+    /// The NVIDIA GPU with this number, from 0.
     Cuda(usize),
 }
 
 impl DeviceName {
-    /// Whether a GPU is asked for, or will be found.
+    /// Whether this names a GPU, or is `auto` on a machine that has one.
     pub fn is_gpu(self) -> bool {
         match self {
             DeviceName::Cuda(_) => true,
@@ -30,17 +30,17 @@ impl DeviceName {
         }
     }
 
-    /// Opens it, with `threads` threads (0: one a core) for what is computed on the processor; and beside it why
-    /// [`DeviceName::Auto`] took no GPU, where it took none.
+    /// Opens the device, with `threads` threads (0: one per core) for computation on the processor. Also returns why
+    /// [`DeviceName::Auto`] chose no GPU, if it chose none.
     ///
     /// # Errors
-    /// [`EngineError::Device`] of a GPU that was asked for and cannot be had, or of threads that cannot be started.
+    /// [`EngineError::Device`] if the named GPU is not available, or if threads cannot be started.
     pub fn open(self, threads: usize) -> Result<(Device, Option<EngineError>), EngineError> {
         self.open_with(threads, |first| first)
     }
 
-    /// The same where several processes are told one name: `gpu` makes of the GPU's number that of this process's own.
-    /// It is called only where a GPU is tried.
+    /// [`DeviceName::open`] for one of several processes that share a name: `gpu` maps the named GPU's number to that
+    /// of this process's own. It is called only when a GPU is tried.
     ///
     /// # Errors
     /// As [`DeviceName::open`].
@@ -58,8 +58,9 @@ impl DeviceName {
 }
 
 impl Config {
-    /// The device that `train.device` names, with `train.threads` threads: what [`pretrain`](crate::pretrain::pretrain)
-    /// and [`Model`](crate::Model) compute on. [`DeviceName::open`] also says why `auto` took no GPU.
+    /// Opens the device that `train.device` names, with `train.threads` threads, for
+    /// [`pretrain`](crate::pretrain::pretrain) and [`Model`](crate::Model). [`DeviceName::open`] also returns why
+    /// `auto` chose no GPU.
     ///
     /// # Errors
     /// As [`DeviceName::open`].
@@ -69,7 +70,7 @@ impl Config {
     }
 }
 
-/// What the names are, in words.
+/// The device names, for messages.
 pub(super) const DEVICES: &str = "\"auto\", \"cpu\", \"cuda\" or \"cuda:N\", N being a GPU's number from 0";
 
 impl FromStr for DeviceName {
@@ -133,7 +134,7 @@ mod tests {
         config.train.threads = Auto::Value(2);
         let device = config.device().unwrap();
         assert!(!device.is_gpu() && device.threads() == 2, "{device}");
-        // No machine has as many.
+        // No machine has that many GPUs.
         let none = DeviceName::Cuda(0).open_with(1, |first| first + 60_000);
         assert!(matches!(none, Err(EngineError::Device(_))), "{none:?}");
         let (device, why) = DeviceName::Auto.open_with(1, |_| 60_000).unwrap();

@@ -1,4 +1,4 @@
-//! What of a configuration follows from the images and the machine: the preset `photos`, and `train.batch = "auto"`.
+//! Values that depend on the images and the machine: those of the preset `photos`, and `train.batch = "auto"`.
 
 use simclr_data::{Dataset, Sample};
 
@@ -7,17 +7,17 @@ use crate::presets::batch;
 use crate::presets::photos::{self, Trainer};
 use crate::{TrainError, memory};
 
-/// What trains, and how much memory it has.
+/// The hardware that trains, and its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// What trains.
+    /// The hardware that trains.
     pub trainer: Trainer,
     /// Its memory, in bytes.
     pub memory: u64,
 }
 
 impl Machine {
-    /// The processors that this program may use, with the memory that is free.
+    /// The processors that this program may use, and the free memory.
     pub fn processors() -> Machine {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         Machine { trainer: Trainer::Processors(count), memory: memory::available_bytes() }
@@ -27,22 +27,22 @@ impl Machine {
 /// A configuration that suits images and a machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ForImages {
-    /// It, resolved.
+    /// The resolved configuration.
     pub config: Config,
-    /// A sentence for each value that was chosen and stands, on why.
+    /// For each value that was chosen and not overridden, a sentence on why.
     pub reasons: Vec<String>,
 }
 
 impl Layers<'_> {
-    /// [`Config::resolve`] for a run on `images`: the preset `photos` is given sizes that suit them and the `machine`,
-    /// of the device that `train.device` names, unless [`Layers::chosen`] has some; and where `train.batch` is "auto",
-    /// the batch of the layers below is halved until it suits both ([`batch::choose`]). A run that is resumed
-    /// ([`Layers::base`]) keeps what was chosen for it.
+    /// [`Config::resolve`] for a run on `images`. Unless [`Layers::chosen`] is set, the preset `photos` gets sizes that
+    /// suit the images and the `machine` with the device of `train.device`. If `train.batch` is "auto", the batch of
+    /// the layers below is halved until it suits both ([`batch::choose`]). A resumed run ([`Layers::base`]) keeps the
+    /// values that were chosen for it.
     ///
-    /// A `machine` is [`Machine::processors`], or a GPU ([`Trainer::Gpu`]) with its memory.
+    /// `machine` returns [`Machine::processors`], or a GPU ([`Trainer::Gpu`]) with its memory.
     ///
     /// # Errors
-    /// Those of [`Config::resolve`], and of a network that cannot be.
+    /// Those of [`Config::resolve`], and those of an invalid network.
     pub fn resolve_for(
         &self,
         images: &dyn Dataset,
@@ -53,7 +53,7 @@ impl Layers<'_> {
         let chosen = match self.preset {
             Some(photos::NAME) if is_new && self.chosen.is_none() => {
                 let Sample { width, height, .. } = Sample::of(images);
-                // What is begun with, and on what, is known by everything else that was given.
+                // The run to begin with, and the device, follow from the other layers.
                 let known = Config::merged(self)?;
                 let Machine { trainer, memory } = machine(known.train.device);
                 let known = known.train.begins_with().is_some().then_some(&known);
@@ -76,7 +76,7 @@ impl Layers<'_> {
     }
 }
 
-/// The error of a batch that is left to the program where no images tell what it should be, with what to do.
+/// The error for `train.batch = "auto"` without images to choose a batch for; `advice` says what to do.
 pub(super) fn batch_needs_images(origin: &str, advice: &str) -> TrainError {
     let (origin, key) = (origin.to_owned(), "train.batch".to_owned());
     TrainError::Conflict {
@@ -112,13 +112,13 @@ mod tests {
             reasons,
             ["train.batch=auto: batch of 16: 216 images to train on, in about 14 steps an epoch"]
         );
-        // A run goes on with what was chosen for it.
+        // A resumed run keeps what was chosen for it.
         let on = Layers { base: Some(&config), sets: &sets, ..Layers::default() };
         let resumed = on.resolve_for(&Made::new(2400, 32, 0), machine).unwrap();
         assert_eq!((&resumed.config, resumed.reasons.len()), (&config, 0));
         assert_eq!(Config::resolve(&on).unwrap(), config);
 
-        // Without images nobody knows.
+        // Without images there is nothing to choose by.
         let text = Config::resolve(&layers).unwrap_err().to_string();
         assert!(text.contains("`train.batch` is \"auto\"") && text.contains("resolve_for"), "{text}");
         let text = Config::from_toml("[train]\nbatch = \"auto\"", "mine.toml").unwrap_err().to_string();

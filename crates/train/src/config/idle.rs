@@ -1,11 +1,11 @@
-//! Keys that mean nothing beside the values of others.
+//! Keys without effect, given the values of other keys.
 
 use simclr_augment::{GaussianBlur, ViewPreset};
 
 use super::{Cache, Config, DeviceName, HeadKind, Stem, Variant};
 
 impl Config {
-    /// Why `key` is without effect in this configuration, where it is: what stands in its way, as `key=value`.
+    /// Returns why `key` has no effect in this configuration, if so: the setting that disables it, as `key=value`.
     pub fn idle(&self, key: &str) -> Option<String> {
         let (head, optimizer, loss) = (self.head.kind, self.optim.name, self.loss.name);
         match key {
@@ -29,7 +29,7 @@ impl Config {
             "optim.trust_coefficient" => {
                 (!optimizer.takes_trust()).then(|| format!("optim.name={optimizer}"))
             }
-            // The processor gives the same bits each time.
+            // The processor is always deterministic.
             "train.deterministic" => {
                 (self.train.device == DeviceName::Cpu).then(|| "train.device=cpu".to_owned())
             }
@@ -37,7 +37,7 @@ impl Config {
         }
     }
 
-    /// The same of a key of `[view]`.
+    /// [`Config::idle`] for a key of `[view]`.
     fn idle_view(&self, key: &str) -> Option<String> {
         let view = &self.view;
         let of_shared_crop = ["crop_aspect", "crop_aspect_law"].contains(&key) && view.shared_crop.is_some();

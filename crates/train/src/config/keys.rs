@@ -1,4 +1,4 @@
-//! Every configuration key: what it means and what it accepts. Checks, suggestions and help are read from this table.
+//! Every configuration key: what it means and what it accepts. Checks, suggestions and help use this table.
 
 use simclr_augment::{AspectLaw, BlurPadding, Brightness, ViewPreset};
 use simclr_nn::{Depth, Memory, PoolPadding, ResNetSpec, Stem, Variant};
@@ -25,7 +25,7 @@ pub struct Key {
     pub doc: &'static str,
     /// Other programs' names for it, for suggestions.
     pub(super) also: &'static [&'static str],
-    /// Whether it may differ when a run is resumed: it does not change what the run computes.
+    /// Whether the key may differ when a run is resumed, because it does not change what the run computes.
     pub changes_nothing: bool,
 }
 
@@ -58,7 +58,7 @@ const PROBABILITY: Kind = Number(Range::between(0.0, 1.0));
 const POSITIVE: Range = Range::above(0.0, f64::INFINITY);
 const NOT_NEGATIVE: Range = Range::between(0.0, f64::INFINITY);
 
-/// All keys, table by table, in the order in which they are written.
+/// All keys, table by table, in the order in which configurations are written.
 pub const KEYS: &[Key] = &[
     key("data.image_size", Whole(8, 1024), "side of a view in pixels").also(&[
         "size",
@@ -309,12 +309,12 @@ pub const KEYS: &[Key] = &[
     key("train.knn_every", Whole(0, MANY), "epochs between kNN accuracies, if there are labels; 0: never"),
 ];
 
-/// The key of a dotted path.
+/// Returns the key with this dotted path.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
 }
 
-/// The first key of this name, whatever its table, or of this name in other programs.
+/// Returns the first key with this name, in any table, or with this name in other programs.
 pub fn key_called(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.also.contains(&name) || key.split().1 == name)
 }
@@ -324,20 +324,20 @@ pub(super) fn is_table(name: &str) -> bool {
     KEYS.iter().any(|key| key.split().0 == name)
 }
 
-/// What to say about a path that no key has.
+/// Returns the hint for a path that is not a key.
 pub(super) fn hint(path: &str) -> String {
     let word = path.to_lowercase();
     let last = word.rsplit('.').next().unwrap_or_default();
     let alias = key_called(last);
     let near = alias.map(|key| key.path).or_else(|| {
-        // A misspelt key of the right table is likelier than a like-sounding key of another one.
+        // A misspelt key of the right table is likelier than a similar key of another.
         let table = path.split_once('.').map(|(table, _)| table).filter(|table| is_table(table));
         let known = KEYS.iter().filter(|key| table.is_none_or(|table| key.split().0 == table));
         super::nearest::nearest(path, known.map(|key| key.path))
             .or_else(|| super::nearest::nearest(path, KEYS.iter().map(|key| key.path)))
     });
     match (near, path.split_once('.')) {
-        // Every path of a table shares its start, so a bare likeness of whole paths proves nothing.
+        // All paths of a table share their start, so similar whole paths alone prove nothing.
         (Some(near), _) if alias.is_some() || alike(path, near) => format!("did you mean `{near}`?"),
         (_, Some((table, _))) if is_table(table) => {
             let names: Vec<_> = KEYS.iter().map(Key::split).filter(|k| k.0 == table).map(|k| k.1).collect();

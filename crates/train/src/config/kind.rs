@@ -1,4 +1,4 @@
-//! The kinds of configuration values: what is accepted, and how that is said.
+//! The kinds of configuration values: what each accepts, and how messages describe it.
 
 use toml::Value;
 
@@ -27,11 +27,11 @@ pub enum Kind {
     Color,
     /// A range of stored values: `"full"`, `"image"`, or `[low, high]` with low < high.
     Window,
-    /// One of some words.
+    /// One of these words.
     Word(&'static [&'static str]),
     /// [`Kind::Word`], or `"auto"`.
     WordOrAuto(&'static [&'static str]),
-    /// What computes: see [`super::DeviceName`].
+    /// A device: see [`super::DeviceName`].
     Device,
     /// A run folder, or `"none"`.
     Run,
@@ -77,17 +77,17 @@ impl Range {
     }
 }
 
-/// The colours that have a name.
+/// The named colours.
 const COLORS: [(&str, i64); 4] = [("white", 255), ("black", 0), ("grey", 128), ("gray", 128)];
 
 /// The word that leaves a value to the program.
 pub(super) const AUTO: &str = "auto";
 
 impl Kind {
-    /// Checks a value and brings it to the form that the typed configuration reads (`1` for a number becomes `1.0`).
+    /// Checks a value and converts it to the form that the typed configuration reads (`1` for a number becomes `1.0`).
     ///
     /// # Errors
-    /// What would be right, in words.
+    /// A description of what is accepted.
     pub(super) fn accept(&self, value: &Value) -> Result<Value, String> {
         let accepted = match *self {
             Self::Whole(low, high) => whole(value, low, high),
@@ -103,13 +103,13 @@ impl Kind {
             Self::WordOrAuto(words) => auto(value).or_else(|| word(value, words)),
             Self::Device => value.as_str().filter(|name| name.parse::<DeviceName>().is_ok()).map(Value::from),
             Self::Run => value.as_str().filter(|path| !path.is_empty()).map(Value::from),
-            // What is wrong within a list is said by `operators::accept` itself.
+            // `operators::accept` itself reports what is wrong within a list.
             Self::Operators => auto(value).or_else(|| operators::accept(value).ok()),
         };
         accepted.ok_or_else(|| self.expected(value))
     }
 
-    /// What is accepted, in words: "a whole number from 2 to 65536".
+    /// Describes what is accepted: "a whole number from 2 to 65536".
     pub fn describe(&self) -> String {
         match self {
             Self::Whole(low, high) => format!("a whole number {}", whole_range(*low, *high)),
@@ -145,7 +145,7 @@ impl Kind {
         }
     }
 
-    /// The words among which one is chosen; none of a kind that is no choice among words.
+    /// The words to choose from; empty for kinds other than [`Kind::Word`] and [`Kind::WordOrAuto`].
     pub fn words(&self) -> impl Iterator<Item = &'static str> {
         let (auto, words): (Option<&str>, &[&str]) = match *self {
             Self::Word(words) => (None, words),
@@ -218,7 +218,7 @@ fn window(value: &Value) -> Option<Value> {
 fn as_number(value: &Value) -> Option<f64> {
     match value {
         Value::Float(x) => Some(*x),
-        // Whole numbers this large are typing errors; below 2^53 the conversion is exact.
+        // Larger whole numbers are typing errors; below 2^53 the conversion is exact.
         Value::Integer(n) if n.unsigned_abs() < 1 << 53 => Some(*n as f64),
         _ => None,
     }
@@ -229,7 +229,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, KEYS, Layers};
 
-    /// Every word that a kind accepts, or its lowest and highest values.
+    /// All words that a kind accepts, or its lowest and highest values.
     fn edges(kind: Kind) -> Vec<Value> {
         let ends = |range: Range| {
             let above = if range.low_included { range.low } else { range.low + f64::from(f32::MIN_POSITIVE) };

@@ -1,5 +1,5 @@
-//! Layering: defaults (or the configuration of a resumed run), then a preset, then what was chosen from the data,
-//! then the run that is begun with, then a file, then settings (`table.key=value`).
+//! Layering: defaults (or the configuration of a resumed run), then a preset, then values chosen for the data, then
+//! those of the run to begin with, then a file, then settings (`table.key=value`).
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,14 +12,14 @@ use crate::TrainError;
 use crate::presets::{self, photos};
 use crate::run_folder::RunFolder;
 
-/// Where a configuration comes from; each layer overrides those before it.
+/// The layers of a configuration; each overrides those before it.
 #[derive(Debug, Clone, Default)]
 pub struct Layers<'a> {
     /// The configuration of a run that is resumed, in place of the defaults.
     pub base: Option<&'a Config>,
     /// The name of a preset.
     pub preset: Option<&'a str>,
-    /// Changes that follow from the data at hand ([`presets::photos::choose`]); [`Layers::resolve_for`] makes them.
+    /// Values chosen for the data ([`presets::photos::choose`]), or `None`; see [`Layers::resolve_for`].
     pub chosen: Option<Table>,
     /// A TOML file.
     pub file: Option<&'a Path>,
@@ -28,14 +28,14 @@ pub struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    /// The merged tables, each value checked against its key. What begins with the encoder of another run has its
-    /// encoder, and the size of its images.
+    /// Merges the tables and checks each value against its key. A run that begins with the encoder of another run takes
+    /// over its `[encoder]` and `data.image_size`.
     pub(super) fn merge(&self) -> Result<Table, TrainError> {
         let merged = self.merge_over(None)?;
         let from = merged.get("train").and_then(|train| train.get("from")).and_then(Value::as_str);
         let Some(from) = from.and_then(TrainConfig::named) else { return Ok(merged) };
         match self.base.filter(|base| base.train.begins_with() == Some(from)) {
-            // Known without it: it may have gone.
+            // The base has these keys already; the other run may no longer exist.
             Some(base) => self.merge_over(Some(base)),
             None => self.merge_over(Some(&opened(from)?)),
         }
@@ -49,7 +49,7 @@ impl Layers<'_> {
         Ok(Config::from_table(self.merge_over(None)?, "the configuration")?.data)
     }
 
-    /// The keys that a user set to other than their defaults, in the file or by a setting, in the order of [`KEYS`].
+    /// The keys that the file or a setting changes from their defaults, in the order of [`KEYS`].
     ///
     /// # Errors
     /// As [`Config::resolve`].
@@ -65,15 +65,15 @@ impl Layers<'_> {
         Ok(KEYS.iter().filter(is_given).map(|key| key.path).collect())
     }
 
-    /// Whether the size of a batch is left to the program (`train.batch = "auto"`). In what is merged it is then that of
-    /// the layers below, from which [`presets::batch::choose`] goes out.
+    /// Whether the file or a setting has `train.batch = "auto"`. The merged table then holds the batch of the layers
+    /// below, from which [`presets::batch::choose`] starts.
     pub(super) fn leaves_batch(&self) -> Result<bool, TrainError> {
         let mut given = Table::new();
         self.overlay_given(&mut given)?;
         Ok(leaves_batch(&given))
     }
 
-    /// Puts what the file and the settings say over `merged`.
+    /// Overlays the values of the file and the settings on `merged`.
     fn overlay_given(&self, merged: &mut Table) -> Result<(), TrainError> {
         if let Some(path) = self.file {
             let origin = path.display().to_string();
@@ -122,8 +122,8 @@ impl Layers<'_> {
         if self.preset == Some(photos::NAME) && self.base.is_none() {
             photos::follow_epochs(chosen_warmup, &mut merged);
         }
-        // Settled in the configuration below, where nobody says otherwise: it follows from the selective kernels,
-        // unless they are others now.
+        // A resumed run keeps its resolved variant unless it is set, or `selective_kernels`, which decides `auto`,
+        // has changed.
         if let Some(base) = self.base
             && let Some(Value::Table(encoder)) = merged.get_mut("encoder")
             && encoder.get(VARIANT).and_then(Value::as_str) == Some(AUTO)
@@ -139,12 +139,12 @@ fn batch_of(config: &Table) -> Option<&Value> {
     config.get("train")?.get("batch")
 }
 
-/// Whether the size of a batch is left to the program.
+/// Whether `train.batch` is "auto".
 pub(super) fn leaves_batch(config: &Table) -> bool {
     batch_of(config).and_then(Value::as_str) == Some(AUTO)
 }
 
-/// Has `put` put values over those of `merged`, where a batch that is left to the program stays what it was.
+/// Applies `put` to `merged`; `train.batch = "auto"` leaves the batch as it was.
 fn overlay_batch(
     merged: &mut Table,
     put: impl FnOnce(&mut Table) -> Result<(), TrainError>,
@@ -174,7 +174,7 @@ pub(crate) fn parse(text: &str, origin: &str) -> Result<Table, TrainError> {
     })
 }
 
-/// Puts the values of `layer` over those of `base`.
+/// Checks the values of `layer` and overlays them on `base`.
 pub(super) fn overlay(base: &mut Table, layer: Table, origin: &str) -> Result<(), TrainError> {
     for (name, value) in layer {
         let entries = match value {
@@ -204,7 +204,7 @@ pub(super) fn overlay(base: &mut Table, layer: Table, origin: &str) -> Result<()
             let Value::Table(table) = base.entry(name.clone()).or_insert_with(|| Table::new().into()) else {
                 continue;
             };
-            // What may be left out is absent in the typed form, not a word.
+            // Keys of these kinds may be `Option`s in the typed form, where "auto" is an absent key, not a word.
             if matches!(known.kind, Kind::NumberOrAuto(_) | Kind::IntervalOrAuto(_) | Kind::Operators)
                 && accepted.as_str() == Some(AUTO)
             {
@@ -217,7 +217,7 @@ pub(super) fn overlay(base: &mut Table, layer: Table, origin: &str) -> Result<()
     Ok(())
 }
 
-/// The path of the first key inside an unknown table, so that `[optmi] rate = 1` is answered with `optim.rate`.
+/// The path of the first key in an unknown table, so that the hint for `[optmi] rate = 1` is `optim.rate`.
 fn path_of(name: &str, value: &Value) -> String {
     match value.as_table().and_then(|table| table.keys().next()) {
         Some(key) => format!("{name}.{key}"),
@@ -246,7 +246,7 @@ fn found(value: &Value) -> String {
     }
 }
 
-/// `table.key=value` as a table, and how to name it in messages.
+/// Parses `table.key=value` into a table. Also returns how messages name the setting.
 fn parse_set(set: &str) -> Result<(Table, String), TrainError> {
     let origin = format!("setting {set}");
     let syntax = |message: &str| TrainError::Syntax { origin: origin.clone(), message: message.to_owned() };
@@ -267,7 +267,7 @@ fn parse_value(text: &str) -> Result<Value, String> {
     let bare = |c: char| c.is_alphanumeric() || "_-./+:".contains(c);
     let parsed = format!("v = {text}").parse::<Table>();
     match parsed {
-        // A line break in the text could bring in more keys than the one asked for.
+        // A line break in the text could add further keys.
         Ok(mut table) if table.len() == 1 => table.remove("v").ok_or_else(|| "expected one value".to_owned()),
         Ok(_) => Err("expected one value".to_owned()),
         Err(_) if text.is_empty() => Err("the value is missing after =".to_owned()),

@@ -1,9 +1,9 @@
-//! Where in a text of TOML a key stands.
+//! The line of a key in a TOML text.
 
 use toml::de::{DeTable, DeValue};
 
-/// `origin`, with the line of the key that `path` names in its text, such as `optim.rate` or `view.a[2].prob`; of one
-/// that is not there, that of the innermost table or list around it.
+/// Appends to `origin` the line in `text` of the key at `path`, such as `optim.rate` or `view.a[2].prob`; if the key
+/// is not there, the line of the innermost table or list that would hold it.
 pub fn with_line(origin: &str, text: &str, path: &str) -> String {
     match line_of(text, path) {
         Some(line) => format!("{origin}, line {line}"),

@@ -35,7 +35,7 @@ pub use tables::{
 
 use crate::TrainError;
 
-/// Everything that a pretraining run depends on, beside the data and the program's version.
+/// Everything that a pretraining run depends on, apart from the data and the program's version.
 ///
 /// The default is the paper's ImageNet recipe on a ResNet-18 with a batch of 256.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -43,15 +43,15 @@ use crate::TrainError;
 pub struct Config {
     /// The images.
     pub data: DataConfig,
-    /// The law of the two views.
+    /// The distribution of the two views.
     pub view: ViewConfig,
     /// The network whose output h is kept.
     pub encoder: EncoderConfig,
     /// The projection from h to z.
     pub head: HeadConfig,
-    /// What is minimised.
+    /// The contrastive loss.
     pub loss: LossConfig,
-    /// How it is minimised.
+    /// The optimiser.
     pub optim: OptimConfig,
     /// The run.
     pub train: TrainConfig,
@@ -66,18 +66,18 @@ pub struct Difference {
     pub ours: String,
     /// The value in the second, as TOML.
     pub theirs: String,
-    /// Whether a run may be resumed with the other value.
+    /// Whether a run may be resumed with the second value.
     pub changes_nothing: bool,
 }
 
 impl Config {
-    /// Merges the layers, checks every value and settles what was left to the program, as far as that does not depend
-    /// on the images: [`Layers::resolve_for`] also knows what batch suits these, and what sizes `photos` should have.
+    /// Merges the layers, checks every value and resolves those that are "auto", as far as they do not depend on the
+    /// images: [`Layers::resolve_for`] also chooses the batch and the sizes of `photos` for these.
     ///
     /// # Errors
     /// A key that does not exist (naming the nearest), a value of the wrong type or out of range, values that
-    /// contradict each other, a preset or file that is not there, text that is not TOML; a `train.batch` of "auto",
-    /// unless a run is resumed, which has one.
+    /// contradict each other, a preset or file that does not exist, text that is not TOML; a `train.batch` of "auto",
+    /// unless a run is resumed, which keeps its own.
     pub fn resolve(layers: &Layers<'_>) -> Result<Self, TrainError> {
         let config = Self::merged(layers)?;
         if layers.base.is_none() && layers.leaves_batch()? {
@@ -87,12 +87,12 @@ impl Config {
         Ok(config)
     }
 
-    /// The same, where a batch that is left to the program stays that of the layers below.
+    /// [`Config::resolve`], except that a batch of "auto" is that of the layers below.
     fn merged(layers: &Layers<'_>) -> Result<Self, TrainError> {
         Ok(Self::from_table(layers.merge()?, "the configuration")?.settled())
     }
 
-    /// Reads a configuration as [`Config::to_toml`] writes it; keys that are absent have their defaults.
+    /// Reads a configuration as [`Config::to_toml`] writes it; absent keys have their defaults.
     ///
     /// # Errors
     /// As [`Config::resolve`]; `origin` is named in the message.
@@ -119,7 +119,7 @@ impl Config {
         Ok(KEYS.iter().filter(|key| !is_there(key)).map(|key| key.path).collect())
     }
 
-    /// Checks a configuration built in code, as reading one checks it.
+    /// Checks a configuration built in code as if it had been read.
     ///
     /// # Errors
     /// The first key whose value is out of range or contradicts another.
@@ -129,7 +129,7 @@ impl Config {
         self.agree(origin)
     }
 
-    /// The same, with what was left to the program settled, as reading a configuration does it: what a run goes by.
+    /// Checks the configuration and resolves its "auto" values as if it had been read: a run uses the result.
     ///
     /// # Errors
     /// Those of [`Config::validate`].
@@ -138,7 +138,7 @@ impl Config {
         Ok(self.clone().settled())
     }
 
-    /// The keys whose values differ from those of `other`, both being valid.
+    /// The keys whose values differ from those of `other`; both configurations must be valid.
     pub fn differences(&self, other: &Self) -> Vec<Difference> {
         let (ours, theirs) = (self.to_table().unwrap_or_default(), other.to_table().unwrap_or_default());
         KEYS.iter()
@@ -150,7 +150,8 @@ impl Config {
             .collect()
     }
 
-    /// Checks that a run with this configuration may go on with `given`, which may differ only in what changes nothing.
+    /// Checks that a run with this configuration may be resumed with `given`, which may differ only in keys that change
+    /// nothing.
     ///
     /// # Errors
     /// [`TrainError::Conflict`] naming the first key that would change what the run computes.
@@ -164,11 +165,11 @@ impl Config {
         }
     }
 
-    /// Lets `device` train as the configuration says. Where the encoder's activations have 16 bits, the dense
-    /// layers, which stay f32, may round what they multiply to tf32.
+    /// Sets the arithmetic of `device` as configured. With 16-bit encoder activations, the dense layers, which stay
+    /// f32, may round their factors to tf32.
     ///
     /// # Errors
-    /// [`TrainError::NeedsGpu`] of fp16 and tf32 on a CPU; [`TrainError::NetworkDoesNotFit`].
+    /// [`TrainError::NeedsGpu`] for fp16 and tf32 on a CPU; [`TrainError::NetworkDoesNotFit`].
     pub fn prepare(&self, device: &Device) -> Result<(), TrainError> {
         let precision = self.train.precision;
         if precision.needs_gpu() && !device.is_gpu() {
@@ -189,7 +190,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Checks values that are fine alone but may not be together.
+    /// Checks that values which are each valid do not contradict each other.
     fn agree(&self, origin: &str) -> Result<(), TrainError> {
         let conflict = |key: &str, problem: String| {
             Err(TrainError::Conflict { origin: origin.to_owned(), key: key.to_owned(), problem })
@@ -233,8 +234,8 @@ impl Config {
         Ok(())
     }
 
-    /// Replaces what was left to the program by what it decides, where that changes what is computed: a resolved
-    /// configuration means the same in every version and on every machine.
+    /// Resolves the "auto" values that change what is computed: a resolved configuration means the same in every
+    /// version and on every machine.
     fn settled(mut self) -> Self {
         let size = self.data.image_size;
         self.view.blur_prob = Some(self.view.blur_prob_at(size));
@@ -248,7 +249,7 @@ impl Config {
     }
 }
 
-/// The words of those that can, such as `"nt_logistic" or "margin_triplet"`.
+/// The words of the values for which `can` holds, such as `"nt_logistic" or "margin_triplet"`.
 fn quoted<T: Copy>(all: &[T], can: fn(T) -> bool, word: fn(T) -> &'static str) -> String {
     let able = all.iter().filter(|&&one| can(one)).map(|&one| format!("\"{}\"", word(one)));
     able.collect::<Vec<_>>().join(" or ")

@@ -1,6 +1,6 @@
-//! "Did you mean": the nearest of some names.
+//! "Did you mean": the name nearest to a misspelt one.
 
-/// The name most like `word`, if any is alike enough to be worth suggesting.
+/// Returns the name most similar to `word`, if any is similar enough to suggest.
 pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     names

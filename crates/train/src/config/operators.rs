@@ -1,4 +1,4 @@
-//! The operators of a list `[[view.a]]` or `[[view.b]]`, and what each may be set to.
+//! The operators of the lists `[[view.a]]` and `[[view.b]]`, and the keys of each.
 
 use simclr_augment::Policy;
 use toml::{Table, Value};
@@ -8,14 +8,14 @@ use super::kind::{Kind, Range};
 use super::nearest::nearest;
 use Kind::{Interval, Number, Word};
 
-/// An operator's name, and its keys with what they accept.
+/// An operator's name, and its keys with the kinds of their values.
 type Operator = (&'static str, &'static [(&'static str, Kind)]);
 
 const PROB: (&str, Kind) = ("prob", Number(Range::between(0.0, 1.0)));
 const UNIT: Range = Range::between(0.0, 1.0);
 const FRACTION: Range = Range::above(0.0, 1.0);
 
-/// All operators, in the order in which help names them.
+/// All operators, in the order in which help lists them.
 pub(super) const OPERATORS: &[Operator] = &[
     (
         "random_resized_crop",
@@ -37,17 +37,17 @@ pub(super) const OPERATORS: &[Operator] = &[
     ("auto_augment", &[PROB, ("policy", Word(Policy::WORDS))]),
 ];
 
-/// What is wrong with a list, and where in it.
+/// What is wrong with a list, and where.
 pub(super) struct Fault {
     /// The place, such as "[2].sigma": the second operator's key.
     pub place: String,
-    /// What stands there; nothing where a key is not known.
+    /// The value found there; `None` for an unknown key.
     pub found: Option<Value>,
-    /// What would be right.
+    /// What would be right; for an unknown key, a hint.
     pub expected: String,
 }
 
-/// Checks a list and brings its values to the form that the typed configuration reads.
+/// Checks a list and converts its values to the form that the typed configuration reads.
 pub(super) fn accept(list: &Value) -> Result<Value, Fault> {
     let fault = |place: String, found: Option<&Value>, expected: String| {
         Err(Fault { place, found: found.cloned(), expected })

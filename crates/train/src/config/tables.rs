@@ -1,4 +1,4 @@
-//! The typed tables of a configuration. Meaning and range of each key: [`KEYS`](super::KEYS).
+//! The typed tables of a configuration. [`KEYS`](super::KEYS) has the meaning and range of each key.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use super::device_name::DeviceName;
 words! {
     /// Where decoded images are kept.
     Cache {
-        /// In memory, up to a quarter of what is free, as far as the run leaves room.
+        /// In memory, up to a quarter of the free memory, as far as the run leaves room.
         Auto = "auto",
         /// Nowhere.
         None = "none",
@@ -27,7 +27,7 @@ words! {
 words! {
     /// Where views are made.
     ViewsOn {
-        /// Where the network is computed, if that can make them.
+        /// On the device that computes the network if it can make them, else on the processor.
         Auto = "auto",
         /// On the processor.
         Cpu = "cpu",
@@ -37,28 +37,28 @@ words! {
 }
 
 words! {
-    /// Where a residual block's shortcut is a projection.
+    /// Which residual blocks have a projection as their shortcut.
     Shortcut {
-        /// Where the shape changes, as torchvision has it.
+        /// Those that change the shape, as in torchvision.
         Auto = "auto",
-        /// In the first block of every stage, as the official code has it.
+        /// The first block of every stage, as in the official code.
         Projection = "projection",
     }
 }
 
 words! {
-    /// What is done to images, whose values are from 0 to 1, before the first layer.
+    /// How images, with values from 0 to 1, are normalised before the first layer.
     Normalize {
-        /// Nothing, as in SimCLR.
+        /// Not at all, as in SimCLR.
         None = "none",
-        /// ImageNet's mean is taken away and the rest divided by its deviation, as torchvision's pretrained
+        /// By subtracting ImageNet's mean and dividing by its standard deviation, as torchvision's pretrained
         /// networks expect.
         Imagenet = "imagenet",
     }
 }
 
 impl Normalize {
-    /// The mean and the deviation of red, green and blue.
+    /// The mean and the standard deviation of red, green and blue.
     pub const fn constants(self) -> Option<[[f32; 3]; 2]> {
         match self {
             Self::None => None,
@@ -86,22 +86,22 @@ words! {
         NtXent = "nt_xent",
         /// The normalised, temperature-scaled logistic loss.
         NtLogistic = "nt_logistic",
-        /// Triplets that keep a margin.
+        /// The triplet loss with a margin.
         MarginTriplet = "margin_triplet",
     }
 }
 
 impl LossName {
-    /// Whether only some negatives may count: see [`Mining`].
+    /// Whether the loss supports [`Mining`], where only some negatives count.
     pub const fn takes_mining(self) -> bool {
         match self {
-            // It weighs all of them by their similarity.
+            // It weighs all negatives by their similarity.
             Self::NtXent => false,
             Self::NtLogistic | Self::MarginTriplet => true,
         }
     }
 
-    /// Whether it has a margin.
+    /// Whether the loss has a margin.
     pub const fn takes_margin(self) -> bool {
         match self {
             Self::NtXent | Self::NtLogistic => false,
@@ -109,8 +109,8 @@ impl LossName {
         }
     }
 
-    /// What it is where all of so many candidates are equally likely to be the positive; of a loss that chooses among
-    /// candidates alone.
+    /// The loss when all `candidates` are equally likely to be the positive; `None` for losses that do not choose among
+    /// candidates.
     pub fn of_guessing(self, candidates: usize) -> Option<f64> {
         match self {
             Self::NtXent => Some((candidates as f64).ln()),
@@ -122,9 +122,9 @@ impl LossName {
 words! {
     /// Which negatives of an anchor count.
     Mining {
-        /// All.
+        /// All negatives.
         None = "none",
-        /// The most similar of those that are less similar than the positive.
+        /// The most similar of the negatives that are less similar than the positive.
         SemiHard = "semi_hard",
     }
 }
@@ -142,7 +142,7 @@ words! {
 }
 
 impl OptimizerName {
-    /// Whether its momentum may be Nesterov's.
+    /// Whether the optimiser supports Nesterov momentum.
     pub const fn takes_nesterov(self) -> bool {
         match self {
             Self::Sgd => true,
@@ -150,7 +150,7 @@ impl OptimizerName {
         }
     }
 
-    /// Whether it has a trust coefficient.
+    /// Whether the optimiser has a trust coefficient.
     pub const fn takes_trust(self) -> bool {
         match self {
             Self::Lars => true,
@@ -158,7 +158,7 @@ impl OptimizerName {
         }
     }
 
-    /// Whether it averages squared gradients, which takes a second beta and an epsilon.
+    /// Whether the optimiser averages squared gradients, which takes a second beta and an epsilon.
     pub const fn takes_beta2(self) -> bool {
         match self {
             Self::Adamw => true,
@@ -168,7 +168,7 @@ impl OptimizerName {
 }
 
 words! {
-    /// How the peak rate follows from rate and batch.
+    /// How the peak learning rate depends on the batch.
     Scaling {
         /// rate.
         None = "none",
@@ -180,11 +180,11 @@ words! {
 }
 
 words! {
-    /// The rate after warm-up.
+    /// The learning rate after warm-up.
     ScheduleKind {
-        /// Half a cosine down to 0.
+        /// Cosine decay from the peak to 0.
         Cosine = "cosine",
-        /// The peak rate.
+        /// Constant at the peak.
         Constant = "constant",
     }
 }
@@ -192,22 +192,22 @@ words! {
 words! {
     /// The arithmetic of the network.
     Precision {
-        /// bf16 on a GPU and on a processor that multiplies it, else f32. Never in a resolved configuration.
+        /// bf16 on a GPU and on a processor with bf16 instructions, else f32. Never in a resolved configuration.
         Auto = "auto",
         /// 32-bit floating point throughout.
         F32 = "f32",
         /// The encoder's activations and their gradients in bf16; parameters, momentum, sums, head and loss in f32.
         Bf16 = "bf16",
-        /// The same in f16, of more precision and less range, with dynamic loss scaling; on GPUs alone. Networks
-        /// trained so are evaluated on a CPU in f32.
+        /// The same in f16, which has more precision and less range, with dynamic loss scaling; on GPUs only. On a CPU,
+        /// networks trained in f16 are evaluated in f32.
         Fp16 = "fp16",
-        /// f32, whose products round what they multiply to 10 bits of precision; on GPUs alone.
+        /// f32, with the factors of products rounded to 10 bits of precision; on GPUs only.
         Tf32 = "tf32",
     }
 }
 
 impl Precision {
-    /// Whether only a GPU can train so.
+    /// Whether only a GPU can train in this precision.
     pub fn needs_gpu(self) -> bool {
         match self {
             Precision::Fp16 | Precision::Tf32 => true,
@@ -228,13 +228,13 @@ pub struct DataConfig {
     pub workers: Auto<usize>,
     /// Where decoded images are kept.
     pub cache: Cache,
-    /// How many of them, in GiB.
+    /// The most decoded images kept, in GiB.
     pub cache_limit: Auto<f64>,
     /// Where views are made.
     pub views_on: ViewsOn,
-    /// Images whose shorter side is larger are shrunk to this, in pixels; 0: none are.
+    /// Images whose shorter side is longer than this, in pixels, are shrunk to it; 0: none are.
     pub shrink: u32,
-    /// What transparency is laid over, 8-bit RGB.
+    /// The colour behind transparent pixels, 8-bit RGB.
     pub background: [u8; 3],
     /// The stored values that become black and white.
     pub window: Window,
@@ -265,7 +265,7 @@ impl DataConfig {
         self.holdout.min(images / 10)
     }
 
-    /// The most bytes of decoded images that are kept, where a number was given.
+    /// The most bytes of decoded images that are kept, if a limit was given.
     pub fn cache_bytes(&self) -> Option<u64> {
         self.cache_limit.value().map(|gib| (gib * (1u64 << 30) as f64) as u64)
     }
@@ -284,21 +284,21 @@ impl DataConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EncoderConfig {
-    /// The residual network.
+    /// The depth of the ResNet.
     pub name: Depth,
     /// Multiplies the channels of every stage.
     pub width: f64,
     /// The first layers.
     pub stem: Auto<Stem>,
-    /// How it goes down to smaller images.
+    /// How the network downsamples.
     pub variant: Auto<Variant>,
-    /// The share of channels that gates squeeze to; 0: no selective kernels.
+    /// The fraction of channels that the gates of selective kernels squeeze to; 0: no selective kernels.
     pub selective_kernels: f64,
-    /// Where shortcuts are projections.
+    /// Which shortcuts are projections.
     pub shortcut: Shortcut,
-    /// How the first layers' max pool is padded, where they have one, and the pools of a ResNet-D's shortcuts.
+    /// How the max pool of the first layers, if any, and the pools of a ResNet-D's shortcuts are padded.
     pub pool_padding: PoolPadding,
-    /// What is done to images first.
+    /// How images are normalised before the first layer.
     pub normalize: Normalize,
 }
 
@@ -318,12 +318,12 @@ impl Default for EncoderConfig {
 }
 
 impl EncoderConfig {
-    /// The first layers for images of `size` pixels: where that is left open, [`Stem::Small`] up to 32 pixels.
+    /// The first layers for images of `size` pixels; "auto" is [`Stem::Small`] up to 32 pixels.
     pub fn stem_at(&self, size: u32) -> Stem {
         self.stem.unwrap_or_else(|| if size > 32 { Stem::ImageNet } else { Stem::Small })
     }
 
-    /// The variant: where that is left open, [`Variant::D`] with selective kernels, [`Variant::Standard`] without.
+    /// The variant; "auto" is [`Variant::D`] with selective kernels and [`Variant::Standard`] without.
     pub fn settled_variant(&self) -> Variant {
         let selective = self.selective_kernels > 0.0;
         self.variant.unwrap_or_else(|| if selective { Variant::D } else { Variant::Standard })
@@ -334,7 +334,7 @@ impl EncoderConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HeadConfig {
-    /// None, linear or nonlinear.
+    /// The kind of head.
     pub kind: HeadKind,
     /// Dense layers of a nonlinear head.
     pub layers: usize,
@@ -342,7 +342,7 @@ pub struct HeadConfig {
     pub hidden: Auto<usize>,
     /// Size of z.
     pub dim: usize,
-    /// BatchNorm after every dense layer, in place of biases.
+    /// Whether BatchNorm follows every dense layer, in place of biases.
     pub batch_norm: bool,
 }
 
@@ -352,7 +352,7 @@ impl Default for HeadConfig {
     }
 }
 
-/// `[loss]`: what is minimised.
+/// `[loss]`: the contrastive loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LossConfig {
@@ -364,7 +364,7 @@ pub struct LossConfig {
     pub temperature: f64,
     /// m, 0 or more (margin triplet).
     pub margin: f64,
-    /// Whether z is brought to unit length first.
+    /// Whether z is first scaled to unit length.
     pub normalize: bool,
 }
 
@@ -374,7 +374,7 @@ impl Default for LossConfig {
     }
 }
 
-/// As a report names it: "NT-Xent, temperature 0.1".
+/// The name in reports: "NT-Xent, temperature 0.1".
 impl std::fmt::Display for LossConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.name {
@@ -389,15 +389,15 @@ impl std::fmt::Display for LossConfig {
     }
 }
 
-/// `[optim]`: how it is minimised.
+/// `[optim]`: the optimiser and its learning rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimConfig {
     /// The optimiser.
     pub name: OptimizerName,
-    /// The rate before scaling.
+    /// The learning rate before scaling.
     pub rate: f64,
-    /// How the peak rate follows from rate and batch.
+    /// How the peak learning rate depends on the batch.
     pub scaling: Scaling,
     /// Momentum; the first beta of AdamW.
     pub momentum: f64,
@@ -413,7 +413,7 @@ pub struct OptimConfig {
     pub epsilon: f64,
     /// Epochs of linear warm-up.
     pub warmup_epochs: f64,
-    /// The rate after warm-up.
+    /// The learning rate after warm-up.
     pub schedule: ScheduleKind,
 }
 
@@ -436,7 +436,7 @@ impl Default for OptimConfig {
 }
 
 impl OptimConfig {
-    /// The peak rate for a batch of `batch` images.
+    /// The peak learning rate for a batch of `batch` images.
     pub fn peak_rate(&self, batch: usize) -> f64 {
         match self.scaling {
             Scaling::None => self.rate,
@@ -452,27 +452,27 @@ impl OptimConfig {
 pub struct TrainConfig {
     /// Images per step; each gives two views.
     pub batch: usize,
-    /// Times that each image is seen.
+    /// Passes over the images.
     pub epochs: u64,
-    /// Arithmetic.
+    /// The arithmetic of the network.
     pub precision: Precision,
-    /// Whether a GPU may use only what gives the same bits each time.
+    /// Whether a GPU may use only deterministic algorithms, which give the same bits each time.
     pub deterministic: bool,
-    /// What is kept for the backward pass; auto: everything where it fits, else the inputs of blocks, chosen anew
-    /// wherever the run is begun or taken up, since nothing that is computed depends on it.
+    /// What is kept for the backward pass; auto: everything if it fits, else the inputs of blocks. As results do not
+    /// depend on it, auto is decided anew whenever the run is started or resumed.
     pub memory: Auto<Memory>,
-    /// The run whose encoder is trained on, or "none".
+    /// The run whose encoder training starts from, or "none".
     pub from: String,
     /// Seed of everything random.
     pub seed: u64,
-    /// What computes the network.
+    /// The device that computes the network.
     pub device: DeviceName,
-    /// Threads of the network.
+    /// Threads that compute the network.
     pub threads: Auto<usize>,
-    /// Steps between checkpoints; auto: at the ends of epochs, but no oftener than once a minute, and every half
-    /// hour in longer ones.
+    /// Steps between checkpoints; auto: at the ends of epochs, at most once a minute, and every half hour within
+    /// longer epochs.
     pub checkpoint_every: Auto<u64>,
-    /// Newest checkpoints kept, beside the best.
+    /// How many of the newest checkpoints are kept, besides the best.
     pub keep_checkpoints: usize,
     /// Steps between lines of the metrics log; auto: 1, on a GPU 10.
     pub log_every: Auto<u64>,
@@ -482,16 +482,16 @@ pub struct TrainConfig {
     pub knn_every: u64,
 }
 
-/// The word that names no run.
+/// The value of `train.from` that names no run.
 const NONE: &str = "none";
 
 impl TrainConfig {
-    /// The run whose encoder is trained on, where there is one.
+    /// The run whose encoder training starts from, if any.
     pub fn begins_with(&self) -> Option<&Path> {
         TrainConfig::named(&self.from)
     }
 
-    /// The run of a name that may be [`NONE`].
+    /// The run that `name` names; `None` for [`NONE`].
     pub(super) fn named(name: &str) -> Option<&Path> {
         (name != NONE).then(|| Path::new(name))
     }

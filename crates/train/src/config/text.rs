@@ -1,4 +1,4 @@
-//! A configuration as text: TOML to be read again, and a reference of all keys.
+//! A configuration as text: TOML that can be read back, and a reference of all keys.
 
 use std::fmt::Write;
 
@@ -10,15 +10,15 @@ use super::{Config, KEYS, Key};
 use crate::TrainError;
 
 impl Config {
-    /// The configuration as TOML, every key written, in the order of [`KEYS`].
+    /// The configuration as TOML with every key, in the order of [`KEYS`].
     ///
     /// # Errors
-    /// A whole number above `i64::MAX`, which TOML does not have and [`Config::resolve`] does not let through.
+    /// A whole number above `i64::MAX`, which TOML cannot hold and [`Config::resolve`] rejects.
     pub fn to_toml(&self) -> Result<String, TrainError> {
         self.keys_to_toml(|_| true)
     }
 
-    /// The same without the keys that change nothing of what a run computes: one text for any number of threads.
+    /// [`Config::to_toml`] without the keys that do not change what a run computes, such as the number of threads.
     ///
     /// # Errors
     /// As [`Config::to_toml`].
@@ -35,8 +35,8 @@ impl Config {
         }))
     }
 
-    /// Every key with its default, its meaning and what it accepts, and every operator of a list of views, as a TOML
-    /// file that says nothing: what is to be set is to lose its `#`.
+    /// Every key with its default, its meaning and what it accepts, and every operator of the view lists, as a TOML
+    /// file of comments: to set a key, remove its `#`.
     pub fn reference() -> String {
         let table = Self::default().to_table().unwrap_or_default();
         let mut out = write_tables(|key, out| {
