@@ -1,4 +1,4 @@
-//! A file that only grows, except that resuming cuts it back to where a checkpoint was made.
+//! A file that only grows, except that resuming cuts it back to its length at a checkpoint.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ pub(crate) struct AppendLog {
 }
 
 impl AppendLog {
-    /// An empty log; what was there before is gone.
+    /// Creates an empty log, discarding any existing contents.
     pub(crate) fn create(files: &dyn FileSystem, path: &Path) -> Result<Self, TrainError> {
         Self::resume(files, path, 0)
     }
 
-    /// The log as it was when it was `length` bytes long. One that is shorter, because somebody changed it, is
-    /// taken as it is.
+    /// Opens the log and cuts it to `length` bytes. A log that is shorter, because somebody changed it, is kept as it
+    /// is, with a warning.
     pub(crate) fn resume(files: &dyn FileSystem, path: &Path, length: u64) -> Result<Self, TrainError> {
         let (mut out, found) = files.append(path).map_err(TrainError::io("open", path))?;
         if found > length {
@@ -34,7 +34,7 @@ impl AppendLog {
         Ok(Self { out, path: path.to_path_buf(), length: found.min(length) })
     }
 
-    /// Appends a record whole; after an error the log is as it was before, as far as the system permits.
+    /// Appends a whole record; after an error the log is as it was before, as far as the system permits.
     pub(crate) fn append(&mut self, record: &[u8]) -> Result<(), TrainError> {
         let written = self.out.write_all(record).and_then(|()| self.out.flush());
         if let Err(error) = written {
@@ -45,7 +45,7 @@ impl AppendLog {
         Ok(())
     }
 
-    /// Returns the length when all of it is on the disk.
+    /// Syncs the log to disk and returns its length.
     pub(crate) fn sync(&mut self) -> Result<u64, TrainError> {
         self.out.sync().map_err(TrainError::io("write", &self.path))?;
         Ok(self.length)
@@ -66,7 +66,7 @@ impl std::fmt::Debug for AppendLog {
     }
 }
 
-/// The bytes of a log up to `limit`, for those who check that it ends where a record ends.
+/// Reads the first `limit` bytes of a log, so that the caller can check that they end at the end of a record.
 pub(crate) fn read_up_to(files: &dyn FileSystem, path: &Path, limit: u64) -> Result<Vec<u8>, TrainError> {
     let (file, _) = files.open(path).map_err(TrainError::io("read", path))?;
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! What a model makes of a whole data set.
+//! The embedding of a whole data set by a model.
 
 use std::sync::Arc;
 
@@ -8,46 +8,46 @@ use simclr_metrics::{Features, MetricsError};
 use crate::memory::available;
 use crate::{Model, TrainError};
 
-/// h, and z where asked for, of the central crops of a data set's images, in its order.
+/// h, and z if requested, of the central crops of a data set's images, in the order of the data set.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Embedding {
-    /// Row-major, `h_dim` values an image.
+    /// h, row-major, `h_dim` values per image.
     pub h: Vec<f32>,
     /// The width of h.
     pub h_dim: usize,
-    /// Row-major, `z_dim` values an image; empty where it was not asked for.
+    /// z, row-major, `z_dim` values per image; empty if not requested.
     pub z: Vec<f32>,
     /// The width of z.
     pub z_dim: usize,
-    /// The image of each row, as the data set numbers it.
+    /// The index in the data set of each row's image.
     pub indices: Vec<u32>,
-    /// The label of each row, [`simclr_data::NO_LABEL`] for an image without; empty when the data set is unlabelled.
+    /// The label of each row, [`simclr_data::NO_LABEL`] where there is none; empty when the data set is unlabelled.
     pub labels: Vec<u32>,
     /// The broken images, which have no row.
     pub skipped: Vec<Skipped>,
 }
 
-/// What a model makes of a batch of images.
+/// The embedding of a batch of images by a model.
 #[derive(Clone, Copy, Debug)]
 pub struct EmbeddedBatch<'a> {
     /// h, row-major.
     pub h: &'a [f32],
     /// z, row-major.
     pub z: &'a [f32],
-    /// The image of each row, as the data set numbers it.
+    /// The index in the data set of each row's image.
     pub indices: &'a [u32],
-    /// The label of each row, [`simclr_data::NO_LABEL`] for an image without; empty when the data set is unlabelled.
+    /// The label of each row, [`simclr_data::NO_LABEL`] where there is none; empty when the data set is unlabelled.
     pub labels: &'a [u32],
 }
 
-/// Runs the central crop of every image of `dataset` through `model`, BatchNorm by its running averages, and hands
-/// `sink` batch after batch, in the order of the data set. Nothing is kept. Returns the broken images, which have
-/// no row.
+/// Embeds the central crop of every image of `dataset` with `model`, using BatchNorm's running averages, and passes
+/// each batch to `sink`, in the order of the data set, without keeping it. Returns the broken images, which have no
+/// row.
 ///
-/// The same bits for any number of threads.
+/// The result is the same bit for bit for any number of threads.
 ///
 /// # Errors
-/// The first of `sink`; an image that cannot be read where reading is strict, an error of the network, also
+/// The first error of `sink`; an image that cannot be read, if reading is strict; errors of the network, and
 /// [`TrainError::FeaturesNotFinite`].
 pub fn embed_images<E: From<TrainError>>(
     model: &Model,
@@ -67,8 +67,8 @@ pub fn embed_images<E: From<TrainError>>(
 }
 
 impl Embedding {
-    /// Runs every image of `dataset` through `model` as [`embed_images`] does, and keeps all. `each` is told after
-    /// every batch how many images are done.
+    /// Embeds every image of `dataset` as [`embed_images`] does, and keeps the results. Calls `each` after every batch
+    /// with the number of images done.
     ///
     /// # Errors
     /// As [`embed_images`], and [`TrainError::FeaturesDoNotFit`] before anything is computed.
@@ -95,7 +95,7 @@ impl Embedding {
         Ok(all)
     }
 
-    /// Some of the rows, in the order of `rows`.
+    /// Returns the given rows, in the order of `rows`.
     pub fn select(&self, rows: &[usize]) -> Embedding {
         let values = |all: &[f32], dim: usize| {
             let dim = if all.is_empty() { 0 } else { dim };
@@ -118,16 +118,16 @@ impl Embedding {
         }
     }
 
-    /// h, to be measured.
+    /// Returns h as input for the metrics.
     ///
     /// # Errors
-    /// A value that is not finite.
+    /// A non-finite value.
     pub fn features(&self) -> Result<Features<'_>, MetricsError> {
         Features::new(&self.h, self.h_dim)
     }
 }
 
-/// Checks what a model made of the images `indices` of `dataset`, one after the other.
+/// Checks that the outputs `made` of the images `indices` of `dataset`, a row each, are finite.
 ///
 /// # Errors
 /// [`TrainError::FeaturesNotFinite`].
@@ -142,13 +142,13 @@ pub(crate) fn check_finite(
     }
 }
 
-/// The first of `rows` rows that has a value that is not finite.
+/// Returns the first of `rows` rows with a non-finite value.
 fn first_not_finite(values: &[f32], rows: usize) -> Option<usize> {
     let at = values.iter().position(|value| !value.is_finite())?;
     Some(at / (values.len() / rows).max(1))
 }
 
-/// Room for `width` values of each image.
+/// Allocates an empty vector with room for `width` values per image.
 fn room_for(images: usize, width: usize) -> Result<Vec<f32>, TrainError> {
     let (mut values, count) = (Vec::new(), images.saturating_mul(width));
     values.try_reserve_exact(count).map_err(|_| TrainError::FeaturesDoNotFit {

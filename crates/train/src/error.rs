@@ -12,7 +12,7 @@ use crate::memory::Gigabytes;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
-    /// A configuration key that does not exist.
+    /// An unknown configuration key.
     #[error("{origin}: unknown key `{key}`; {hint}")]
     UnknownKey {
         /// Where it was written: a file, a preset, a setting (`table.key=value`).
@@ -34,7 +34,7 @@ pub enum TrainError {
         /// What would be right.
         expected: String,
     },
-    /// Two keys that are each fine but not together.
+    /// Two keys that are each valid but contradict each other.
     #[error("{origin}: `{key}` {problem}")]
     Conflict {
         /// Where the configuration came from.
@@ -57,48 +57,48 @@ pub enum TrainError {
     UnknownPreset {
         /// The name as given.
         name: String,
-        /// The nearest preset, and all that exist.
+        /// The nearest preset, and all presets.
         hint: String,
     },
-    /// A file operation that failed.
+    /// A failed file operation.
     #[error("cannot {action} {}: {source}{}", path.display(), io_advice(source))]
     Io {
         /// The verb: "read", "write", "create".
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A folder for a new run that holds a run already.
+    /// The folder for a new run already holds a run.
     #[error("{} already holds a run; give another folder{}", path.display(), going_on(*trains))]
     RunExists {
         /// The run folder.
         path: PathBuf,
-        /// Whether the new run would be trained, so that one may go on with the other instead.
+        /// Whether the new run was to be trained, so that resuming the existing run is an alternative.
         trains: bool,
     },
-    /// A folder for a new run that holds something else.
+    /// The folder for a new run holds something else.
     #[error("{} is not empty and holds no run; give a new or an empty folder", path.display())]
     NotARun {
         /// The folder.
         path: PathBuf,
     },
-    /// A run folder that is to be removed, with something in it that is not of the run.
+    /// A run folder to be removed contains something that does not belong to the run.
     #[error("{} holds {name} beside its run, which would be in the way of another; take it elsewhere, or give another folder", path.display())]
     NotOnlyARun {
         /// The folder.
         path: PathBuf,
-        /// A file or folder in it.
+        /// The file or folder that does not belong to the run.
         name: String,
     },
-    /// A path that should be a run folder and is not.
+    /// A path that should be a run folder but is not.
     #[error("{} holds no run: {}", path.display(), no_run(path))]
     NoRun {
         /// The folder.
         path: PathBuf,
     },
-    /// A run that another process is working on.
+    /// A run that another process is using.
     #[error("{} is in use by another process; wait for it to end, or stop it", path.display())]
     RunLocked {
         /// The run folder.
@@ -115,12 +115,12 @@ pub enum TrainError {
         path: PathBuf,
         /// Its format number.
         found: u64,
-        /// The highest format number read here.
+        /// The highest format number that this version reads.
         supported: u64,
         /// The version of the program that wrote it.
         program: String,
     },
-    /// A file of a run folder whose contents make no sense.
+    /// A file of a run folder with invalid contents.
     #[error("{} is damaged: {reason}", path.display())]
     Damaged {
         /// The file.
@@ -128,14 +128,14 @@ pub enum TrainError {
         /// What is wrong in it.
         reason: String,
     },
-    /// A checkpoint whose contents are not what was written.
+    /// A checkpoint whose contents differ from what was written.
     #[error("checkpoint {} is damaged: {reason}{}", path.display(), previous_advice(previous.as_deref()))]
     CheckpointDamaged {
         /// The file.
         path: PathBuf,
         /// What is wrong in it.
         reason: String,
-        /// The newest intact checkpoint before it, where one was looked for and found.
+        /// The newest intact checkpoint before it, if one was looked for and found.
         previous: Option<PathBuf>,
     },
     /// Every checkpoint of a run is damaged.
@@ -146,12 +146,12 @@ pub enum TrainError {
     NoGoodCheckpoint {
         /// The checkpoints' folder.
         folder: PathBuf,
-        /// How many there are.
+        /// The number of checkpoints.
         count: usize,
         /// What is wrong with the newest.
         first: String,
     },
-    /// The best checkpoint of a run that calls none so.
+    /// The best checkpoint was requested of a run that records none.
     #[error(
         "none of the checkpoints in {} is the best: no figure of held-out images was measured (data.holdout, train.health_every, \
          train.knn_every); the newest can be used instead",
@@ -161,50 +161,50 @@ pub enum TrainError {
         /// The checkpoints' folder.
         folder: PathBuf,
     },
-    /// A best checkpoint that cannot be used.
+    /// The best checkpoint cannot be used.
     #[error("the best checkpoint cannot be used: {reason}; the newest can be used instead, {}", newest.display())]
     BestLost {
         /// What is wrong with it.
         reason: String,
-        /// The newest that is intact.
+        /// The newest intact checkpoint.
         newest: PathBuf,
     },
-    /// A checkpoint without a tensor that the network has.
+    /// A checkpoint lacks a tensor of the network.
     #[error("the checkpoint has no tensor {name:?}: it belongs to another network")]
     MissingTensor {
         /// The tensor.
         name: String,
     },
-    /// A checkpoint with a tensor of another length than is needed.
+    /// A tensor in a checkpoint has the wrong length.
     #[error(
         "the checkpoint's tensor {name:?} has {found} values, {needed} are needed: it belongs to another network or another optim.name"
     )]
     TensorLength {
         /// The tensor.
         name: String,
-        /// Its values.
+        /// Its number of values.
         found: usize,
-        /// The values of the tensor that it is for.
+        /// The number of values needed.
         needed: usize,
     },
-    /// Training that went beyond what numbers can tell. What comes of the step is not saved.
+    /// A training step gave non-finite values. Its result is not saved.
     #[error(
         "{what} at step {} (rate {rate:.4e}) are beyond what f32 holds, or no numbers; {}",
         step + 1,
         last_good_advice(last_good.as_deref(), *rate)
     )]
     NotFinite {
-        /// The step, from 0; in the message from 1, as `metrics.jsonl` counts.
+        /// The step, from 0; the message counts from 1, as `metrics.jsonl` does.
         step: u64,
-        /// Its rate.
+        /// Its learning rate.
         rate: f64,
-        /// What is not finite: its loss and gradient, which then have changed nothing, or what the network has become
-        /// with it.
+        /// What is not finite: the step's loss and gradient, which were then not applied, or the network's values after
+        /// the step.
         what: String,
         /// The newest checkpoint.
         last_good: Option<PathBuf>,
     },
-    /// A resumed run whose data or configuration is not what it was.
+    /// The data or configuration of a resumed run has changed.
     #[error("cannot resume {}: {problem}", path.display())]
     CannotResume {
         /// The run folder.
@@ -212,7 +212,7 @@ pub enum TrainError {
         /// What differs, and what to do.
         problem: String,
     },
-    /// More images in a batch than there are.
+    /// A batch larger than the number of training images.
     #[error(
         "train.batch is {batch}, but there {} to train on ({holdout} held out); {}",
         if *images == 1 { "is only 1 image".to_owned() } else { format!("are only {images} images") },
@@ -226,7 +226,7 @@ pub enum TrainError {
         /// Images held out.
         holdout: usize,
     },
-    /// There is no room for the network itself.
+    /// Memory does not hold even the network itself.
     #[error(
         "the network and the state of its optimiser take {} of memory, {} are available: lower encoder.width or choose a \
          smaller encoder.name, or end other programs", Gigabytes(*needed), Gigabytes(*available)
@@ -234,10 +234,10 @@ pub enum TrainError {
     NetworkDoesNotFit {
         /// Bytes of parameters and the optimiser's state.
         needed: u64,
-        /// Bytes that there are.
+        /// Bytes available.
         available: u64,
     },
-    /// What a network makes of a whole data set is more than memory holds.
+    /// The features of a whole data set do not fit in memory.
     #[error(
         "the features of {images} images take {} of memory{}: give fewer images, or end other programs",
         Gigabytes(*needed),
@@ -248,24 +248,24 @@ pub enum TrainError {
         images: usize,
         /// Bytes of all features.
         needed: u64,
-        /// Bytes that there are, where the system tells.
+        /// Bytes available, if the system reports them.
         available: Option<u64>,
     },
-    /// A network that computes nothing that can be used.
+    /// A network gave non-finite features.
     #[error(
         "what the network makes of {image} is not finite (NaN or infinite): its weights are of no use; another checkpoint may have better ones"
     )]
     FeaturesNotFinite {
-        /// The first image of which that is so, as the data set calls it.
+        /// The name of the first image with non-finite features.
         image: String,
     },
-    /// A network that is not to be saved, since nothing can come of it.
+    /// A network with non-finite values, which is useless and not saved.
     #[error("the values of `{tensor}` are not finite (NaN or infinite)")]
     WeightsNotFinite {
-        /// The first of its tensors of which that is so.
+        /// The first tensor with non-finite values.
         tensor: String,
     },
-    /// A step that takes more memory than there is.
+    /// A training step does not fit in memory.
     #[error(
         "a batch of {batch} images takes about {} of memory with train.memory={memory}, and {} are available; {}",
         Gigabytes(*needed),
@@ -277,26 +277,26 @@ pub enum TrainError {
         batch: usize,
         /// What would be kept for the backward pass.
         memory: Memory,
-        /// Bytes that the run would take.
+        /// Bytes that the run would need.
         needed: u64,
-        /// Bytes that it may take.
+        /// Bytes that it may use.
         available: u64,
-        /// The largest batch that fits, if one does.
+        /// The largest batch that fits, if any.
         largest_batch: Option<usize>,
-        /// Bytes that it would take if only the inputs of blocks were kept, where that is the remedy.
+        /// Bytes needed if only the inputs of blocks were kept, if that is a remedy.
         blocks: Option<u64>,
     },
-    /// Views are to be made on a GPU, and cannot be; why.
+    /// Why views cannot be made on a GPU as configured.
     #[error("data.views_on is \"gpu\", but {0}; \"auto\" or \"cpu\" would be right")]
     ViewsOnGpu(String),
-    /// Training in a precision that takes a GPU, without one.
+    /// Training without a GPU in a precision that needs one.
     #[error(
         "train.precision is \"{precision}\", which needs a GPU, but the run is on {device}; a GPU (\"cuda\"), \"bf16\" or \"f32\" would be right"
     )]
     NeedsGpu {
-        /// What was asked for.
+        /// The configured precision.
         precision: crate::config::Precision,
-        /// What it is on.
+        /// The device of the run.
         device: String,
     },
     /// Two workers on one GPU.
@@ -304,9 +304,9 @@ pub enum TrainError {
         "workers {one} and {other} compute on the same GPU, {gpu}; give each its own, or take fewer workers, or the processor"
     )]
     SharedGpu {
-        /// The number of one.
+        /// The number of one worker.
         one: usize,
-        /// The number of the other.
+        /// The number of the other worker.
         other: usize,
         /// The GPU.
         gpu: String,
@@ -323,13 +323,13 @@ pub enum TrainError {
     /// An error of the data.
     #[error(transparent)]
     Data(#[from] simclr_data::DataError),
-    /// A view that cannot be.
+    /// Invalid view settings.
     #[error(transparent)]
     Views(#[from] simclr_augment::AugmentError),
     /// A figure that cannot be computed.
     #[error(transparent)]
     Metrics(#[from] simclr_metrics::MetricsError),
-    /// A checkpoint that cannot be written as asked.
+    /// A tensor that a checkpoint cannot hold.
     #[error("cannot save a checkpoint: tensor `{name}` {problem}")]
     BadTensor {
         /// The tensor.
@@ -339,7 +339,7 @@ pub enum TrainError {
     },
 }
 
-/// An error of the engine is one, wherever it came up.
+/// An engine error inside a network error becomes [`TrainError::Engine`].
 impl From<simclr_nn::NnError> for TrainError {
     fn from(error: simclr_nn::NnError) -> Self {
         match error {
@@ -350,13 +350,13 @@ impl From<simclr_nn::NnError> for TrainError {
 }
 
 impl TrainError {
-    /// [`TrainError::Conflict`] of the configuration as a whole, wherever the key was set.
+    /// A [`TrainError::Conflict`] whose origin is the configuration as a whole.
     pub(crate) fn conflict(key: &str, problem: String) -> TrainError {
         TrainError::Conflict { origin: "the configuration".to_owned(), key: key.to_owned(), problem }
     }
 
-    /// Whether the request is at fault (an argument, a setting, or the data that was given), and not the machine or
-    /// a damaged file.
+    /// Whether the request is at fault (an argument, a setting or the given data), rather than the machine or a damaged
+    /// file.
     pub fn is_misuse(&self) -> bool {
         match self {
             Self::Data(error) => error.is_misuse(),
@@ -399,8 +399,8 @@ impl TrainError {
         }
     }
 
-    /// Whether it is found before a run's first step that what is configured cannot be trained on these images and
-    /// this machine.
+    /// Whether this error is found before a run's first step and means that the configuration cannot be trained with
+    /// these images on this machine.
     pub fn is_before_first_step(&self) -> bool {
         matches!(
             self,
@@ -413,7 +413,7 @@ impl TrainError {
         )
     }
 
-    /// The same of a key in a text, with its line.
+    /// Adds the line of the key in `text` to the origin.
     pub(crate) fn in_text(mut self, text: &str) -> TrainError {
         if let TrainError::UnknownKey { origin, key, .. } | TrainError::BadValue { origin, key, .. } =
             &mut self
@@ -423,7 +423,7 @@ impl TrainError {
         self
     }
 
-    /// Whether what is being written to has no room left.
+    /// Whether the disk, or the quota, is full.
     pub(crate) fn is_full_disk(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
@@ -490,7 +490,7 @@ fn previous_advice(previous: Option<&Path>) -> String {
 }
 
 fn last_good_advice(path: Option<&Path>, rate: f64) -> String {
-    // Without a rate the weights are still those that training began from.
+    // With a learning rate of 0 the weights are still the initial ones.
     let remedy = match rate > 0.0 {
         true => "lower optim.rate, lengthen optim.warmup_epochs or raise loss.temperature",
         false => "raise loss.temperature, or begin from other weights",

@@ -1,4 +1,4 @@
-//! The few file operations that a run needs, behind a trait, so that tests can make each of them fail.
+//! The few file operations that a run needs, behind a trait so that tests can make each of them fail.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -9,7 +9,7 @@ use simclr_data::temporary_of;
 
 use crate::TrainError;
 
-/// What Unix says (EBADF) of a file on which an operation makes no sense; it has no [`ErrorKind`].
+/// The Unix error (EBADF) for a file that does not support an operation; it has no [`ErrorKind`].
 const BAD_FILE: i32 = 9;
 
 /// A file open for writing.
@@ -27,26 +27,26 @@ pub trait Output: Write + Seek + Send {
     fn truncate(&mut self, length: u64) -> io::Result<()>;
 }
 
-/// File operations; [`Disk`] in the program.
+/// File operations; the program uses [`Disk`].
 ///
 /// Every operation fails as its counterpart in [`std::fs`] does.
 pub trait FileSystem: fmt::Debug + Send + Sync {
-    /// Makes a file that is not there yet, for writing.
+    /// Creates a new file for writing; fails if it exists.
     fn create(&self, path: &Path) -> io::Result<Box<dyn Output>>;
 
-    /// Opens a file for writing at its end, creating it when it is not there. Also its length in bytes.
+    /// Opens a file for appending, creating it if it does not exist. Also returns its length in bytes.
     fn append(&self, path: &Path) -> io::Result<(Box<dyn Output>, u64)>;
 
-    /// Opens a file for reading. Also its length in bytes.
+    /// Opens a file for reading. Also returns its length in bytes.
     fn open(&self, path: &Path) -> io::Result<(Box<dyn Read>, u64)>;
 
-    /// Renames a file, replacing any that has the new name.
+    /// Renames a file, replacing any file at the new path.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Creates a folder and those above it; nothing where it exists.
+    /// Creates a folder and its parents; does nothing if it exists.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
 
     /// Returns when the folder's entries (files created, renamed, removed) are on the disk.
@@ -103,12 +103,12 @@ impl FileSystem for Disk {
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        // Elsewhere a folder cannot be opened as a file, and renaming is durable by other means.
+        // On other systems a folder cannot be opened as a file, and renaming is durable by other means.
         if !cfg!(unix) {
             return Ok(());
         }
-        // Not every file system opens folders, or has a way to sync them (vboxsf, some of SMB and 9p), which is no
-        // reason to make no run. A disk that fails says something else.
+        // Some file systems cannot open folders, or cannot sync them (vboxsf, some SMB and 9p), which is no reason to
+        // refuse a run. A failing disk reports other errors.
         let folder = match File::open(path) {
             Err(error) if [ErrorKind::PermissionDenied, ErrorKind::IsADirectory].contains(&error.kind()) => {
                 return Ok(());
@@ -130,9 +130,9 @@ impl FileSystem for Disk {
     }
 }
 
-/// A file being written so that, whatever happens, its path holds the old contents or the new, never a mixture: to
-/// a temporary file beside it, which [`AtomicFile::commit`] syncs and renames over it. Dropped before that, it
-/// leaves nothing behind.
+/// A file being written so that, whatever happens, its path holds the old contents or the new, never a mixture.
+/// Writes go to a temporary file beside it, which [`AtomicFile::commit`] syncs and renames over it; dropping the value
+/// earlier removes the temporary file.
 pub struct AtomicFile<'a> {
     files: &'a dyn FileSystem,
     path: PathBuf,
@@ -148,7 +148,7 @@ impl fmt::Debug for AtomicFile<'_> {
 }
 
 impl<'a> AtomicFile<'a> {
-    /// Starts writing what is to be at `path`.
+    /// Starts writing the new contents of `path`.
     ///
     /// # Errors
     /// Whatever the system reports.
@@ -156,7 +156,7 @@ impl<'a> AtomicFile<'a> {
         loop {
             let temporary = temporary_of(path);
             match files.create(&temporary) {
-                // Left by a process that had our number.
+                // Left by a process that had our process id: try the next name.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 created => {
                     let out = BufWriter::new(created?);
@@ -166,7 +166,7 @@ impl<'a> AtomicFile<'a> {
         }
     }
 
-    /// Returns when everything written is on the disk, not yet in its place.
+    /// Syncs everything written to the disk, still in the temporary file.
     ///
     /// # Errors
     /// Whatever the system reports.
@@ -175,11 +175,10 @@ impl<'a> AtomicFile<'a> {
         self.out.get_mut().sync()
     }
 
-    /// Puts it in its place, and returns when that is on the disk.
+    /// Moves the file to its path, and returns when that is on the disk.
     ///
     /// # Errors
-    /// Whatever the system reports. The old contents are then still there, or the new ones are, not yet known to be
-    /// durable.
+    /// Whatever the system reports. The path then holds the old contents, or the new ones, which may not be durable.
     pub fn commit(mut self) -> io::Result<()> {
         self.sync()?;
         self.files.rename(&self.temporary, &self.path)?;
@@ -207,17 +206,16 @@ impl Seek for AtomicFile<'_> {
 impl Drop for AtomicFile<'_> {
     fn drop(&mut self) {
         if !self.renamed {
-            // Best effort: what cannot be removed now is removed with what a stopped program leaves.
+            // Best effort: if it cannot be removed now, it is removed later with what stopped programs left.
             let _ = self.files.remove(&self.temporary);
         }
     }
 }
 
-/// Writes a file whole or not at all, as an [`AtomicFile`].
+/// Writes a file whole or not at all, through an [`AtomicFile`].
 ///
 /// # Errors
-/// [`TrainError::Io`] naming the path. The old contents are then still there, or the new ones are, not yet known to
-/// be durable.
+/// [`TrainError::Io`] naming the path, which then holds the old contents, or the new ones, which may not be durable.
 pub fn write_atomically(
     files: &dyn FileSystem,
     path: &Path,
@@ -230,7 +228,7 @@ pub fn write_atomically(
     written.map_err(TrainError::io("write", path))
 }
 
-/// The whole of a text file of at most `limit` bytes.
+/// Reads a text file of at most `limit` bytes.
 pub(crate) fn read_text(files: &dyn FileSystem, path: &Path, limit: u64) -> Result<String, TrainError> {
     let (file, length) = files.open(path).map_err(TrainError::io("read", path))?;
     let damaged = |reason: String| TrainError::Damaged { path: path.to_path_buf(), reason };
@@ -242,7 +240,7 @@ pub(crate) fn read_text(files: &dyn FileSystem, path: &Path, limit: u64) -> Resu
     String::from_utf8(bytes).map_err(|_| damaged("it is not UTF-8 text".to_owned()))
 }
 
-/// Whether a process is known to have ended; only Linux tells without being asked in ways that are not safe.
+/// Whether a process is known to have ended; only Linux reports this without unsafe code.
 pub(crate) fn has_ended(process: u32) -> bool {
     let processes = Path::new("/proc");
     processes.join("self").exists() && !processes.join(process.to_string()).exists()
