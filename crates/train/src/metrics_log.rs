@@ -1,4 +1,4 @@
-//! The metrics log: one JSON object a line.
+//! The metrics log: one JSON object per line.
 
 use std::path::Path;
 
@@ -10,12 +10,13 @@ use crate::file_system::FileSystem;
 
 /// An append-only file of JSON lines.
 ///
-/// A checkpoint records [`MetricsLog::sync`]; resuming from it cuts the log there, so that no step is in it twice.
+/// A checkpoint records the length from [`MetricsLog::sync`]; resuming from it cuts the log there, so that no step is
+/// in it twice.
 #[derive(Debug)]
 pub struct MetricsLog(AppendLog);
 
 impl MetricsLog {
-    /// An empty log; what was there before is gone.
+    /// Creates an empty log, discarding any existing contents.
     ///
     /// # Errors
     /// [`TrainError::Io`].
@@ -23,8 +24,7 @@ impl MetricsLog {
         AppendLog::create(files, path).map(Self)
     }
 
-    /// The log as it was when it was `bytes` long. One that somebody has made shorter goes on after its last whole
-    /// line.
+    /// Opens the log and cuts it to `bytes`. A log that somebody has shortened is cut after its last whole line.
     ///
     /// # Errors
     /// [`TrainError::Io`].
@@ -39,7 +39,7 @@ impl MetricsLog {
         AppendLog::resume(files, path, whole).map(Self)
     }
 
-    /// Appends a line. Numbers that are not finite become `null`.
+    /// Appends a line. Non-finite numbers become `null`.
     ///
     /// # Errors
     /// [`TrainError::Io`]; the log then still ends with a whole line, as far as the system permits.
@@ -50,12 +50,12 @@ impl MetricsLog {
         self.0.append(&line)
     }
 
-    /// The length in bytes, whether on the disk or on its way there.
+    /// The length in bytes, including what is not yet on the disk.
     pub fn length(&self) -> u64 {
         self.0.length()
     }
 
-    /// Returns the length in bytes when all of it is on the disk.
+    /// Syncs the log to disk and returns its length in bytes.
     ///
     /// # Errors
     /// [`TrainError::Io`].

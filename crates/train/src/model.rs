@@ -1,4 +1,5 @@
-//! The network of a run: encoder and projection head, made from a configuration, put into and taken from checkpoints.
+//! The network of a run: encoder and projection head, made from a configuration, stored in and loaded from
+//! checkpoints.
 
 use std::borrow::Cow;
 
@@ -10,42 +11,41 @@ use crate::checkpoint::{Checkpoint, NamedTensor};
 use crate::config::{HeadKind, Precision, Shortcut};
 use crate::{Config, TrainError};
 
-/// The fewest images that a GPU embeds at once.
+/// Smallest batch embedded on a GPU.
 const LEAST_IMAGES: usize = 32;
-/// Images that a CPU embeds at once where there are many, and a GPU at least: more small ones, up to so many, and
-/// so many pixels.
+/// Embedding batch: 128 on a CPU; on a GPU 128 to 256, within `GPU_PIXELS`.
 const IMAGES: usize = 128;
 const GPU_IMAGES: usize = 256;
 const GPU_PIXELS: usize = GPU_IMAGES * 64 * 64;
 
-/// Encoder f and projection head g: views to h, h to z.
+/// Encoder f and projection head g: f maps views to h, g maps h to z.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// Where it lives.
+    /// The device of its tensors.
     pub device: Device,
-    /// All tensors, the encoder's under torchvision's names, the head's under `head.`.
+    /// All tensors, the encoder's with torchvision's names, the head's with the prefix `head.`.
     pub parameters: Parameters,
     /// f.
     pub encoder: ResNet,
-    /// g, thrown away after pretraining.
+    /// g, discarded after pretraining.
     pub head: Head,
     image_size: usize,
-    /// What the encoder's activations are stored as.
+    /// The type of the encoder's activations.
     activations: DType,
 }
 
 impl Model {
-    /// A model as `config` describes it, its parameters drawn from `config.train.seed`. On a CPU one of fp16
-    /// computes in f32: see [`Config::prepare`] for what trains. Where `train.memory` is to be chosen, everything is
-    /// kept for backward until [`memory::choose`](crate::memory::choose) has looked at it.
+    /// Creates the model that `config` describes, with parameters drawn from `config.train.seed`. On a CPU, fp16
+    /// computes in f32; [`Config::prepare`] checks what can train. If `train.memory` is auto, everything is kept for
+    /// the backward pass until [`memory::choose`](crate::memory::choose) decides.
     ///
     /// # Errors
-    /// A size that no network can have; those of the device.
+    /// An invalid size of the network; errors of the device.
     pub fn new(config: &Config, device: &Device) -> Result<Model, TrainError> {
         Model::with_seed(config, device, config.train.seed)
     }
 
-    /// The same with another seed: a random encoder to compare with.
+    /// [`Model::new`] with another seed, for a random encoder to compare with.
     pub fn with_seed(config: &Config, device: &Device, seed: u64) -> Result<Model, TrainError> {
         let config = &config.resolved()?;
         let image_size = config.data.image_size as usize;
@@ -60,29 +60,29 @@ impl Model {
         let activations = match config.train.precision {
             Precision::Bf16 => DType::Bf16,
             Precision::Fp16 if device.is_gpu() => DType::F16,
-            // A processor has nothing of f16; f32 is nearest to it.
+            // The processor does not compute in f16; f32 is the nearest type.
             Precision::Fp16 | Precision::Tf32 | Precision::F32 | Precision::Auto => DType::F32,
         };
         let model = Model { device: device.clone(), parameters, encoder, head, image_size, activations };
         Ok(model.with_memory(config.train.memory.unwrap_or_default()))
     }
 
-    /// The same model, keeping what `memory` says for backward.
+    /// Returns the model with `memory` as what it keeps for the backward pass.
     pub fn with_memory(self, memory: Memory) -> Model {
         Model { encoder: self.encoder.with_memory(memory), ..self }
     }
 
-    /// The same model, its activations stored as `dtype`.
+    /// Returns the model with activations stored as `dtype`.
     pub fn with_activations(self, dtype: DType) -> Model {
         Model { activations: dtype, ..self }
     }
 
-    /// What activations are stored as.
+    /// The type of the encoder's activations.
     pub fn activations(&self) -> DType {
         self.activations
     }
 
-    /// The model of a checkpoint, as its own configuration describes it.
+    /// Loads the model of a checkpoint, with the configuration recorded in it.
     ///
     /// # Errors
     /// A configuration that cannot be read, and as [`Model::new`] and [`Model::load`].
@@ -93,22 +93,22 @@ impl Model {
         Ok((model, config))
     }
 
-    /// Side of the images that it takes, in pixels.
+    /// Side of the input images, in pixels.
     pub fn image_size(&self) -> usize {
         self.image_size
     }
 
-    /// Images (n, S, S, 3) of 8 bits as the encoder's input.
+    /// Converts 8-bit images (n, S, S, 3) to the encoder's input.
     ///
     /// # Errors
-    /// Bytes that are not a whole number of such images; those of the device.
+    /// Bytes that are not a whole number of such images; errors of the device.
     pub fn images(&self, bytes: &[u8]) -> Result<Tensor, TrainError> {
         let side = self.image_size;
         let shape = [self.count(bytes)?, side, side, 3];
         Ok(Tensor::from_bytes(&self.device, &shape, bytes, self.activations)?)
     }
 
-    /// As many images as are best [embedded](Self::embed) at once.
+    /// The best number of images to [embed](Self::embed) in one batch.
     pub fn images_at_once(&self) -> usize {
         match self.device.is_gpu() {
             true => (GPU_PIXELS / self.image_size.pow(2)).clamp(IMAGES, GPU_IMAGES),
@@ -116,8 +116,8 @@ impl Model {
         }
     }
 
-    /// How many images go through the network where `count` are embedded. How a GPU computes best has to be found
-    /// for each number of images, so there are two: that of few images, and that of many.
+    /// The number of images, padding included, that go through the network when `count` are embedded. A GPU tunes its
+    /// kernels for each batch size, so there are two sizes: one for few images and one for many.
     pub(crate) fn embedded_with(&self, count: usize) -> usize {
         match self.device.is_gpu() {
             true if count <= LEAST_IMAGES => LEAST_IMAGES,
@@ -126,7 +126,7 @@ impl Model {
         }
     }
 
-    /// How many images these bytes are.
+    /// The number of images in `bytes`.
     fn count(&self, bytes: &[u8]) -> Result<usize, TrainError> {
         let side = self.image_size;
         let size = side * side * 3;
@@ -138,16 +138,15 @@ impl Model {
         Err(EngineError::Shape { op: "images", expected, got }.into())
     }
 
-    /// h and z of images, BatchNorm by its running averages: row-major (n, features) and (n, head.dim()), neither
-    /// normalised. No image gives no values.
+    /// Returns h and z of images, using BatchNorm's running averages: row-major (n, features) and (n, head.dim()),
+    /// neither normalised. No images give no values.
     ///
-    /// `bytes` are 8-bit RGB images (n, S, S, 3) with S = [`Model::image_size`], rows from the top, interleaved: of
-    /// larger ones the [central crops](simclr_augment::central_crop()), which is how evaluations look at images.
-    /// [`Model::images_at_once`] of them are a good number; several threads may embed with one model.
+    /// `bytes` are 8-bit RGB images (n, S, S, 3) with S = [`Model::image_size`], rows from the top, interleaved. For
+    /// larger images use the [central crops](simclr_augment::central_crop()), as evaluations do.
+    /// [`Model::images_at_once`] is a good n; several threads may embed with one model.
     ///
     /// # Errors
-    /// [`EngineError::Shape`] for bytes that are not a whole number of images; those
-    /// of the device.
+    /// [`EngineError::Shape`] for bytes that are not a whole number of images; errors of the device.
     pub fn embed(&self, bytes: &[u8]) -> Result<(Vec<f32>, Vec<f32>), TrainError> {
         let size = self.image_size * self.image_size * 3;
         let count = self.count(bytes)?;
@@ -171,7 +170,7 @@ impl Model {
         Ok((rows(h.tensor())?, rows(z.tensor())?))
     }
 
-    /// Every tensor, in PyTorch's layouts.
+    /// Returns all tensors, in PyTorch's layouts.
     pub fn store(&self) -> Result<Vec<NamedTensor>, TrainError> {
         let tensors = self.parameters.iter().map(|(name, _, value)| {
             let (shape, data) = store_tensor(value)?;
@@ -180,8 +179,8 @@ impl Model {
         tensors.collect()
     }
 
-    /// A checksum (CRC-32C) of the encoder's tensors with their names and shapes: what another encoder made has
-    /// another one.
+    /// A checksum (CRC-32C) of the encoder's tensors with their names and shapes, to detect results of a different
+    /// encoder.
     pub fn fingerprint(&self) -> Result<u32, TrainError> {
         let mut crc = 0;
         for (name, _, value) in self.parameters.iter().filter(|(name, ..)| !name.starts_with("head.")) {
@@ -194,10 +193,10 @@ impl Model {
         Ok(crc)
     }
 
-    /// Takes every tensor from a checkpoint.
+    /// Loads all tensors from a checkpoint.
     ///
     /// # Errors
-    /// [`TrainError::MissingTensor`], a tensor of another shape; some tensors may have been taken then.
+    /// [`TrainError::MissingTensor`], a tensor of the wrong shape; some tensors may then already be loaded.
     pub fn load(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         for id in self.parameters.ids() {
             let name = self.parameters.name(id).to_owned();

@@ -57,7 +57,7 @@ pub struct Extra {
     /// A checksum of the sizes of the image files, if the data set reports them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sizes: Option<u32>,
-    /// For each worker, the places in the epoch's order that it is past, if there are several workers.
+    /// Each worker's position since the start of the run, if there are several workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker_places: Option<Vec<u64>>,
     /// Unknown fields, kept as they are.

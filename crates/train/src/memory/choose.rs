@@ -1,4 +1,4 @@
-//! `train.memory`: what is kept for the backward pass, chosen by what there is.
+//! `train.memory`: what is kept for the backward pass, chosen by the available memory.
 
 use std::fmt;
 
@@ -11,16 +11,16 @@ use crate::optim::Optimizer;
 use crate::pretrain::Part;
 use crate::{Config, Model, TrainError};
 
-/// What is kept, and what the run takes with it.
+/// What is kept for the backward pass, and the memory that the run then takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// What a step keeps for its backward pass.
     pub memory: Memory,
-    /// What the run takes with that.
+    /// The memory that the run takes.
     pub needs: Needs,
-    /// What it would take with [`Memory::Full`], where that was left because of it.
+    /// The memory that [`Memory::Full`] would take, if it was rejected because that does not fit.
     pub full: Option<Needs>,
-    /// Bytes that the run may take, where the system tells.
+    /// Bytes that the run may use, if the system reports them.
     pub available: Option<u64>,
 }
 
@@ -42,7 +42,7 @@ impl fmt::Display for Choice {
     }
 }
 
-/// Bytes, told as "1.25 GB".
+/// Bytes, displayed as "1.25 GB".
 pub(crate) struct Gigabytes(pub(crate) u64);
 
 impl fmt::Display for Gigabytes {
@@ -51,14 +51,14 @@ impl fmt::Display for Gigabytes {
     }
 }
 
-/// The most that NCCL is expected to take of a GPU's memory.
+/// The most memory that NCCL is expected to use on a GPU, in bytes.
 const NCCL: u64 = 3 << 29;
 
-/// Settles `config.train.memory` for a run whose `model` and `optimizer` stand already, on `images`, as the worker
-/// `part` of it.
+/// Decides `config.train.memory` for the worker `part` of a run on `images` whose `model` and `optimizer` are already
+/// allocated.
 ///
 /// # Errors
-/// [`TrainError::DoesNotFit`] where the system tells how much memory there is, and it is too little.
+/// [`TrainError::DoesNotFit`] if the system reports the available memory and it is too little.
 pub fn choose(
     (model, optimizer): (&Model, &Optimizer),
     config: &Config,
@@ -71,8 +71,8 @@ pub fn choose(
     choose_within(config.train.memory, config.train.batch, &needs, left)
 }
 
-/// What the worker `part` may take of `left` bytes. Of GPUs each has its own, on which NCCL is going to take memory
-/// too.
+/// The share of `left` bytes that the worker `part` may use. On GPUs each worker has its own, part of which NCCL will
+/// use.
 fn share_of(left: u64, on_gpu: bool, part: Part) -> u64 {
     match (on_gpu, part.of) {
         (true, 1) => left,
@@ -81,8 +81,8 @@ fn share_of(left: u64, on_gpu: bool, part: Part) -> u64 {
     }
 }
 
-/// [`choose`] for training of any kind on `device`: `needs` says what it takes, by what is kept and the images in a
-/// batch.
+/// [`choose`] for any kind of training on `device`: `needs` returns the memory it takes, given what is kept and the
+/// images in a batch.
 ///
 /// # Errors
 /// Those of [`choose`] and of `needs`.
@@ -103,7 +103,7 @@ fn choose_within(
 ) -> Result<Choice, TrainError> {
     let wanted = given.unwrap_or_default();
     let first = needs(wanted, batch)?;
-    // The state stands already: it is no longer part of what the system has left.
+    // The state is already allocated, so it is not part of what the system has left.
     let available = left.map(|left| left.saturating_add(first.state));
     let fits = |needs: &Needs| available.is_none_or(|available| needs.total() <= available);
     if fits(&first) {
@@ -116,7 +116,7 @@ fn choose_within(
     let (memory, needed) =
         if given == Auto::Value(Memory::Full) { (Memory::Full, first) } else { (Memory::Blocks, blocks) };
     let mut smaller = None;
-    // The greatest batch that fits, by halving: what a step takes grows with it.
+    // Bisect for the largest batch that fits: the memory of a step grows with the batch.
     let (mut fitting, mut excessive) = (1, batch);
     while excessive - fitting > 1 {
         let middle = fitting + (excessive - fitting) / 2;
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!((blocks.memory, blocks.full), (Memory::Blocks, Some(full.needs)));
         assert!(blocks.needs.total() < full.needs.total());
         assert!(blocks.to_string().contains("full would take"), "{blocks}");
-        // What is given is kept, though there is room.
+        // A given value stands, even if there is room for more.
         assert_eq!(chosen(&["train.memory=blocks"], None).unwrap().memory, Memory::Blocks);
     }
 

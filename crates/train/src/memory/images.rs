@@ -1,4 +1,4 @@
-//! What the images of a run take.
+//! The memory that the images of a run take.
 
 use simclr_data::{Dataset, Sample};
 use simclr_engine::Device;
@@ -6,26 +6,26 @@ use simclr_engine::Device;
 use crate::Config;
 use crate::config::Cache;
 
-/// How large the decoded images of a data set are, judged by a [`Sample`]. All 0 where nothing is known.
+/// The sizes of the decoded images of a data set, estimated from a [`Sample`]. All 0 if unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Images {
-    /// Bytes of all.
+    /// Bytes of all images.
     pub all: u64,
-    /// Bytes of one, on average.
+    /// Average bytes of an image.
     pub each: u64,
-    /// The longest side of those that were looked at, in pixels.
+    /// The longest side of the images in the sample, in pixels.
     pub longest: u32,
-    /// The shorter side of most of them, in pixels.
+    /// The median of their shorter sides, in pixels.
     pub shorter: u32,
-    /// Bytes that are kept in the system's memory by order (`data.cache = "ram"`). What is kept only where there is
-    /// room is not counted.
+    /// Bytes to be kept in the system's memory on request (`data.cache = "ram"`). Images kept only if there is room
+    /// do not count.
     pub cache: u64,
 }
 
 impl Images {
-    /// Those of `dataset`, in a run of `config` on `device`; looked at only where it matters.
+    /// Estimates the images of `dataset` in a run of `config` on `device`; reads a sample only if it matters.
     pub fn of(config: &Config, device: &Device, dataset: &dyn Dataset) -> Images {
-        // What is kept where there is room is told; but not at the price of going through an archive.
+        // With `auto` the estimate is only reported, which is not worth scanning an archive.
         let matters = match config.data.cache {
             Cache::None => false,
             Cache::Auto => dataset.locality().is_free(),
@@ -40,7 +40,7 @@ impl Images {
         Images { cache: if by_order { images.all.min(limit) } else { 0 }, ..images }
     }
 
-    /// Those of `dataset`, of which none is kept by order.
+    /// Estimates the images of `dataset`, none of which is kept on request.
     pub fn look(dataset: &dyn Dataset) -> Images {
         let Sample { bytes: each, shorter, longest, .. } = Sample::of(dataset);
         Images { all: each * dataset.len() as u64, each, longest, shorter, cache: 0 }

@@ -1,4 +1,4 @@
-//! How much memory there is, and how much a run takes.
+//! The available memory, and the memory that a run takes.
 
 mod choose;
 mod images;

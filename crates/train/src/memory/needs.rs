@@ -1,4 +1,4 @@
-//! What a run takes, from the shapes of its network.
+//! The memory that a run takes, computed from the shapes of its network.
 
 use simclr_engine::{Device, MemoryUse, Mode, Pixels, SingleProcess, Tape, Tensor, ViewMaker};
 
@@ -8,45 +8,46 @@ use crate::optim::Optimizer;
 use crate::pretrain::{PAIRS, ViewsPlace, forward_backward};
 use crate::{Config, Model, TrainError};
 
-/// Batches that the loader has in circulation: two ready, one in the making, one in training.
+/// Batches in circulation: two ready, one being made, one in training.
 const BATCHES: u64 = 4;
-/// What a thread's kernels hold between calls: transformed weights and tiles.
+/// Bytes that a thread's kernels hold between calls: transformed weights and tiles.
 const KERNELS: u64 = 64 << 20;
-/// What a GPU's kernels take beside tensors at most, however many threads start them: a convolution's algorithm is
-/// allowed so much.
+/// The most bytes that a GPU's kernels use besides tensors, for any number of threads that start them: the workspace
+/// limit of a convolution's algorithm.
 const KERNELS_OF_GPU: u64 = 1 << 30;
 
-/// A batch of images through a model and back, whatever it learns from.
+/// A forward and backward pass of a batch of images through a model, with any loss.
 pub type Pass<'p> = &'p dyn Fn(&Model, Tensor) -> Result<(), TrainError>;
 
-/// Bytes that a run takes at its peak, of the memory that its network is in: the system's, or a GPU's.
+/// Bytes that a run takes at its peak in the memory that holds its network: the system's or a GPU's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Needs {
     /// Parameters, running averages and the optimiser's state.
     pub state: u64,
-    /// Activations, their gradients and those of the parameters.
+    /// Activations, their gradients and the parameters' gradients.
     pub step: u64,
-    /// Intermediate values of kernels, and the views of the loss.
+    /// Intermediate values of kernels and of the loss.
     pub kernels: u64,
-    /// Copies of the state: that which is being saved, and the best. They are in the system's memory.
+    /// Copies of the state, in the system's memory: the one being saved, and the best.
     pub checkpoint: u64,
-    /// Batches on their way; on a GPU, what brings them and what their views are made in.
+    /// Batches in circulation; on a GPU, the buffers to transfer them and to make their views.
     pub loader: u64,
-    /// What the figures after an epoch take beside a step: on a GPU, whose captured step has memory of its own.
+    /// Memory for the figures after an epoch in addition to a step's; on a GPU only, where the captured step keeps its
+    /// own memory.
     pub figures: u64,
-    /// Decoded images that are kept: by order (`data.cache = "ram"`), and once it is known that there is room for
-    /// more.
+    /// Decoded images that are kept on request (`data.cache = "ram"`), and any further ones once it is known that
+    /// there is room.
     pub images: u64,
 }
 
 impl Needs {
-    /// All of it.
+    /// The sum of all parts.
     pub fn total(&self) -> u64 {
         self.state + self.step + self.kernels + self.checkpoint + self.loader + self.figures + self.images
     }
 
-    /// Of a run of `config` with batches of `batch` images, `model` and `optimizer` being its state, as `memory`
-    /// keeps activations. What a GPU may keep of `images` is not counted.
+    /// The needs of a run of `config` with batches of `batch` images, where `model` and `optimizer` are its state and
+    /// `memory` says which activations are kept. Images that a GPU may keep are not counted.
     pub fn of(
         (model, optimizer): (&Model, &Optimizer),
         config: &Config,
@@ -56,7 +57,7 @@ impl Needs {
     ) -> Result<Needs, TrainError> {
         let state = bytes_of(model, optimizer);
         let views = 2 * batch;
-        // Three copies of z stand in the loss.
+        // The loss holds three copies of z.
         let kernels = |step| kernels_on(&model.device, step) + 3 * 4 * (views * model.head.dim()) as u64;
         let figures = config.data.holdout > 0;
         let beside_state = |batch, figures| {
@@ -97,8 +98,8 @@ impl Needs {
         })
     }
 
-    /// Of training with labels in batches of `batch` images, one view of each, by `pass`, `model` being tested
-    /// between or after steps.
+    /// The needs of training with labels in batches of `batch` images, one view each, by `pass`; `model` is also
+    /// tested between or after steps.
     pub fn of_labelled(
         (model, optimizer): (&Model, &Optimizer),
         memory: Memory,
@@ -118,7 +119,8 @@ impl Needs {
     }
 }
 
-/// What kernels take beside tensors, in a step whose tensors take `step` bytes: on a GPU hardly more than these.
+/// Bytes that kernels use besides tensors, in a step whose tensors take `step` bytes; on a GPU hardly more than
+/// `step`.
 fn kernels_on(device: &Device, step: u64) -> u64 {
     if device.is_gpu() { KERNELS_OF_GPU.min(step) } else { device.threads() as u64 * KERNELS }
 }
@@ -130,10 +132,10 @@ fn bytes_of(model: &Model, optimizer: &Optimizer) -> u64 {
         + optimizer.state().map(|(_, value)| bytes(value)).sum::<u64>()
 }
 
-/// What the tensors of a run take, the state, a step and the figures after an epoch: all is gone through without
-/// computing it, as the processor would: there the figures are exact. A GPU keeps less where it does at once what comes
-/// one after the other here, and more by the masks of BatchNorms with a residual and a ReLU, a bit for each value: all
-/// in all a little less for ResNet-18, and a sixteenth more for ResNet-50 in 16 bits.
+/// Measures the memory of a run's tensors (the state, a step and the figures after an epoch) by a dry run of what the
+/// processor would do, for which it is exact. A GPU keeps less where it fuses operators that are separate here, and
+/// more for the masks of BatchNorms with a residual and a ReLU, a bit per value: in total a little less for ResNet-18,
+/// and a sixteenth more for ResNet-50 in 16 bits.
 pub fn step_use(
     state: (&Model, &Optimizer),
     config: &Config,
@@ -143,7 +145,8 @@ pub fn step_use(
     go_through(state, config, memory, Some(batch), config.data.holdout > 0)
 }
 
-/// Whether `bytes` hold a run of `config` with a step of so many images, by the same way: nothing is made for it.
+/// Returns a function that tells whether a run of `config` fits in `bytes` with a given batch. Like [`step_use`], it
+/// makes a dry run and allocates nothing.
 pub(crate) fn fits_in(
     config: &Config,
     bytes: u64,
@@ -157,7 +160,7 @@ pub(crate) fn fits_in(
     })
 }
 
-/// What the state takes, with a step of `batch` images and the figures after an epoch, each where asked for.
+/// Measures the state with, if requested, a step of `batch` images and the figures after an epoch.
 fn go_through(
     state: (&Model, &Optimizer),
     config: &Config,
@@ -169,13 +172,14 @@ fn go_through(
         drop(forward_backward(model, &config.loss, &SingleProcess, images, None)?);
         Ok(())
     };
-    // Pairs of views for the health figures, single ones for kNN.
+    // Pairs of views for the health figures, single views for kNN.
     let embedded = [2 * PAIRS, state.0.images_at_once()];
     let embedded = if figures { &embedded[..] } else { &[] };
     walk(state, memory, batch.map(|batch| (2 * batch, pass)), embedded)
 }
 
-/// What the state takes, with a step on so many views, and with batches of so many `embedded` ones.
+/// Measures the state with a step on the given number of views, and with a forward pass for each number of views in
+/// `embedded`.
 fn walk(
     (model, optimizer): (&Model, &Optimizer),
     memory: Memory,
@@ -183,7 +187,7 @@ fn walk(
     embedded: &[usize],
 ) -> Result<MemoryUse, TrainError> {
     let device = Device::dry()?;
-    // The state comes first, as in a run: where the rest finds room depends on it.
+    // The state comes first, as in a run, because it affects where the rest is allocated.
     let parameters = model.parameters.iter().map(|(_, _, value)| value);
     let state: Vec<Tensor> = parameters
         .chain(optimizer.state().map(|(_, value)| value))

@@ -1,4 +1,4 @@
-//! Whether there is room for a network at all.
+//! Whether memory holds the network at all.
 
 use simclr_engine::Device;
 
@@ -6,15 +6,15 @@ use super::available;
 use crate::optim::Optimizer;
 use crate::{Config, Model, TrainError};
 
-/// Refuses a network whose parameters and optimiser `device` has no room for, before time is spent on making them.
+/// Checks that `device` has room for the network's parameters and optimiser, before time is spent on making them.
 ///
 /// # Errors
-/// [`TrainError::NetworkDoesNotFit`] where it is known how much memory there is, and it is too little.
+/// [`TrainError::NetworkDoesNotFit`] if the available memory is known and too little.
 pub fn check_state(config: &Config, device: &Device) -> Result<(), TrainError> {
     check_within(config, left(device)?)
 }
 
-/// Bytes that are free where `device` computes, where the system tells.
+/// Free bytes in the memory of `device`, if the system reports them.
 pub(super) fn left(device: &Device) -> Result<Option<u64>, TrainError> {
     Ok(match device.free_bytes()? {
         Some(free) => Some(free),
@@ -44,7 +44,7 @@ mod tests {
         let sets = ["encoder.name=resnet200", "encoder.width=16", "data.image_size=32"].map(str::to_owned);
         let config = Config::resolve(&Layers { sets: &sets, ..Layers::default() }).unwrap();
         match check_within(&config, Some(24 << 30)).unwrap_err() {
-            // 62.5 million parameters times 16^2, nearly, in f32, and their momentum.
+            // Nearly 62.5 million parameters times 16^2 in f32, and their momentum.
             TrainError::NetworkDoesNotFit { needed, available } => {
                 assert_eq!(available, 24 << 30);
                 assert!((100_000_000_000..160_000_000_000).contains(&needed), "{needed}");

@@ -1,9 +1,9 @@
-//! How much memory there is.
+//! The memory that the system reports.
 
 use std::fs::read_to_string;
 
-/// Bytes of memory that programs may still take, where the system tells: what Linux calls available, or less where
-/// a control group (a container) allows less.
+/// Bytes of memory that programs may still use, if the system reports them: what Linux calls available, or less if a
+/// control group (a container) allows less.
 pub fn available() -> Option<u64> {
     let machine = line_of(&read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
     let group = |name: &str| read_to_string(format!("/sys/fs/cgroup/memory.{name}")).ok();
@@ -11,29 +11,29 @@ pub fn available() -> Option<u64> {
     Some(group().map_or(machine, |left| left.min(machine)))
 }
 
-/// Bytes of memory that the machine has, where the system tells.
+/// Bytes of memory of the machine, if the system reports them.
 pub fn total() -> Option<u64> {
     line_of(&read_to_string("/proc/meminfo").ok()?, "MemTotal:")
 }
 
-/// [`available`], or 4 GB where the system does not tell.
+/// [`available`], or 4 GiB if the system does not report it.
 pub fn available_bytes() -> u64 {
     const UNKNOWN: u64 = 4 << 30;
     available().unwrap_or(UNKNOWN)
 }
 
-/// The most bytes of memory that this process ever held, where the system tells.
+/// The most bytes of memory that this process ever held, if the system reports them.
 pub fn peak() -> Option<u64> {
     line_of(&read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
-/// A line of Linux's /proc/meminfo or /proc/self/status, in bytes.
+/// Parses the line `name` of Linux's /proc/meminfo or /proc/self/status, in bytes.
 fn line_of(file: &str, name: &str) -> Option<u64> {
     let line = file.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// What a control group with a limit has left; cached files that nobody has open for long do not count.
+/// Bytes that a control group with a limit has left; inactive cached files do not count as used.
 fn left_in_group(max: &str, current: &str, stat: &str) -> Option<u64> {
     let max: u64 = max.trim().parse().ok()?;
     let current: u64 = current.trim().parse().ok()?;

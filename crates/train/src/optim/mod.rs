@@ -1,6 +1,6 @@
 //! Optimisers: LARS, SGD with (Nesterov) momentum, AdamW.
 //!
-//! All leave BatchNorm parameters and biases undecayed; LARS does not adapt their rate either.
+//! None of them decays BatchNorm parameters and biases; LARS does not adapt their rate either.
 
 use simclr_engine::{
     Deferred, Device, Gradients, ParameterId, ParameterKind, Parameters, Result, Rule, Stride, Tensor,
@@ -9,7 +9,7 @@ use simclr_engine::{
 
 use crate::config::{OptimConfig, OptimizerName};
 
-/// An optimiser and its state, one buffer a trained parameter.
+/// An optimiser and its state, one buffer per trained parameter.
 #[derive(Debug)]
 pub struct Optimizer {
     rule: Rule,
@@ -18,11 +18,11 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// An optimiser that has not seen a step yet. `config.rate` and its scaling and schedule are not used: the rate
-    /// comes with each step.
+    /// Creates an optimiser before its first step. It does not use `config.rate`, its scaling and its schedule: the
+    /// rate is an argument of each step.
     ///
     /// # Errors
-    /// A device that has no memory for the state.
+    /// A device without memory for the state.
     pub fn new(config: &OptimConfig, parameters: &Parameters) -> Result<Optimizer> {
         let rule = rule_of(config);
         let state = parameters
@@ -52,7 +52,7 @@ impl Optimizer {
             let mut list: Vec<Trained> = trained(&mut self.state, parameters, gradients).collect();
             return device.update(&self.rule, stride, &mut list);
         }
-        // One at a time: a list of all would be allocated.
+        // One parameter at a time: a list of all would be allocated.
         for trained in trained(&mut self.state, parameters, gradients) {
             let device = trained.value.device().clone();
             device.update(&self.rule, stride, &mut [trained])?;
@@ -60,14 +60,14 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Another step is going to be done by [`Optimizer::step_deferred`]: what that reads on the device.
+    /// Counts a step to be done by [`Optimizer::step_deferred`], and returns the values that it reads on the device.
     pub fn advance(&mut self, rate: f64) -> [f32; 3] {
         self.steps += 1;
         self.rule.hyper(rate, self.steps)
     }
 
-    /// [`Optimizer::step`] on a GPU, in one go and with what [`Optimizer::advance`] gave, wherever it is when the
-    /// step runs.
+    /// [`Optimizer::step`] on a GPU, for all parameters together, with the values of [`Optimizer::advance`], which the
+    /// device reads when the step runs.
     pub fn step_deferred(
         &mut self,
         deferred: Deferred,
@@ -88,7 +88,7 @@ impl Optimizer {
             .filter_map(|(i, state)| Some((ParameterId::from_index(i), state.as_ref()?)))
     }
 
-    /// The same, to put a checkpoint's back; see also [`Optimizer::set_steps`].
+    /// The state of each trained parameter, to restore a checkpoint's; see also [`Optimizer::set_steps`].
     pub fn state_mut(&mut self) -> impl Iterator<Item = (ParameterId, &mut Tensor)> {
         self.state
             .iter_mut()
@@ -96,7 +96,7 @@ impl Optimizer {
             .filter_map(|(i, state)| Some((ParameterId::from_index(i), state.as_mut()?)))
     }
 
-    /// Sets the number of steps done, on which AdamW's correction depends.
+    /// Sets the number of steps done, on which AdamW's bias correction depends.
     pub fn set_steps(&mut self, steps: u64) {
         self.steps = steps;
     }
@@ -114,7 +114,8 @@ fn rule_of(config: &OptimConfig) -> Rule {
     }
 }
 
-/// Every parameter that has a gradient, with its state. What LARS neither decays nor adapts, the others do not decay.
+/// Every parameter that has a gradient, with its state. Only weights are `adapted`: the rest LARS neither decays nor
+/// adapts, and the others do not decay.
 fn trained<'a>(
     state: &'a mut [Option<Tensor>],
     parameters: &'a mut Parameters,

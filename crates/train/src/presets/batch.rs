@@ -4,14 +4,14 @@ use crate::memory::fits_in;
 use crate::pretrain::trained_on;
 use crate::{Config, TrainError};
 
-/// The fewest steps in an epoch of which a batch is chosen, where there are images enough.
+/// The fewest steps per epoch with a chosen batch, given enough images.
 const STEPS: usize = 8;
 
-/// The batch of `config`, halved until it suits `count` images, of which some are held out, and half of the `memory`,
-/// in bytes, of what trains. Beside it a sentence on why.
+/// Halves the batch of `config` until it suits `count` images, of which some are held out, and fits in half of
+/// `memory`, the bytes of the device that trains. Also returns a sentence on why.
 ///
 /// # Errors
-/// Those of a network that cannot be.
+/// Those of an invalid network.
 pub fn choose(config: &Config, count: usize, memory: u64) -> Result<(usize, String), TrainError> {
     let (images, usual) = (trained_on(config, count), config.train.batch);
     let from_count = halved_to(usual, suiting(images));
@@ -30,17 +30,17 @@ pub fn choose(config: &Config, count: usize, memory: u64) -> Result<(usize, Stri
     Ok((batch, format!("batch of {batch}: {limit}")))
 }
 
-/// The largest batch that suits so many images to train on: a step an epoch is no training.
+/// The largest batch that suits `count` training images: one with [`STEPS`] steps per epoch, or two if images are few.
 pub(super) fn suiting(count: usize) -> usize {
     (count / STEPS).max(count.min(2 * STEPS) / 2)
 }
 
-/// Why a batch is not larger, where memory is the reason.
+/// The reason why a batch is not larger when memory limits it.
 pub(super) fn of_memory(bytes: u64) -> String {
     format!("what half of {:.1} GiB of memory holds", bytes as f64 / f64::from(1 << 30))
 }
 
-/// Why a batch is not larger, where the number of images is the reason.
+/// The reason why a batch is not larger when the number of images limits it.
 pub(super) fn of_count(count: usize, batch: usize, images: &str) -> String {
     let steps = match (count + batch / 2) / batch {
         1 => "1 step".to_owned(),
@@ -50,7 +50,7 @@ pub(super) fn of_count(count: usize, batch: usize, images: &str) -> String {
     format!("{count} {images} to train on, in about {steps} an epoch")
 }
 
-/// `batch`, halved until it is at most `most`, but at least 2.
+/// Halves `batch` until it is at most `most`, but not below 2.
 fn halved_to(mut batch: usize, most: usize) -> usize {
     while batch > most.max(2) {
         batch = (batch / 2).max(2);

@@ -8,13 +8,13 @@ use toml::Table;
 use crate::TrainError;
 use crate::config::nearest::nearest;
 
-/// A preset of the program.
+/// A built-in preset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Preset {
     /// Its name.
     pub name: &'static str,
-    /// Its TOML text, with a comment at its head on command, time and accuracy.
+    /// Its TOML text, which starts with a comment on command, time and accuracy.
     pub text: &'static str,
 }
 

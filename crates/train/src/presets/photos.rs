@@ -1,4 +1,4 @@
-//! Sizes for a user's own photos, from what they are and what the machine has.
+//! Sizes for a user's own photos, chosen by the photos and the machine.
 
 use toml::{Table, Value};
 
@@ -6,29 +6,29 @@ use super::batch;
 use crate::pretrain::trained_on;
 use crate::{Config, resnet_spec};
 
-/// Sides of a view that are offered, in pixels.
+/// The sides of a view to choose from, in pixels.
 const SIDES: [u32; 6] = [32, 64, 96, 128, 160, 224];
 
 /// The preset's name.
 pub const NAME: &str = "photos";
 
-/// How much more the deeper networks hold on to, about.
+/// Roughly how many times more memory than a ResNet-18 a network of bottleneck blocks keeps for a step.
 const BOTTLENECK: u64 = 5;
 
-/// Images that an encoder should see in all before a run is worth its time, views counted once.
+/// Images that an encoder should see over all epochs for a useful run; the two views of an image count once.
 const IMAGES_SEEN: usize = 400_000;
 
-/// What trains.
+/// The hardware that trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trainer {
-    /// So many processors.
+    /// This many processors.
     Processors(usize),
     /// A GPU.
     Gpu,
 }
 
 impl Trainer {
-    /// The side of a view that it manages, in pixels, and the encoder's width.
+    /// The side of a view, in pixels, and the encoder width that train in good time.
     fn affordable(self) -> (u32, f64) {
         match self {
             Trainer::Processors(0..=3) => (64, 0.25),
@@ -47,17 +47,17 @@ impl Trainer {
     }
 }
 
-/// What was chosen, and why.
+/// The values chosen, and why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choices {
     /// A layer for [`Layers::chosen`](crate::Layers::chosen).
     pub table: Table,
-    /// Of each choice the key and a sentence.
+    /// For each choice, the key and a sentence.
     pub reasons: Vec<(&'static str, String)>,
 }
 
 impl Choices {
-    /// The sentences of those choices that stand in `config`, where something else may have been asked for.
+    /// The sentences for the choices that hold in `config`, where other layers may have overridden some.
     pub fn reasons_in<'c>(&'c self, config: &Config) -> impl Iterator<Item = &'c str> + use<'c> {
         let resolved = Table::try_from(config).unwrap_or_default();
         let value = |table: &Table, key: &str| -> Option<Value> {
@@ -72,8 +72,8 @@ impl Choices {
 /// Chooses `data.image_size`, `encoder.width`, `train.batch`, `train.epochs`, `optim.warmup_epochs` and, for small
 /// images, the colour strength that suits them.
 ///
-/// `count` images of about `width` x `height` pixels, of which some are held out, are trained on by `trainer`, which
-/// has `memory` bytes. An encoder that is `known`, with the size of its images, is not chosen.
+/// There are `count` images of about `width` x `height` pixels, some of which are held out, and `trainer` has `memory`
+/// bytes. If the encoder and its image size are `known`, they are kept.
 pub fn choose(
     (count, width, height): (usize, u32, u32),
     (trainer, memory): (Trainer, u64),
@@ -151,7 +151,7 @@ pub(crate) fn warmup(config: &Table) -> Option<f64> {
     config.get("optim")?.get("warmup_epochs")?.as_float()
 }
 
-/// Has the warm-up follow the epochs where it is still the `chosen` one: others may have been asked for.
+/// Adapts the warm-up to the epochs, which may have been set, if it is still the `chosen` one.
 pub(crate) fn follow_epochs(chosen: Option<f64>, merged: &mut Table) {
     let epochs = merged.get("train").and_then(|train| train.get("epochs")).and_then(Value::as_integer);
     if let Some(epochs) = epochs
@@ -162,12 +162,12 @@ pub(crate) fn follow_epochs(chosen: Option<f64>, merged: &mut Table) {
     }
 }
 
-/// An estimate of what one view of a ResNet-18 holds on to in a training step, in bytes: two copies (value and
-/// gradient) in f32 of what every convolution and BatchNorm puts out.
+/// Estimates the bytes that one view takes in a training step of a ResNet-18: two copies (value and gradient) in f32
+/// of the output of every convolution and BatchNorm.
 fn bytes_per_view(side: u32, width: f64) -> u64 {
     let pixels = f64::from(side) * f64::from(side);
-    // The large stem quarters each side before the first stage; the stages together hold 1 + 1/2 + 1/4 + 1/8 of the
-    // first's values, five layers of two outputs in each.
+    // The ImageNet stem quarters each side before the first stage. The stages have 1 + 1/2 + 1/4 + 1/8 times the
+    // first's values, with five layers of two outputs each.
     let (stem, first_stage) = if side > 32 { (pixels / 4.0, pixels / 16.0) } else { (pixels, pixels) };
     let values = 64.0 * width * (2.0 * stem + 10.0 * 1.875 * first_stage);
     ((8.0 * values) as u64).max(1)
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn epochs_follow_the_images_to_be_seen() {
         let epochs = |count| resolved(count, 500, 64 * GIB, Processors(8)).train.epochs;
-        // Of 10,000 images 512 are held out, of 1,000 a tenth.
+        // 512 of 10,000 images are held out, and a tenth of 1,000.
         assert_eq!([1_000, 10_000, 100_000].map(epochs), [200, 42, 10]);
     }
 
@@ -245,7 +245,7 @@ mod tests {
         let said: Vec<&str> = choices.reasons_in(&config).collect();
         assert_eq!(said.len(), choices.reasons.len() - 2, "{said:?}");
         assert!(!said.iter().any(|reason| reason.contains("batch") || reason.contains("epochs")), "{said:?}");
-        // The warm-up follows, unless one was asked for.
+        // The warm-up follows the epochs unless it is set.
         assert_eq!(config.optim.warmup_epochs, 2.0);
         let sets = ["train.epochs=20", "optim.warmup_epochs=3"].map(str::to_owned);
         let config = Config::resolve(&Layers { sets: &sets, ..layers }).unwrap();

@@ -1,4 +1,4 @@
-//! The batches of a run, with their views where the step reads them.
+//! The batches of a run, with their views placed where the step reads them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ pub struct Batches {
     gpu: Option<OnGpu>,
 }
 
-/// What makes views on a GPU.
+/// Makes views on a GPU.
 struct OnGpu {
     maker: ViewMaker,
-    /// The batch whose images are on their way, or why there is none.
+    /// The batch whose images are being sent, or why there is none.
     ahead: Option<Result<Batch, DataError>>,
-    /// Where images are kept, and who is told of it.
+    /// Where the GPU keeps each image, and the record of kept images that the loader reads.
     kept: Option<(Vec<Option<KeptAt>>, Arc<Kept>)>,
 }
 
@@ -33,11 +33,11 @@ impl fmt::Debug for Batches {
 }
 
 impl Batches {
-    /// Starts making batches as `config` says from `start` on, for `device`, with views made at `place`.
+    /// Starts making batches as configured, from `start` on, for `device`, with views made at `place`.
     ///
     /// # Errors
-    /// [`TrainError::Engine`] where views are to be made on a GPU and the device is none. What is wrong with the
-    /// data, [`Batches::next`] tells.
+    /// [`TrainError::Engine`] if views are to be made on a GPU and the device is not one. [`Batches::next`] reports
+    /// errors of the data.
     pub fn start(
         images: Arc<dyn Dataset>,
         config: LoaderConfig,
@@ -55,7 +55,7 @@ impl Batches {
         Ok(Batches { loader, gpu: Some(OnGpu { maker, ahead: None, kept }) })
     }
 
-    /// The next batch. Its views come into `out`, the place from which a GPU's step reads them; without one they
+    /// Returns the next batch. Its views are written to `out`, from which a GPU's step reads them; without `out` they
     /// are in the batch.
     ///
     /// # Errors
@@ -76,11 +76,11 @@ impl Batches {
         Ok(batch)
     }
 
-    /// Where views are made on a GPU, sends the images of the batch after this one off, so that they travel while
-    /// the step computes.
+    /// If views are made on a GPU, starts sending the images of the next batch, so that the transfer overlaps with the
+    /// step.
     ///
     /// # Errors
-    /// [`TrainError::Engine`]. What is wrong with the data, [`Batches::next`] tells.
+    /// [`TrainError::Engine`]. [`Batches::next`] reports errors of the data.
     pub fn bring(&mut self) -> Result<(), TrainError> {
         let Some(gpu) = self.gpu.as_mut().filter(|gpu| gpu.ahead.is_none()) else { return Ok(()) };
         let batch = self.loader.next_batch();
@@ -91,7 +91,7 @@ impl Batches {
         Ok(())
     }
 
-    /// Gives the buffers of a used batch back.
+    /// Returns the buffers of a used batch for reuse.
     pub fn recycle(&self, batch: Batch) {
         self.loader.recycle(batch);
     }
@@ -149,7 +149,7 @@ impl OnGpu {
     }
 }
 
-/// Each view's image and recipe: those of the first branch, then those of the second.
+/// The image and recipe of each view: those of the first branch, then those of the second.
 fn by_branch<'r>(sources: &'r [Source], recipes: &'r [Recipe]) -> impl Iterator<Item = (Source, &'r Recipe)> {
     let branches = recipes.len() / sources.len().max(1);
     (0..branches).flat_map(move |branch| {

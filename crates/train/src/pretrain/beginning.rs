@@ -1,4 +1,4 @@
-//! Training that begins with the encoder of another run.
+//! Training that starts from the encoder of another run.
 
 use simclr_engine::Device;
 use simclr_nn::{load_tensor, stored_shape};
@@ -9,21 +9,20 @@ use crate::config::Difference;
 use crate::run_folder::RunFolder;
 use crate::{Config, TrainError};
 
-/// Where a run stands before its first step.
+/// The state of a run before its first step.
 pub(super) struct Beginning {
-    /// Weights that another run has come to, nothing of its optimiser.
+    /// The weights of another run, with a new optimiser.
     pub(super) checkpoint: Checkpoint,
-    /// What they are, in words.
+    /// A description of the weights.
     pub(super) words: String,
 }
 
 impl Beginning {
-    /// What a run of `config` on images of this identity begins with, where `train.from` names another run: its
-    /// encoder with its running averages, and its head where that is one like this run's.
+    /// Loads what a run of `config` on images of this identity begins with, if `train.from` names another run: that
+    /// run's encoder with its running averages, and its head if that has the same shape as this run's.
     ///
     /// # Errors
-    /// [`TrainError::Conflict`] of `train.from` where there is no such run, it has no checkpoint, or its encoder is
-    /// another one.
+    /// [`TrainError::Conflict`] of `train.from` if there is no such run, it has no checkpoint, or its encoder differs.
     pub(super) fn of(config: &Config, identity: Identity) -> Result<Option<Beginning>, TrainError> {
         let Some(from) = config.train.begins_with() else { return Ok(None) };
         let problem =
@@ -55,7 +54,7 @@ impl Beginning {
             .filter(|(name, ..)| is_head(name))
             .map(|(name, _, value)| fits(name, &stored_shape(value)))
             .collect();
-        // A head of other layers may have some that fit.
+        // Some layers of a different head may fit, but the head is taken whole or not at all.
         let heads = found.tensors.iter().filter(|tensor| is_head(&tensor.name)).count();
         let takes_head = own_head.iter().all(|&fits| fits) && own_head.len() == heads && heads > 0;
         for id in parameters.ids() {

@@ -1,4 +1,4 @@
-//! Which state of a run is its best.
+//! The choice of a run's best state.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::config::TrainConfig;
 use super::health::can_measure_knn;
 use super::records::EpochRecord;
 
-/// The figure that decides. One serves for the whole run: values of two cannot be compared.
+/// The figure that decides, the same for the whole run, since values of different figures cannot be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BestBy {
     /// kNN accuracy of held-out images.
@@ -20,8 +20,8 @@ pub(super) enum BestBy {
 }
 
 impl BestBy {
-    /// kNN accuracy where it is going to be measured, however seldom, and of enough images; else contrastive accuracy;
-    /// nothing where neither will be.
+    /// Chooses kNN accuracy if it will be measured, however seldom, on enough images; else contrastive accuracy;
+    /// `None` if neither will be measured.
     pub(super) fn choose(
         config: &TrainConfig,
         train: &Arc<dyn Dataset>,
@@ -36,8 +36,8 @@ impl BestBy {
         }
     }
 
-    /// The better one of the best so far and the state after an epoch, if that was measured; of equals the one that
-    /// was trained longer.
+    /// Returns the better of the best so far and the state after `epoch`, if the figure was measured; if they are
+    /// equal, the later one.
     pub(super) fn better(self, best: Option<Best>, epoch: &EpochRecord) -> Option<Best> {
         let (figure, value) = match self {
             BestBy::Knn => ("knn_top1", epoch.knn_top1),
@@ -48,22 +48,22 @@ impl BestBy {
         };
         let new = value.and_then(|value| Best::new(epoch.step, figure, value));
         match (best, new) {
-            // One by another figure is of a version that changed between them.
+            // A best recorded by another metric is from an older version: ignore it.
             (Some(best), Some(new)) if best.figure() == figure && best.value() > new.value() => Some(best),
             (best, new) => new.or(best),
         }
     }
 }
 
-/// Whether accuracy on `labelled` of `images` tells more than contrastive accuracy, which all of them tell: on a few it
-/// is chance which epoch is the best.
+/// Whether accuracy on `labelled` of `images` says more than contrastive accuracy on all of them: with few labels,
+/// chance decides which epoch is the best.
 fn is_enough(labelled: usize, images: usize) -> bool {
-    /// Whose accuracy has a standard error of 3.5 points at the most.
+    /// Accuracy on this many images has a standard error of at most 3.5 points.
     const ENOUGH: usize = 200;
     labelled >= ENOUGH || 2 * labelled >= images
 }
 
-/// How many have a label.
+/// The number of images with a label.
 fn labelled(images: &Arc<dyn Dataset>) -> usize {
     (0..images.len()).filter(|&image| images.label(image).is_some()).count()
 }

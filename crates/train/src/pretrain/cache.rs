@@ -11,33 +11,33 @@ use crate::memory::Gigabytes;
 use crate::run_folder::RunFolder;
 use crate::{Config, TrainError, memory};
 
-/// What is kept on disk unless more or less is asked for, in bytes.
+/// Default limit of the cache on disk, in bytes.
 const DISK: u64 = 20 << 30;
 
-/// What logs may come to, in bytes.
+/// Disk space to leave for logs, in bytes.
 const LOGS: u64 = 16 << 20;
 
-/// Images are far larger than views where the shorter side of most is so many times as long.
+/// Images count as far larger than views if the shorter side of most is more than this many times the view's.
 const FAR_LARGER: u32 = 4;
 
-/// So many bytes of images that are far larger than views are many.
+/// Images that are far larger than views count as many above this number of bytes.
 const MANY: u64 = 1 << 30;
 
-/// A data set, and its cache where that is on the disk that the run is saved to.
+/// A data set, and its cache if that is on the disk that the run is saved to.
 pub(super) struct Kept {
     pub(super) images: Arc<dyn Dataset>,
     pub(super) on_disk: Option<Arc<Cached>>,
 }
 
 impl Kept {
-    /// One that has no cache on disk.
+    /// A data set without a cache on disk.
     pub(super) fn elsewhere(images: Arc<dyn Dataset>) -> Kept {
         Kept { images, on_disk: None }
     }
 }
 
-/// The data set with what is decoded once kept, where the configuration says and within its limit: by choice only
-/// where a run that takes `memory`, on a GPU or not, leaves room.
+/// Wraps the data set in a cache of decoded images, where the configuration says and within its limit. With `auto`,
+/// the cache takes only memory that a run which takes `memory`, on a GPU or not, leaves free.
 pub(super) fn kept(
     dataset: &Arc<dyn Dataset>,
     config: &Config,
@@ -49,7 +49,7 @@ pub(super) fn kept(
         (Cache::None, _) => Kept::elsewhere(dataset.clone()),
         (Cache::Disk, Some(run)) => {
             let (decode, limit) = (config.data.decode(), config.data.cache_bytes().unwrap_or(DISK));
-            // A new checkpoint is written before an old one goes, and the best one may come before it.
+            // A new checkpoint is written before an old one is removed, and the best one may be written before it.
             let spare = 2 * memory.needs.state + LOGS;
             let cached = Arc::new(Cached::on_disk(dataset.clone(), &decode, (limit, spare), &run.cache())?);
             Kept { images: cached.clone(), on_disk: Some(cached) }
@@ -66,12 +66,12 @@ fn most_in_memory(config: &Config, (on_gpu, part): (bool, Part), memory: &memory
     let limit = config.data.cache_bytes();
     match config.data.cache {
         Cache::None => 0,
-        // The first worker has the run's folder; the others have no disk for it.
+        // Only the first worker has the run folder, which holds the cache; the others cache in memory.
         Cache::Disk if part.rank == 0 => 0,
         Cache::Ram => limit.unwrap_or(u64::MAX),
         Cache::Auto | Cache::Disk => {
             let available = || memory::available_bytes() / part.here as u64;
-            // Images are kept in the system's memory, where a GPU's network is not.
+            // Images are kept in the system's memory, but the network is not if it is on a GPU.
             let (available, taken) = match (on_gpu, memory.available) {
                 (false, Some(available)) => (available, memory.needs.total()),
                 (false, None) => (available(), memory.needs.total()),
@@ -83,22 +83,22 @@ fn most_in_memory(config: &Config, (on_gpu, part): (bool, Part), memory: &memory
     }
 }
 
-/// Decoded images that are going to be kept in the system's memory.
+/// Decoded images that will be kept in the system's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CachedImages {
-    /// Bytes of them.
+    /// Bytes of the images that will be kept.
     pub bytes: u64,
-    /// Bytes that all images take.
+    /// Bytes of all images.
     pub of: u64,
-    /// What `data.shrink` could be where images are far larger than views, and many or too many to be kept; and the
-    /// bytes that all take then.
+    /// If images are far larger than views, and many or too many to be kept: a suitable `data.shrink`, and the bytes
+    /// of all images with it.
     pub shrunk: Option<(u32, u64)>,
-    /// Whether the network is in a GPU's memory instead.
+    /// Whether the network is in a GPU's memory.
     beside_gpu: bool,
 }
 
 impl CachedImages {
-    /// Those of a worker `part` in a run that takes `memory`, on a GPU or not, of such `images`.
+    /// The images kept by the worker `part` of a run on `images` that takes `memory`, on a GPU or not.
     pub(super) fn of(
         config: &Config,
         (on_gpu, part): (bool, Part),
@@ -170,7 +170,7 @@ mod tests {
         let shrunk = |sets: &[&str], shorter, all| in_memory(sets, shorter, all).shrunk;
         assert_eq!(shrunk(&[], 2560, 3 << 30), Some((256, (3 << 30) / 100)));
         assert_eq!(shrunk(&["data.cache=disk"], 2560, 3 << 30), Some((256, (3 << 30) / 100)));
-        // Nobody minds few, or those that are hardly larger; what was chosen is not advised against.
+        // No advice on few images, on images that are hardly larger, or against explicit settings.
         assert_eq!(shrunk(&[], 2560, 1 << 29), None);
         assert_eq!(shrunk(&[], 256, 3 << 30), None);
         assert_eq!(shrunk(&["data.shrink=2000"], 2000, 3 << 30), None);

@@ -1,4 +1,4 @@
-//! Training steps on a GPU: the first is captured, those after it are replayed.
+//! Training steps on a GPU: the first is captured, later ones replay it.
 
 use simclr_engine::{
     Captured, Collective, DType, Deferred, LossScale, LossScaleFigures, Pixels, Tensor, Verdict,
@@ -10,24 +10,24 @@ use crate::config::LossConfig;
 use crate::optim::Optimizer;
 use crate::{Model, TrainError};
 
-/// Steps of one model and optimiser, with what they leave on the GPU.
+/// Steps of one model and optimiser, with their figures on the GPU.
 ///
-/// Nothing waits for a step: what it found is asked for by [`CapturedStep::figures`]. After a step that was not
-/// sound, those after it change nothing. Activations in f16 have their loss scaled dynamically; a step in which
-/// only scaled gradients overflow is skipped. The model's and the optimiser's tensors must stay the ones of the
-/// first step; their values may change.
+/// Steps are asynchronous: [`CapturedStep::figures`] fetches their figures. After a step with non-finite values, later
+/// steps change nothing. With activations in f16 the loss is scaled dynamically; a step in which only scaled gradients
+/// overflow is skipped. The model's and the optimiser's tensors must stay those of the first step; their values may
+/// change.
 #[derive(Debug)]
 pub struct CapturedStep {
     pixels: Pixels,
     hyper: Tensor,
     verdict: Verdict,
-    /// Where activations are in f16.
+    /// The loss scale, if activations are in f16.
     scale: Option<LossScale>,
     step: Option<Captured>,
 }
 
 impl CapturedStep {
-    /// Steps of `views` views each: n first views, then their n second views.
+    /// Creates steps of `views` views each: n first views, then the n second views.
     pub fn new(model: &Model, views: usize) -> Result<CapturedStep, TrainError> {
         let (device, side) = (&model.device, model.image_size());
         Ok(CapturedStep {
@@ -42,13 +42,13 @@ impl CapturedStep {
         })
     }
 
-    /// Where the views of the next step go.
+    /// The buffer for the views of the next step.
     pub fn pixels(&mut self) -> &mut Pixels {
         &mut self.pixels
     }
 
-    /// Starts a step on the views that are in [`CapturedStep::pixels`], together with the workers of `collective`,
-    /// which must be the same each time.
+    /// Starts a step on the views in [`CapturedStep::pixels`], together with the workers of `collective`, which must
+    /// be the same each time.
     pub fn step(
         &mut self,
         model: &mut Model,
@@ -95,22 +95,22 @@ impl CapturedStep {
         })
     }
 
-    /// Bytes of the GPU's memory that a step takes for what it computes on the way, once there was one.
+    /// Bytes of GPU memory that the captured step holds for intermediate values; 0 before the first step.
     pub fn held(&self) -> usize {
         self.step.as_ref().map_or(0, Captured::held)
     }
 
-    /// What the steps so far have found, once all have ended.
+    /// Waits for all steps so far and returns their figures.
     pub fn figures(&self) -> Result<VerdictFigures, TrainError> {
         Ok(self.verdict.figures()?)
     }
 
-    /// The scale of the loss, where it is scaled, once all steps have ended.
+    /// Waits for all steps so far and returns the loss scale, if the loss is scaled.
     pub fn loss_scale(&self) -> Result<Option<LossScaleFigures>, TrainError> {
         Ok(self.scale.as_ref().map(LossScale::figures).transpose()?)
     }
 
-    /// The scale of the loss of steps to come, where it is scaled.
+    /// Sets the loss scale of later steps, if the loss is scaled.
     ///
     /// # Errors
     /// A scale that is not a number above 0.
@@ -121,7 +121,7 @@ impl CapturedStep {
         }
     }
 
-    /// The sums that steps to come are added to.
+    /// Sets the sums that later steps add to.
     pub fn set_figures(&mut self, figures: &VerdictFigures) -> Result<(), TrainError> {
         Ok(self.verdict.set(figures)?)
     }

@@ -1,4 +1,4 @@
-//! The end of an epoch: how the encoder does on images that it was not trained on.
+//! The end of an epoch: how well the encoder does on images that it was not trained on.
 
 use simclr_data::Skipped;
 
@@ -9,28 +9,28 @@ use super::run::Run;
 use super::state::EpochSums;
 use super::{EpochRecord, Health, Observer, health, holdout_knn};
 
-/// Below this spread of normalised z (1 in health) the run is collapsing.
+/// Below this spread of normalised z (about 1 if healthy) the run is collapsing.
 const COLLAPSE: f64 = 0.2;
 
-/// Where no spread is measured, the run is collapsing when the similarities of a batch deviate by less than this: of a
-/// spread s they deviate by about s^2 at most, of directions that fill d dimensions evenly by 1 / sqrt(d).
+/// If no spread is measured, the run is collapsing when the standard deviation of a batch's similarities is below this.
+/// It is at most about s^2 for a spread s, and 1 / sqrt(d) for directions that fill d dimensions evenly.
 const FLAT: f64 = 0.01;
 
-/// Where the mean loss of an epoch is nearer than this to that of guessing, in nats, nothing is told apart.
+/// An epoch whose mean loss is within this of the loss of guessing, in nats, tells nothing apart.
 const NEAR: f64 = 0.01;
 
-/// Above this temperature entropy says nothing of similarities: what they take from it is lost in rounding.
+/// Above this temperature entropy says nothing about similarities: their effect on it is lost in rounding.
 const HOT: f64 = 1.0;
 
 impl Run<'_> {
-    /// Measures where it is the turn of a figure, and finds out whether the state is the best so far.
+    /// Measures the figures that are due, and records the state if it is the best so far.
     pub(super) fn end_epoch(&mut self, observer: &mut dyn Observer) -> Result<EpochRecord, TrainError> {
         let EpochSums { steps, loss, contrastive_accuracy } = std::mem::take(&mut self.state.sums);
         self.set_sums()?;
         let Measured { health, knn_top1, skipped } = self.measure()?;
         self.list_skipped(skipped, observer)?;
         let mean = |sum: f64| sum / steps.max(1) as f64;
-        // Of projections that are narrow because nothing is learnt at such a temperature, that is to be said.
+        // At a very high temperature projections are narrow because nothing is learnt: report that, not a collapse.
         let is_hot = self.config.loss.temperature > HOT;
         let guesses = is_hot && self.watch_for_guessing(mean(loss), observer);
         if !guesses && !self.watch_for_collapse(health.as_ref(), observer) && !is_hot {
@@ -51,7 +51,7 @@ impl Run<'_> {
         Ok(record)
     }
 
-    /// Health figures and kNN accuracy of the held-out images, each in its turn.
+    /// Measures health figures and kNN accuracy of the held-out images, each if due.
     fn measure(&self) -> Result<Measured, TrainError> {
         let mut measured = Measured::default();
         // One worker measures, the others wait.
@@ -69,13 +69,13 @@ impl Run<'_> {
             measured.knn_top1 = top1;
             measured.skipped.extend(skipped);
         }
-        // Of all images of the run, those that are trained on have the first numbers.
+        // Indices of the run's images: the held-out ones follow those trained on.
         measured.skipped.iter_mut().for_each(|skipped| skipped.index += self.train.len() as u32);
         Ok(measured)
     }
 
-    /// Warns of projections that all point the same way. Without held-out figures the last step tells, at no cost.
-    /// Returns whether it did.
+    /// Warns if all projections point the same way, and returns whether it warned. Without held-out figures it judges
+    /// by the last step, at no cost.
     fn watch_for_collapse(&mut self, health: Option<&Health>, observer: &mut dyn Observer) -> bool {
         let train = &self.config.train;
         let (narrow, found) = match health {
@@ -87,10 +87,10 @@ impl Run<'_> {
                 let narrow = deviation.is_some_and(|deviation| deviation < FLAT);
                 (narrow, "every view is about as similar to all others".to_owned())
             }
-            // It is not their turn.
+            // The health figures are not due.
             None => return false,
         };
-        // Narrow projections are how training begins: they are no fault unless they stay so, warm-up behind them.
+        // Projections are narrow when training begins; that is a fault only if they stay so after warm-up.
         let narrow = narrow && self.state.step >= self.schedule.warmup_steps();
         let stays = std::mem::replace(&mut self.narrow, narrow) || self.epochs() == train.epochs;
         if narrow && stays {
@@ -102,7 +102,8 @@ impl Run<'_> {
         narrow && stays
     }
 
-    /// Warns, once, of a loss that stays what it is where all candidates are equally likely. Returns whether it has.
+    /// Warns, once, if the loss stays at that of guessing, where all candidates are equally likely. Returns whether it
+    /// has warned.
     fn watch_for_guessing(&mut self, loss: f64, observer: &mut dyn Observer) -> bool {
         let Config { train, loss: LossConfig { name, .. }, .. } = self.config;
         let candidates = 2 * train.batch - 1;
@@ -111,7 +112,7 @@ impl Run<'_> {
             return true;
         }
         let is_last = self.epochs() == train.epochs;
-        // As the projections may be narrow while the rate warms up, so may the loss tell nothing.
+        // As with narrow projections, this is no fault during warm-up.
         let stands =
             (loss - guessing).abs() < NEAR && (is_last || self.state.step >= self.schedule.warmup_steps());
         let stood = self.guessing == Guessing::Stood;
@@ -129,8 +130,8 @@ impl Run<'_> {
         self.guessing == Guessing::Told
     }
 
-    /// The standard deviation of the similarities in the last step, where it is small and can be told: a softmax that
-    /// is nearly uniform lacks half the variance of its logits of the largest entropy.
+    /// Estimates the standard deviation of the similarities in the last step, valid if it is small, from the entropy:
+    /// that of a nearly uniform softmax is below the maximum by half the variance of its logits.
     fn deviation_of_similarities(&self) -> Option<f64> {
         let loss = &self.config.loss;
         let largest = ((2 * self.config.train.batch - 1) as f64).ln();
@@ -139,7 +140,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether the loss of the epoch before was that of guessing, and whether that was warned of.
+/// Whether the loss of the previous epoch was that of guessing, and whether a warning was given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Guessing {
     #[default]
@@ -148,7 +149,7 @@ pub(super) enum Guessing {
     Told,
 }
 
-/// What the held-out images tell after an epoch, and those of them that are broken.
+/// The figures of the held-out images after an epoch, and the broken ones among these images.
 #[derive(Default)]
 struct Measured {
     health: Option<Health>,

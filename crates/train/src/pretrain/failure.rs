@@ -1,4 +1,4 @@
-//! Why training came to no end, as the folder of the run has it.
+//! Why training failed, as recorded in the run folder.
 
 use std::fmt;
 use std::fs;
@@ -9,13 +9,12 @@ use super::Identity;
 use crate::run_folder::RunFolder;
 use crate::{Config, TrainError};
 
-/// Numbers that went beyond what can be told, and ended a run. It lies in the folder of the run until that is taken up
-/// again.
+/// Record of the non-finite values that ended a run; kept in the run folder until the run is resumed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     /// The step, from 1.
     pub step: u64,
-    /// What was not finite: its loss and gradient, or what the network had become with it.
+    /// What was not finite: the step's loss and gradient, or the network's values after it.
     pub what: String,
     config: String,
     #[serde(flatten)]
@@ -23,8 +22,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Records `error` in the folder of a run of this configuration, on these images, where it is one that would come
-    /// again.
+    /// Records `error` in the folder of a run with this configuration on these images, if it is one that would recur.
     ///
     /// # Errors
     /// [`TrainError::Io`].
@@ -39,12 +37,12 @@ impl Failure {
         run.write_failure(&Failure { step, what, config, data })
     }
 
-    /// What ended a run when it was last trained; nothing where that went on to its end or to somebody's wish.
+    /// Returns the failure that ended a run's last training; `None` if it finished or was stopped on request.
     pub fn of(run: &RunFolder) -> Option<Failure> {
         serde_json::from_slice(&fs::read(run.failure()).ok()?).ok()
     }
 
-    /// Whether it was met with this configuration, on these images: then it will be again.
+    /// Whether the failure occurred with this configuration on these images, and so would recur.
     pub fn is_of(&self, config: &Config, data: Identity) -> bool {
         let then = self.data;
         let same = then == Identity { sizes: then.sizes.and(data.sizes), ..data };
@@ -66,7 +64,7 @@ mod tests {
 
     #[test]
     fn what_lies_in_folders_is_read_whatever_it_knows_of_files() {
-        // As a run has it, with what was left to the program decided.
+        // As in a run, with "auto" values resolved.
         let config = Config::from_toml(&Config::default().to_toml().unwrap(), "the defaults").unwrap();
         let data = Identity { images: 9, names: 7, sizes: Some(5) };
         let (what, config_text) = ("loss and gradient".to_owned(), config.to_toml().unwrap());

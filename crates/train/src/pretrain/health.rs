@@ -1,4 +1,4 @@
-//! Figures that tell whether an encoder is learning, without labels, on images that training never sees.
+//! Figures that show whether an encoder is learning, without labels, on images that training never sees.
 
 use std::sync::Arc;
 
@@ -11,31 +11,31 @@ use crate::config::LossConfig;
 use crate::embedding::check_finite;
 use crate::{Embedding, Model, TrainError};
 
-/// The most training images that the kNN figure looks at.
+/// The most training images that kNN accuracy compares with.
 const BANK: usize = 10_000;
-/// Pairs of views that go through the network at once, at most.
+/// The most pairs of views in a batch.
 pub(crate) const PAIRS: usize = 128;
-/// The fewest batches that the held-out images make.
+/// The fewest batches that the held-out images are split into.
 const LEAST_BATCHES: usize = 4;
-/// Keys the views of held-out images: the same views every epoch, and none that training draws.
+/// Seed of the views of held-out images: the same views every epoch, and none that training draws.
 const VIEW_SEED: u64 = 0x6865_616c_7468;
 
-/// Held-out figures of an epoch. They are written under the names that `metrics.jsonl` has for them.
+/// Held-out figures of an epoch. They are serialised under their names in `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
-    /// NT-Xent among the held-out views, whatever loss is minimised.
+    /// NT-Xent of the held-out views, whatever loss is minimised.
     pub loss: f64,
-    /// The share of held-out anchors whose positive is the most similar.
+    /// The fraction of held-out anchors for which the positive is the most similar view.
     pub contrastive_accuracy: f64,
     /// Mean |z_i - z_j|^2 over positive pairs, z normalised (Wang and Isola, arXiv:2005.10242).
     pub alignment: f64,
-    /// log of the mean of exp(-2 |z_i - z_j|^2) over all pairs of one branch, the mean of both (likewise).
+    /// log of the mean of exp(-2 |z_i - z_j|^2) over all pairs of one branch, averaged over both branches (likewise).
     pub uniformity: f64,
     /// Effective rank of h (RankMe, arXiv:2210.02885).
     pub rank_me_h: f64,
     /// Effective rank of z.
     pub rank_me_z: f64,
-    /// Mean standard deviation of normalised z's coordinates, times sqrt(d): about 1 in health, 0 at collapse.
+    /// Mean standard deviation of normalised z's coordinates, times sqrt(d): about 1 if healthy, 0 at collapse.
     pub spread: f64,
 }
 
@@ -69,11 +69,11 @@ struct Embedded {
     z: Vec<f32>,
 }
 
-/// Computes [`Health`] on `holdout`, whose views are drawn from `views` (one family a branch). Beside it are the
-/// broken images of `holdout`, each once.
+/// Computes [`Health`] on `holdout`, with views drawn from `views` (one family per branch). Also returns the broken
+/// images of `holdout`, each once.
 ///
 /// # Errors
-/// [`TrainError::FeaturesNotFinite`], and what is wrong with the images.
+/// [`TrainError::FeaturesNotFinite`], and errors of the images.
 pub fn health(
     model: &Model,
     loss: &LossConfig,
@@ -98,8 +98,7 @@ pub fn health(
     Ok((health, skipped))
 }
 
-/// The mean of both branches' uniformities, as its authors compute it: the two views of an image are no independent
-/// draws.
+/// The mean of both branches' uniformities, as its authors compute it: the two views of an image are not independent.
 fn uniformity_of((first, second): (&[f32], &[f32]), dim: usize) -> Result<f64, TrainError> {
     let of = |branch| uniformity(Features::new(branch, dim)?);
     Ok((of(first)? + of(second)?) / 2.0)
@@ -111,12 +110,12 @@ fn embed_pairs(
     views: &[ViewFamily],
     reading: Reading,
 ) -> Result<(Embedded, Vec<Skipped>), TrainError> {
-    // Several batches, so that some images may be broken; as even as can be, so that few are left over.
+    // Several batches, so that some images may be broken; as even as possible, so that few images are left over.
     let batch = holdout.len() / holdout.len().div_ceil(PAIRS).max(LEAST_BATCHES);
     let config = LoaderConfig { batch, share: Share::WHOLE, seed: VIEW_SEED, reading, views: views.to_vec() };
     let mut loader = Loader::new(holdout.clone(), config, Position::default());
     let (mut first, mut second) = (Embedded { h: vec![], z: vec![] }, Embedded { h: vec![], z: vec![] });
-    // Whole batches of the first epoch; a last one in part, so that every image has been read.
+    // Use the whole batches of the first epoch; also read the partial last one, so that every image has been read.
     let (mut end, images) = (0, holdout.len() as u64);
     while end < images {
         let batch = loader.next_batch()?;
@@ -139,8 +138,8 @@ fn embed_pairs(
     Ok((first, loader.skipped()))
 }
 
-/// kNN accuracy ([`Knn::among`], cosine, weights exp(s / 0.1)) of held-out images against at most 10,000 training
-/// images, and the broken ones of the held-out images. No accuracy without labels.
+/// Computes the kNN accuracy ([`Knn::among`], cosine, weights exp(s / 0.1)) of held-out images against at most 10,000
+/// training images; `None` without labels. Also returns the broken held-out images.
 ///
 /// # Errors
 /// As [`health`].
@@ -158,7 +157,7 @@ pub fn holdout_knn(
     let Embedding { h: train_h, labels: train_labels, .. } = embedded(bank)?;
     let numbers = asked.indices().to_vec();
     let Embedding { h: test_h, labels: test_labels, mut skipped, .. } = embedded(asked)?;
-    // As the held-out images are numbered.
+    // Renumber by the held-out images.
     skipped.iter_mut().for_each(|skipped| skipped.index = numbers[skipped.index as usize]);
     if train_labels.is_empty() || test_labels.is_empty() {
         return Ok((None, skipped));
@@ -180,7 +179,7 @@ pub(super) fn can_measure_knn(train: &Arc<dyn Dataset>, holdout: &Arc<dyn Datase
     train.classes().len() >= 2 && has_labels(train) && has_labels(holdout)
 }
 
-/// At most `most` of the images that have a label: where only some have one, the others say nothing.
+/// At most `most` of the images with a label, spread evenly; images without a label are of no use here.
 fn labelled(set: &Arc<dyn Dataset>, most: usize) -> Subset {
     let labelled: Vec<u32> =
         (0..set.len() as u32).filter(|&image| set.label(image as usize).is_some()).collect();
@@ -196,7 +195,7 @@ mod tests {
     use super::*;
     use crate::{Config, Layers};
 
-    /// Held-out images, all of which make whole batches.
+    /// Number of held-out images; they divide into whole batches.
     const IMAGES: usize = 64;
 
     fn config(sets: &[&str]) -> Config {
@@ -209,7 +208,7 @@ mod tests {
         Model::new(config, &Device::cpu(1).unwrap()).unwrap()
     }
 
-    /// A linear head of `dim` coordinates with a weight (dim, features) and a bias as `values` says.
+    /// A linear head of `dim` coordinates with the weights `values(coordinate, feature)` and a constant bias.
     fn with_head(dim: usize, values: impl Fn(usize, usize) -> f32, bias: f32) -> Model {
         let sets = ["head.kind=linear", "head.batch_norm=false", &format!("head.dim={dim}")];
         let mut model = model(&config(&sets));
@@ -226,7 +225,7 @@ mod tests {
         model
     }
 
-    /// Some direction for each coordinate.
+    /// An arbitrary direction for each coordinate.
     fn direction(coordinate: usize, feature: usize) -> f32 {
         ((7 * coordinate + 3 * feature) as f32).sin()
     }
@@ -278,7 +277,7 @@ mod tests {
         }
     }
 
-    /// The views of one branch are all alike, those of the other far apart.
+    /// The views of one branch are all the same, those of the other far apart.
     #[test]
     fn uniformity_is_the_mean_of_both_branches() {
         let (same, apart) = ([1.0, 0.0, 1.0, 0.0], [1.0, 0.0, -1.0, 0.0]);
@@ -322,7 +321,7 @@ mod tests {
         assert_eq!([top1(0), top1(1)], [Some(1.0), Some(0.0)]);
     }
 
-    /// The same coordinates four times over vary as much, for all that each is half as long.
+    /// Repeating the coordinates four times halves each normalised one but does not change the spread.
     #[test]
     fn spreads_of_heads_of_any_size_compare() {
         let config = config(&[]);
