@@ -1,28 +1,27 @@
-//! Whether a run is taken up with the images that it began with.
+//! Whether a run is resumed with the images that it began with.
 
 use serde::{Deserialize, Serialize};
 use simclr_data::Dataset;
 
 use crate::checkpoint::Meta;
 
-/// Files whose sizes are looked at, at most.
+/// The most files whose sizes are read.
 const SIZED: usize = 4096;
 
-/// What a checkpoint knows of the images of a run: how many there are, how they are called, and how large their files
-/// are. Their contents are not looked at.
+/// What a checkpoint records of a run's images: their number, their names and the sizes of their files, but not their
+/// contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// How many images there are.
+    /// The number of images.
     pub images: u64,
     /// The CRC-32C of all names in order, each followed by a zero byte.
     pub names: u32,
-    /// The CRC-32C of the sizes of files, of 4096 spread evenly where there are more; none where the data set does not
-    /// tell any.
+    /// The CRC-32C of file sizes, of at most 4096 evenly spread files; `None` if the data set does not report sizes.
     pub sizes: Option<u32>,
 }
 
 impl Identity {
-    /// That of a data set.
+    /// Returns the identity of a data set.
     pub fn of(dataset: &dyn Dataset) -> Identity {
         let names = (0..dataset.len()).fold(0, |crc, index| {
             let crc = crc32c::crc32c_append(crc, dataset.name(index).as_bytes());
@@ -37,7 +36,7 @@ impl Identity {
         Identity { images: dataset.len() as u64, names, sizes }
     }
 
-    /// What is wrong with going on from a checkpoint with these images, if anything is.
+    /// Returns why these images cannot be used to resume from a checkpoint, if so.
     pub fn problem(&self, meta: &Meta) -> Option<String> {
         if meta.images != self.images {
             return Some(format!(
@@ -67,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    /// Images of these names, whose files have the bytes of their names and so many more, where that is told.
+    /// Images with these names. The reported file size is the length of the name plus the given number, if any.
     struct Named(Vec<&'static str>, Option<u64>);
 
     impl Dataset for Named {
@@ -107,7 +106,7 @@ mod tests {
             assert!(of(other).problem(&meta).unwrap().contains("by the same paths"), "{other:?}");
         }
         assert!(of(&["a.jpg"]).problem(&meta).unwrap().contains("2 images, this one has 1"));
-        // A checkpoint that knows no names.
+        // A checkpoint without names.
         assert_eq!(of(&["c.jpg", "d.jpg"]).problem(&Meta { names: None, ..meta }), None);
     }
 

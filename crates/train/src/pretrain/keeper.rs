@@ -1,4 +1,4 @@
-//! What keeps a run: its folder, its logs, its checkpoints.
+//! Keeping a run on disk: its folder, logs and checkpoints.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::records::Logs;
 use super::saving::Saver;
 use super::state::State;
 
-/// Of several workers the first alone has one.
+/// Writes a run to its folder. Of several workers only the first has a keeper.
 pub(super) struct Keeper<'r> {
     pub(super) folder: &'r RunFolder,
     pub(super) logs: Logs,
@@ -25,8 +25,8 @@ pub(super) struct Keeper<'r> {
 }
 
 impl<'r> Keeper<'r> {
-    /// Begins the logs in `folder`, or cuts them back to where `from` was saved; a cache on the disk gives way to
-    /// checkpoints. Returns the images that were passed over before.
+    /// Begins the logs in `folder`, or cuts them back to where `from` was saved. If the disk is full, the cache on it
+    /// makes room for checkpoints. Also returns the images skipped before.
     pub(super) fn new(
         folder: &'r RunFolder,
         config: &TrainConfig,
@@ -46,23 +46,23 @@ impl<'r> Keeper<'r> {
                 (Logs { metrics, events }, Vec::new())
             }
         };
-        // What ended it before is no more true once it goes on.
+        // The failure that ended the run before is obsolete once it goes on.
         folder.remove_failure()?;
         let saver = Saver::new(folder.checkpoints(config.keep_checkpoints), config.checkpoint_every, cache);
         Ok((Keeper { folder, logs, saver, identity }, skipped))
     }
 
-    /// Keeps the state, the best so far, until the next one is saved.
+    /// Holds the state, the best so far, in memory until the next one is saved.
     ///
     /// # Errors
-    /// [`TrainError::WeightsNotFinite`], and those of the logs and of what was written meanwhile.
+    /// [`TrainError::WeightsNotFinite`], and those of the logs and of a pending write.
     pub(super) fn hold(&mut self, state: &State, config: &Config) -> Result<(), TrainError> {
         let (metrics, events) = (self.logs.metrics.length(), self.logs.events.length());
         let Keeper { saver, identity, .. } = self;
         saver.hold(|| sound(state.checkpoint(config, *identity, metrics, events)?))
     }
 
-    /// Starts to save the state; the logs are on the disk before it.
+    /// Syncs the logs to disk, then starts to save the state.
     ///
     /// # Errors
     /// As [`Keeper::hold`].
@@ -75,7 +75,7 @@ impl<'r> Keeper<'r> {
     }
 }
 
-/// A checkpoint from which a run can go on.
+/// Returns the checkpoint if its network is finite, so that a run can go on from it.
 fn sound(checkpoint: Checkpoint) -> Result<Checkpoint, TrainError> {
     checkpoint.check_finite().map(|()| checkpoint)
 }

@@ -56,7 +56,7 @@ use plan::Prepared;
 use run::Run;
 use state::State;
 
-/// Somebody who watches a run, and may stop it; `()` does neither. Whoever watches implements what is of interest.
+/// Watches a run and may stop it; `()` does neither. Implement the methods of interest.
 pub trait Observer {
     /// The run is about to take its first step.
     fn started(&mut self, _plan: &Plan) {}
@@ -64,26 +64,26 @@ pub trait Observer {
     fn step(&mut self, _record: &StepRecord) {}
     /// An epoch has ended.
     fn epoch(&mut self, _record: &EpochRecord) {}
-    /// Something is worth a line.
+    /// The run has a warning.
     fn warn(&mut self, _message: &str) {}
-    /// Something is as it should be, but could surprise.
+    /// Something is in order but may be surprising.
     fn note(&mut self, _message: &str) {}
     /// The run ends with an error that came from outside and cost none of its steps, as far as they could be saved:
     /// once what failed is mended, it can go on from `checkpoint`, its newest.
     fn rescued(&mut self, _checkpoint: &Path) {}
-    /// Whether to stop after this step. What was done is saved first.
+    /// Whether to stop after this step. The state is saved first.
     fn stop(&self) -> bool {
         false
     }
 }
 
-/// Nobody.
+/// No observer.
 impl Observer for () {}
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// Whether all epochs are done; otherwise an observer stopped the run.
+    /// Whether all epochs are done; if not, an observer stopped the run.
     pub finished: bool,
     /// Steps done.
     pub step: u64,
@@ -93,20 +93,20 @@ pub struct Outcome {
     pub skipped: usize,
 }
 
-/// Trains on `dataset` as `config` says, in `run`, from `from` or from the start, until done or stopped. The start
-/// is random weights, or those of the run that `train.from` names.
+/// Trains on `dataset` as configured, in `run`, from the checkpoint `from` or from the start, until done or stopped.
+/// The start is random weights, or those of the run that `train.from` names.
 ///
 /// The same configuration on the same data gives the same bits for any number of threads, and however often the run
 /// is interrupted and taken up again; on a GPU, unless `train.deterministic` is false.
 ///
-/// `config` is [resolved](Config::resolved) first, but for `train.device` and `train.threads`, which `device` decides.
-/// To go on with a run, take it, its configuration and its newest good checkpoint from [`resume`].
+/// `config` is [resolved](Config::resolved) first, except `train.device` and `train.threads`, which `device` decides.
+/// To go on with a run, get its folder, its configuration and its newest good checkpoint from [`resume`].
 ///
 /// # Errors
-/// Those of [`Config::validate`]; [`TrainError::Conflict`] where `from` was trained by another configuration, in more
-/// than what changes nothing; [`TrainError::CannotResume`] where it was trained on other images, or `run` holds a
-/// network that was imported; [`TrainError::BatchTooLarge`], [`TrainError::DoesNotFit`]; [`TrainError::NotFinite`] where it diverges; images that
-/// cannot be read, a folder that cannot be written to.
+/// Those of [`Config::validate`]; [`TrainError::Conflict`] if the configuration of `from` differs in keys that change
+/// results; [`TrainError::CannotResume`] if `from` was trained on other images, or `run` holds an imported network;
+/// [`TrainError::BatchTooLarge`], [`TrainError::DoesNotFit`]; [`TrainError::NotFinite`] if training diverges; images
+/// that cannot be read, a folder that cannot be written to.
 pub fn pretrain(
     dataset: &Arc<dyn Dataset>,
     config: &Config,
@@ -121,13 +121,13 @@ pub fn pretrain(
 /// [`pretrain`] as worker 0 of `team`, which keeps the run: every other worker calls [`assist`] with the same
 /// configuration and data.
 ///
-/// Together they take the steps that one worker would, but for the rounding of sums: each has its part of every
-/// batch, negatives and BatchNorm's sums come from all. A broken image is replaced
-/// from the worker's own part of an epoch, which may run out sooner than all would. As many workers give the same
-/// bits each time. A run may be taken up by another number of them.
+/// Together the workers take the same steps as a single one, except for the rounding of sums: each has its part of
+/// every batch, and negatives and BatchNorm's sums come from all. A broken image is replaced from the worker's own part
+/// of an epoch, which may run out sooner than the whole would. The same number of workers gives the same bits each
+/// time. A run may be resumed by a different number.
 ///
 /// # Errors
-/// Those of `pretrain`, and [`TrainError::Workers`] where the workers do not fit together or one has gone.
+/// Those of `pretrain`, and [`TrainError::Workers`] if the workers do not fit together or one has gone.
 pub fn lead(
     dataset: &Arc<dyn Dataset>,
     config: &Config,
@@ -156,8 +156,8 @@ pub fn lead(
     team.on(device, |team| Run::new(prepared, config, Some(keeper), team)?.go(observer)?.outcome())
 }
 
-/// Takes the part of a worker of `team` other than the first in a run that [`lead`] keeps. Returns whether all
-/// epochs are done.
+/// Trains as a worker of `team` other than the first, in a run that [`lead`] keeps. Returns whether all epochs are
+/// done.
 ///
 /// # Errors
 /// As [`lead`].
@@ -176,8 +176,8 @@ pub fn assist(
     team.on(device, |team| Ok(Run::new(prepared, &config, None, team)?.go(observer)?.finished))
 }
 
-/// What comes before the first step; the workers of a team agree on what they must agree on. Who has a `run`
-/// decides what it begins with.
+/// Prepares for the first step; the workers of a team agree on what they must share. The worker with the `run` decides
+/// what it begins with.
 fn prepare(
     dataset: &Arc<dyn Dataset>,
     config: &Config,

@@ -1,4 +1,4 @@
-//! What a run is going to do, decided before its first step.
+//! The plan of a run, decided before its first step.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use super::cache::{CachedImages, Kept};
 use super::state::State;
 use super::{Identity, Part, RunViews, ViewsPlace};
 
-/// Fewer held-out images than this say nothing: they are trained on instead.
+/// Fewer held-out images than this are too few to measure on: they are trained on instead.
 const LEAST_HOLDOUT: usize = 8;
 
-/// What a run is going to do.
+/// The plan of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Images trained on.
@@ -27,29 +27,29 @@ pub struct Plan {
     pub batch: usize,
     /// Steps of the whole run.
     pub steps: u64,
-    /// Steps done already.
+    /// Steps already done.
     pub done: u64,
-    /// What a run begins with that does not begin with random weights, in words.
+    /// A description of what the run begins with, unless that is random weights.
     pub begins: Option<String>,
     /// How many workers share the steps.
     pub workers: usize,
-    /// Values trained, of encoder and head together.
+    /// The number of trained values, of encoder and head together.
     pub parameters: usize,
-    /// Where it runs.
+    /// The device that it runs on.
     pub device: String,
-    /// Whether that is a GPU.
+    /// Whether the device is a GPU.
     pub on_gpu: bool,
-    /// Operators that are left out of the views, because the images are grey and they would change nothing.
+    /// Operators left out of the views because they do not change grey images.
     pub left_out: Vec<&'static str>,
     /// Where the views are made.
     pub views: ViewsPlace,
     /// What is kept for the backward pass, and the memory that the run takes.
     pub memory: memory::Choice,
-    /// Decoded images that are kept in the system's memory.
+    /// Decoded images kept in the system's memory.
     pub cached: CachedImages,
 }
 
-/// What [`pretrain`](super::pretrain) would do with `dataset`, as the worker `part` of it.
+/// Returns the plan that [`pretrain`](super::pretrain) would follow on `dataset`, as its worker `part`.
 ///
 /// # Errors
 /// Those that `pretrain` would return before its first step.
@@ -72,7 +72,7 @@ pub fn plan(
     Ok(Plan { begins: beginning.map(|beginning| beginning.words), ..prepared.plan })
 }
 
-/// What the worker `part` keeps for the backward pass, with images of such `sizes`.
+/// Decides what the worker `part` keeps for the backward pass, with images of these `sizes`.
 pub(super) fn choose_memory(
     state: &State,
     sizes: &memory::Images,
@@ -82,10 +82,10 @@ pub(super) fn choose_memory(
     memory::choose((&state.model, &state.optimizer), config, sizes, part)
 }
 
-/// Images of `images` that are held out.
+/// The number of `images` that are held out.
 ///
 /// # Errors
-/// [`TrainError::BatchTooLarge`] where the others make no batch.
+/// [`TrainError::BatchTooLarge`] if the others do not make a batch.
 pub fn held_out(config: &Config, images: usize) -> Result<usize, TrainError> {
     let (batch, left) = (config.train.batch, trained_on(config, images));
     let holdout = images - left;
@@ -95,7 +95,7 @@ pub fn held_out(config: &Config, images: usize) -> Result<usize, TrainError> {
     Ok(holdout)
 }
 
-/// Images of `images` that are trained on.
+/// The number of `images` that are trained on.
 pub(crate) fn trained_on(config: &Config, images: usize) -> usize {
     match config.data.holdout_of(images) {
         holdout if holdout >= LEAST_HOLDOUT => images - holdout,
@@ -103,27 +103,27 @@ pub(crate) fn trained_on(config: &Config, images: usize) -> usize {
     }
 }
 
-/// What must be right before a network is made. Returns [`held_out`] of `images`.
+/// Checks what must hold before a network is made. Returns [`held_out`] of `images`.
 pub(super) fn check(config: &Config, images: usize, device: &Device) -> Result<usize, TrainError> {
     config.prepare(device)?;
     held_out(config, images)
 }
 
-/// A run that can begin.
+/// A run that is ready to begin.
 pub(super) struct Prepared {
     pub(super) plan: Plan,
     pub(super) state: State,
     pub(super) train: Arc<dyn Dataset>,
     pub(super) holdout: Option<Arc<dyn Dataset>>,
-    /// The laws of the views, one a branch.
+    /// The distributions of the views, one per branch.
     pub(super) families: [ViewFamily; 2],
-    /// Decoded images on the disk of the run.
+    /// The cache of decoded images, if it is on the disk of the run.
     pub(super) cache: Option<Arc<Cached>>,
 }
 
 impl Prepared {
-    /// Goes on from `state` with images of such `sizes`, of which `held_out` are set apart once `keep` has decided
-    /// where decoded ones are kept.
+    /// Prepares a run from `state` on images of these `sizes`: `keep` decides where decoded images are kept, then
+    /// `held_out` images are set apart.
     pub(super) fn new(
         mut state: State,
         sizes: &memory::Images,
@@ -160,10 +160,10 @@ impl Prepared {
     }
 }
 
-/// The images to train on, and those that are held out, if any.
+/// The images to train on, and the held-out ones, if any.
 type Parts = (Arc<dyn Dataset>, Option<Arc<dyn Dataset>>);
 
-/// Sets `held_out` of the images apart.
+/// Sets `held_out` images apart.
 fn split(whole: Arc<dyn Dataset>, config: &Config, held_out: usize) -> Result<Parts, TrainError> {
     if held_out == 0 {
         return Ok((whole, None));

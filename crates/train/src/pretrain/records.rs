@@ -1,4 +1,4 @@
-//! What a run tells while it goes: the lines of `metrics.jsonl`, and the same for TensorBoard.
+//! The records of a run in progress: the lines of `metrics.jsonl`, and the same for TensorBoard.
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use crate::tensorboard::EventLog;
 
 use super::health::Health;
 
-/// A line of a step.
+/// The log line of a step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepRecord {
     /// Steps done, this one included.
@@ -17,7 +17,7 @@ pub struct StepRecord {
     pub epoch: f64,
     /// The loss of the batch.
     pub loss: f64,
-    /// The share of anchors whose positive is ranked first.
+    /// The fraction of anchors whose positive is ranked first.
     pub contrastive_accuracy: f64,
     /// Mean entropy of the softmax over candidates, in nats.
     pub entropy: f64,
@@ -27,19 +27,19 @@ pub struct StepRecord {
     pub gradient_norm: f64,
     /// |w| over all parameters, after the step.
     pub weight_norm: f64,
-    /// What the loss is multiplied by before backward, after the step; in fp16 alone.
+    /// The loss scale after the step; fp16 only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<f64>,
-    /// Steps so far that changed nothing, since their scaled gradients overflowed; in fp16 alone.
+    /// Steps so far that were skipped because their scaled gradients overflowed; fp16 only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped_steps: Option<u64>,
-    /// Views a second since the line before.
+    /// Views per second since the previous line.
     pub views_per_s: f64,
-    /// Seconds that the steps since the line before waited for views.
+    /// Seconds that the steps since the previous line waited for views.
     pub waited_s: f64,
 }
 
-/// A line of an epoch.
+/// The log line of an epoch.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EpochRecord {
     /// Epochs done.
@@ -50,13 +50,13 @@ pub struct EpochRecord {
     pub train_loss: f64,
     /// Mean contrastive accuracy of the epoch's steps.
     pub train_contrastive_accuracy: f64,
-    /// Held-out figures, where images are held out and it is their turn.
+    /// Held-out figures, if images are held out and the figures are due.
     #[serde(flatten)]
     pub health: Option<Health>,
-    /// kNN accuracy of held-out images, where there are labels and it is its turn.
+    /// kNN accuracy of held-out images, if there are labels and it is due.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub knn_top1: Option<f64>,
-    /// Images that could not be used so far.
+    /// Images so far that could not be used.
     pub skipped: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What is left of a run that ends with an error.
+//! What is saved of a run that ends with an error.
 
 use crate::TrainError;
 
@@ -11,7 +11,7 @@ impl Run<'_> {
     /// is recorded.
     pub(super) fn rescue(&mut self, error: &TrainError, observer: &mut dyn Observer) {
         if let Some(keeper) = &self.keeper {
-            // The error that is told is the first.
+            // The first error is the one to report.
             let _ = Failure::record(keeper.folder, error, self.config, keeper.identity);
         }
         let is_known = self.whole && !matches!(error, TrainError::NotFinite { .. }) && self.settle().is_ok();
@@ -21,7 +21,7 @@ impl Run<'_> {
         if step > done && keeper.saver.newest() != Some(keeper.saver.checkpoints().path(step)) {
             let _ = keeper.save(&self.state, self.config).and_then(|()| keeper.saver.wait());
         }
-        // One may be there of which the saver only knows that another, written after it, is not.
+        // A good checkpoint may exist although the saver only knows that writing a later one failed.
         if let Ok(Some(found)) = keeper.saver.checkpoints().latest_good() {
             observer.rescued(&found.path);
         }

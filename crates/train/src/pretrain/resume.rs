@@ -1,4 +1,4 @@
-//! Taking up a run again: what must hold before it can go on.
+//! Resuming a run: what must hold before it can go on.
 
 use std::path::Path;
 
@@ -7,33 +7,33 @@ use crate::checkpoint::{Checkpoint, Found};
 use crate::run_folder::RunFolder;
 use crate::{Config, TrainError};
 
-/// A run to go on with: what [`pretrain`](super::pretrain) is to be given.
+/// A run to go on with: the arguments for [`pretrain`](super::pretrain).
 #[derive(Debug)]
 pub struct Resumed {
     /// Its folder, locked by [`resume`].
     pub folder: RunFolder,
-    /// What it goes on with; to be changed by [`Resumed::change`].
+    /// The configuration that it goes on with; use [`Resumed::change`] to change it.
     pub config: Config,
-    /// Its newest good checkpoint; `None` where there is none yet, and the run begins anew.
+    /// Its newest good checkpoint; `None` if there is none yet and the run starts from the beginning.
     pub from: Option<Found>,
-    /// What ended it when it was last trained, where that will come again on the same images.
+    /// The failure that ended its last training, if any; it will recur on the same images.
     pub failed: Option<Failure>,
-    /// Whether it was opened to train, and not only to look.
+    /// Whether the run was opened for training, not only for reading.
     trains: bool,
 }
 
-/// Takes up the run in the folder `path` with the configuration that it was begun with, from its newest good
-/// checkpoint. The folder is locked until it is dropped.
+/// Resumes the run in the folder `path` with its recorded configuration, from its newest good checkpoint. The folder is
+/// locked until it is dropped.
 ///
 /// # Errors
-/// Those of [`RunFolder::resume`] and [`RunFolder::check_config`]; [`TrainError::CannotResume`] of a run whose network
-/// was imported; [`TrainError::Io`], and where no checkpoint is good the error of the newest.
+/// Those of [`RunFolder::resume`] and [`RunFolder::check_config`]; [`TrainError::CannotResume`] for a run whose network
+/// was imported; [`TrainError::NoGoodCheckpoint`] if all its checkpoints are damaged; [`TrainError::Io`].
 pub fn resume(path: &Path) -> Result<Resumed, TrainError> {
     let (folder, config) = RunFolder::resume(path)?;
     Resumed::of(folder, config, true)
 }
 
-/// What [`resume`] would go on with: nothing is locked or written, so that the run may be in training meanwhile.
+/// Returns what [`resume`] would go on with. It locks and writes nothing, so the run may be in training meanwhile.
 ///
 /// # Errors
 /// As [`resume`], without the lock.
@@ -51,11 +51,11 @@ impl Resumed {
         Ok(Resumed { folder, config, from, failed, trains })
     }
 
-    /// Has the run go on with `config`, [resolved](Config::resolved), and keeps that in its folder if it was opened by
-    /// [`resume`]. Once there is a checkpoint, only what changes nothing may be different.
+    /// Makes the run go on with `config`, [resolved](Config::resolved), and records it in the folder if that was opened
+    /// by [`resume`]. Once there is a checkpoint, only keys that do not change results may differ.
     ///
     /// # Errors
-    /// Those of [`Config::validate`]; [`TrainError::Conflict`] of a key that would change what the run computes;
+    /// Those of [`Config::validate`]; [`TrainError::Conflict`] for a key that would change what the run computes;
     /// [`TrainError::Io`].
     pub fn change(mut self, config: &Config) -> Result<Resumed, TrainError> {
         let config = config.resolved()?;
@@ -66,7 +66,7 @@ impl Resumed {
             if self.from.is_some() {
                 return Err(conflict);
             }
-            // It is another run now.
+            // It is a different run now, to which the failure does not apply.
             self.failed = None;
         }
         if self.trains {

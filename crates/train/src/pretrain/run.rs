@@ -1,4 +1,4 @@
-//! The loop: step after step, what is logged, what is saved.
+//! The training loop: steps, logging, saving.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -21,20 +21,20 @@ use super::{
     Batches, CapturedStep, Observer, Outcome, StepFigures, StepRecord, Team, train_step, weight_norm,
 };
 
-/// Steps of a GPU between lines of the log by default: each waits for what was started before it.
+/// Default number of steps between log lines on a GPU, where each line waits for all started steps.
 const GPU_LOG_EVERY: u64 = 10;
-/// A search for the fastest kernels of a GPU that takes longer than this is told.
+/// A search for the fastest GPU kernels that takes at least this long is reported.
 const WORTH_TELLING: Duration = Duration::from_secs(2);
 
-/// A run under way.
+/// A run in progress.
 pub(super) struct Run<'r> {
     pub(super) config: &'r Config,
     pub(super) team: Team<'r>,
-    /// What keeps it; of several workers the first alone does.
+    /// Writes the run to its folder; of several workers only the first has one.
     pub(super) keeper: Option<Keeper<'r>>,
     pub(super) plan: Plan,
     pub(super) schedule: Schedule,
-    /// Whether the projections were narrow when they were last looked at.
+    /// Whether the projections were narrow when last measured.
     pub(super) narrow: bool,
     pub(super) guessing: Guessing,
     /// Steps between lines of the log.
@@ -42,31 +42,31 @@ pub(super) struct Run<'r> {
     pub(super) train: Arc<dyn Dataset>,
     pub(super) holdout: Option<Arc<dyn Dataset>>,
     pub(super) best_by: Option<BestBy>,
-    /// The laws of the views, one a branch.
+    /// The distributions of the views, one per branch.
     pub(super) families: [ViewFamily; 2],
     pub(super) reading: Reading,
-    /// Images that could not be used, those listed before the run was taken up again among them.
+    /// Images that could not be used, including those listed before the run was resumed.
     pub(super) skipped: Vec<Skipped>,
     pub(super) state: State,
-    /// Whether the state is that after a step, as all workers know it.
+    /// Whether the state is consistent: the step is complete and the places of all workers are known.
     pub(super) whole: bool,
-    /// The steps, where a GPU takes them.
+    /// The captured step, if a GPU trains.
     captured: Option<CapturedStep>,
-    /// Steps that are known to be sound, those before the run was taken up again among them.
+    /// Steps known to be sound, including those before the run was resumed.
     settled: u64,
-    /// Of the last step that was looked at.
+    /// The figures of the last step that was examined.
     pub(super) figures: StepFigures,
 }
 
 /// What follows a step.
 struct Turn {
-    /// Whether an epoch ends with it.
+    /// Whether an epoch ends with the step.
     end_of_epoch: bool,
-    /// Whether to stop, as all workers know.
+    /// Whether to stop, as agreed by all workers.
     stop: bool,
 }
 
-/// How a run ended, for a worker that may keep it.
+/// How a run ended; only the worker that keeps the run has a checkpoint.
 pub(super) struct Ended {
     pub(super) finished: bool,
     step: u64,
@@ -75,7 +75,7 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    /// For the worker that keeps the run.
+    /// The outcome, for the worker that keeps the run.
     pub(super) fn outcome(self) -> Result<Outcome, TrainError> {
         let Ended { finished, step, checkpoint, skipped } = self;
         let nothing = || TrainError::Workers("nobody has kept the run".to_owned());
@@ -84,7 +84,7 @@ impl Ended {
 }
 
 impl<'r> Run<'r> {
-    /// Begins what was `prepared`, or takes it up again where `keeper` says so.
+    /// Starts or resumes the run that was `prepared`.
     pub(super) fn new(
         prepared: Prepared,
         config: &'r Config,
@@ -137,7 +137,7 @@ impl<'r> Run<'r> {
         self.conclude()
     }
 
-    /// Takes step after step, and what comes between them.
+    /// Takes all steps, with measurements and saving in between.
     fn train(&mut self, batches: &mut Batches, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let mut since = Since::now();
         let mut stopped = false;
@@ -153,14 +153,14 @@ impl<'r> Run<'r> {
                 observer.epoch(&record);
                 since = Since::now();
             }
-            // Several have agreed on it; one may be asked while it measures.
+            // Several workers have agreed on stopping; a single one also asks again after measuring.
             stopped = turn.stop || self.team.is_alone() && observer.stop();
             self.keep(stopped, turn.end_of_epoch, batches, observer)?;
         }
         Ok(())
     }
 
-    /// Saves the state where that is due.
+    /// Saves the state if that is due.
     fn keep(
         &mut self,
         stopped: bool,
@@ -192,7 +192,7 @@ impl<'r> Run<'r> {
         self.epochs() >= self.config.train.epochs
     }
 
-    /// Epochs that are behind all workers together.
+    /// Epochs that all workers together have completed.
     pub(super) fn epochs(&self) -> u64 {
         self.state.behind().epochs(self.train.len())
     }
@@ -210,8 +210,8 @@ impl<'r> Run<'r> {
         Batches::start(self.train.clone(), config, next, device, &self.plan.views)
     }
 
-    /// Takes the step of the next batch, and logs it where that is due. Returns whether an epoch ends with it, and
-    /// whether to stop.
+    /// Takes a step on the next batch, and logs it if that is due. Returns whether an epoch ends with it, and whether
+    /// to stop.
     fn advance(
         &mut self,
         batches: &mut Batches,
@@ -248,7 +248,7 @@ impl<'r> Run<'r> {
         Ok(turn)
     }
 
-    /// Tells what the first step on a GPU spent on choosing, where that was long.
+    /// Reports the time that the first step on a GPU took to choose kernels, if that was long.
     fn note_searches(&self, observer: &mut dyn Observer) {
         let searched = self.state.model.device.searched();
         if let Some((searches, time)) = searched.filter(|(_, time)| *time >= WORTH_TELLING) {
@@ -260,7 +260,7 @@ impl<'r> Run<'r> {
         }
     }
 
-    /// Leaves the state on the disk, where this worker keeps it.
+    /// Makes sure that the state is on the disk, if this worker keeps the run.
     fn conclude(mut self) -> Result<Ended, TrainError> {
         let (finished, step, skipped) = (self.is_finished(), self.state.step, self.skipped.len());
         let Some(keeper) = &mut self.keeper else {
@@ -281,8 +281,7 @@ impl<'r> Run<'r> {
         Ok(Ended { finished, step, checkpoint: Some(checkpoint), skipped })
     }
 
-    /// Takes a step on `views`, or on those that a GPU has; or starts it where [`Run::settle`] is to learn what
-    /// came of it.
+    /// Takes a step on `views`. On a GPU, only starts a step on the views that it has; [`Run::settle`] gets the result.
     fn step(&mut self, views: &[u8], rate: f64) -> Result<(), TrainError> {
         let State { model, optimizer, .. } = &mut self.state;
         let loss = &self.config.loss;
@@ -303,7 +302,7 @@ impl<'r> Run<'r> {
         Ok(())
     }
 
-    /// Learns what came of the steps that were started.
+    /// Waits for the started steps and takes over their results.
     pub(super) fn settle(&mut self) -> Result<(), TrainError> {
         let Some(captured) = &self.captured else { return Ok(()) };
         let found = captured.figures()?;
@@ -312,8 +311,8 @@ impl<'r> Run<'r> {
         let batch = ContrastiveFigures { loss, contrastive_accuracy, entropy };
         self.figures = StepFigures { batch, gradient_norm };
         let sums = &mut self.state.sums;
-        // The sums are those of the epoch, whose first step is known by how many were counted when they were last
-        // looked at.
+        // `found.steps - sums.steps` sound steps followed the last settled one, so this is the first unsound step,
+        // if there is one.
         let unsound = self.settled + (found.steps - sums.steps);
         self.settled = self.state.step;
         *sums =
@@ -323,12 +322,12 @@ impl<'r> Run<'r> {
         if found.sound { Ok(()) } else { Err(self.not_finite(unsound, self.figures_in_words())) }
     }
 
-    /// What was found of the last step that was looked at.
+    /// The figures of the last step that was examined, for messages.
     fn figures_in_words(&self) -> String {
         format!("loss {} and gradient norm {}", self.figures.batch.loss, self.figures.gradient_norm)
     }
 
-    /// An error of what comes between steps, as one of the step before it where that has spoiled the network.
+    /// Turns an error between steps into one of the previous step, if that step has made the network non-finite.
     fn explain(&mut self, error: TrainError) -> TrainError {
         let what = match error {
             TrainError::FeaturesNotFinite { .. } => "the features of held-out images".to_owned(),
@@ -338,17 +337,17 @@ impl<'r> Run<'r> {
         self.not_finite(self.state.step.saturating_sub(1), what)
     }
 
-    /// With step number `step`, `what` was not finite.
+    /// The error that `what` was not finite at the step number `step`.
     fn not_finite(&mut self, step: u64, what: String) -> TrainError {
         let last_good = self.keeper.as_mut().and_then(|keeper| {
-            // One that could not be written is not there: the one before it is named.
+            // If the newest could not be written, the one before it is named.
             let _ = keeper.saver.wait();
             keeper.saver.checkpoints().latest_good().ok().flatten().map(|found| found.path)
         });
         TrainError::NotFinite { step, rate: self.schedule.rate(step), what, last_good }
     }
 
-    /// Tells the GPU from which sums to go on.
+    /// Sets the sums on the GPU to those of the state.
     pub(super) fn set_sums(&mut self) -> Result<(), TrainError> {
         let EpochSums { steps, loss, contrastive_accuracy } = self.state.sums;
         let Some(captured) = &mut self.captured else { return Ok(()) };
@@ -362,7 +361,7 @@ impl<'r> Run<'r> {
         })
     }
 
-    /// Goes on with the scale of a loss that was scaled before.
+    /// Sets the loss scale on the GPU to that of the state, if there is one.
     fn set_loss_scale(&mut self) -> Result<(), TrainError> {
         match (&mut self.captured, self.state.loss_scale) {
             (Some(captured), Some(scale)) => captured.set_loss_scale(scale),
@@ -388,12 +387,12 @@ impl<'r> Run<'r> {
         })
     }
 
-    /// Lists newly met broken images in the run folder.
+    /// Lists newly found broken images in the run folder.
     fn note_skipped(&mut self, batches: &Batches, observer: &mut dyn Observer) -> Result<(), TrainError> {
         self.list_skipped(batches.skipped(), observer)
     }
 
-    /// Does so with those that the other workers have met.
+    /// Lists the broken images that the other workers have found.
     fn share_skipped(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         if self.team.is_alone() {
             return Ok(());
@@ -402,7 +401,7 @@ impl<'r> Run<'r> {
         self.list_skipped(met, observer)
     }
 
-    /// Lists those of the broken images `met` that are not listed yet.
+    /// Lists the broken images in `met` that are not listed yet.
     pub(super) fn list_skipped(
         &mut self,
         met: Vec<Skipped>,
@@ -427,7 +426,7 @@ impl<'r> Run<'r> {
     }
 }
 
-/// What happened since the line before.
+/// What happened since the previous log line.
 struct Since {
     start: Instant,
     waited: Duration,

@@ -1,4 +1,4 @@
-//! When a run is saved, and how it goes on meanwhile.
+//! When a run is saved, and how it goes on while it is being saved.
 
 use std::panic::resume_unwind;
 use std::path::PathBuf;
@@ -12,56 +12,57 @@ use crate::TrainError;
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::config::Auto;
 
-/// So much training is worth a checkpoint at the end of an epoch.
+/// Least training time before a checkpoint at an epoch's end.
 const WORTH: Duration = Duration::from_secs(60);
-/// So much training is worth one in the middle of an epoch.
+/// Least training time before a checkpoint within an epoch.
 const MOST: Duration = Duration::from_secs(30 * 60);
-/// Between two checkpoints training takes at least so many times as long as it was held up by the one before: 2 %.
+/// Checkpoints may hold training up for 1/50 of the time.
 const SHARE: u32 = 50;
 
 /// Saves a run: a thread writes checkpoints, one at a time, while training goes on.
 ///
-/// When a checkpoint is written may depend on the clock, what is in it does not.
+/// The clock may affect when a checkpoint is written, but not what is in it.
 #[derive(Debug)]
 pub(super) struct Saver {
     checkpoints: Checkpoints,
     every: Auto<u64>,
-    /// What gives way to a checkpoint where the disk is full.
+    /// The cache that makes room for a checkpoint if the disk is full.
     cache: Option<Arc<Cached>>,
-    /// The best state since the last checkpoint, where nothing else was to be saved then: it is written before the
-    /// next one, which may name it, and kept until both are on the disk.
+    /// The best state since the last checkpoint, if no checkpoint was due then. It is written before the next one,
+    /// which may name it, and kept until both are on the disk.
     best: Option<Arc<Checkpoint>>,
     writing: Option<JoinHandle<Result<PathBuf, TrainError>>>,
     newest: Option<PathBuf>,
-    /// When the newest was handed over, and how long training has waited for it.
+    /// When the last checkpoint was handed to the thread, and how long training waited for it.
     last: Instant,
     held_up: Duration,
 }
 
 impl Saver {
-    /// One for a run that starts now, with [`checkpoint_every`](crate::config::TrainConfig::checkpoint_every); a
-    /// `cache` on the same disk is worth less than a checkpoint.
+    /// Creates a saver for a run that starts now, with
+    /// [`checkpoint_every`](crate::config::TrainConfig::checkpoint_every). A `cache` on the same disk makes room for
+    /// checkpoints.
     pub(super) fn new(checkpoints: Checkpoints, every: Auto<u64>, cache: Option<Arc<Cached>>) -> Saver {
         let (best, writing, newest) = (None, None, None);
         let (last, held_up) = (Instant::now(), Duration::ZERO);
         Saver { checkpoints, every, cache, best, writing, newest, last, held_up }
     }
 
-    /// Whether the state after `step` is to be saved.
+    /// Whether the state after `step` should be saved.
     pub(super) fn is_due(&self, step: u64, end_of_epoch: bool) -> bool {
         self.is_due_after(self.last.elapsed(), step, end_of_epoch)
     }
 
-    /// The same, `since` the newest was handed over.
+    /// [`Saver::is_due`], given the time `since` the last checkpoint.
     fn is_due_after(&self, since: Duration, step: u64, end_of_epoch: bool) -> bool {
         match self.every {
             Auto::Value(steps) => step.is_multiple_of(steps.max(1)),
-            // A disk that is still busy with the one before is not given more to do.
+            // Do not add work while the disk is still busy with the previous checkpoint.
             Auto::Auto => !self.is_writing() && is_worth(since, self.held_up, end_of_epoch),
         }
     }
 
-    /// Learns whether what was written meanwhile was written well.
+    /// Checks, without waiting, whether the checkpoint being written has failed.
     ///
     /// # Errors
     /// As [`Checkpoints::save`].
@@ -69,16 +70,16 @@ impl Saver {
         if self.is_writing() { Ok(()) } else { self.wait() }
     }
 
-    /// Keeps the state that `checkpoint` makes, the best so far, until the next one is saved.
+    /// Holds the state that `checkpoint` makes, the best so far, in memory until the next one is saved.
     ///
     /// # Errors
-    /// Those of `checkpoint`, and as [`Checkpoints::save`] of what was written meanwhile.
+    /// Those of `checkpoint`, and those of [`Checkpoints::save`] for a pending write.
     pub(super) fn hold(
         &mut self,
         checkpoint: impl FnOnce() -> Result<Checkpoint, TrainError>,
     ) -> Result<(), TrainError> {
         let start = Instant::now();
-        // There are never more than two copies of the state.
+        // Wait, so that there are never more than two copies of the state.
         self.wait()?;
         self.held_up += start.elapsed();
         self.best = None;
@@ -86,10 +87,10 @@ impl Saver {
         Ok(())
     }
 
-    /// Starts to save the state that `checkpoint` makes, after what was held.
+    /// Starts to save the held state, if any, and then the state that `checkpoint` makes.
     ///
     /// # Errors
-    /// As [`Saver::hold`], and [`TrainError::Io`] where no thread can be had.
+    /// As [`Saver::hold`], and [`TrainError::Io`] if no thread can be started.
     pub(super) fn save(
         &mut self,
         checkpoint: impl FnOnce() -> Result<Checkpoint, TrainError>,
@@ -98,7 +99,7 @@ impl Saver {
         self.wait()?;
         let newest = checkpoint()?;
         let held = self.best.clone().filter(|held| {
-            // Not where the newest is that state, or a better one.
+            // Skip it if the newest is that state, or if there is a better one.
             let (step, best) = (held.meta.step, newest.meta.best.as_ref());
             step != newest.meta.step && best.is_some_and(|best| best.step() == step)
         });
@@ -123,7 +124,7 @@ impl Saver {
         Ok(())
     }
 
-    /// Waits for what is being written: it is on the disk afterwards.
+    /// Waits until the checkpoint being written is on the disk.
     ///
     /// # Errors
     /// As [`Checkpoints::save`].
@@ -135,12 +136,12 @@ impl Saver {
         Ok(())
     }
 
-    /// The last checkpoint that is known to be on the disk.
+    /// The last checkpoint known to be on the disk.
     pub(super) fn newest(&self) -> Option<PathBuf> {
         self.newest.clone()
     }
 
-    /// The checkpoints that are written.
+    /// The folder of checkpoints.
     pub(super) fn checkpoints(&self) -> &Checkpoints {
         &self.checkpoints
     }
@@ -152,14 +153,14 @@ impl Saver {
 
 impl Drop for Saver {
     fn drop(&mut self) {
-        // The run's folder is locked until nobody writes to it. Where the run ends with an error, that one is told.
+        // Keep the run folder locked until writing ends. A run that fails reports its own error, not this one.
         if let Some(writing) = self.writing.take() {
             let _ = writing.join();
         }
     }
 }
 
-/// Whether training that took `since` is worth a checkpoint, when the one before has held it up for `held_up`.
+/// Whether `since` is enough training for a checkpoint, if the previous one held training up for `held_up`.
 fn is_worth(since: Duration, held_up: Duration, end_of_epoch: bool) -> bool {
     let least = if end_of_epoch { WORTH.max(held_up.saturating_mul(SHARE)).min(MOST) } else { MOST };
     since >= least
@@ -177,7 +178,7 @@ mod tests {
     use crate::checkpoint::{Best, Meta, NamedTensor};
     use crate::file_system::{Disk, FileSystem, Output};
 
-    /// A disk on which no file can be made while another is longer than it may be.
+    /// A disk on which no file can be created while the file `by` is longer than `most` bytes.
     #[derive(Debug)]
     struct Full {
         by: PathBuf,
@@ -241,7 +242,7 @@ mod tests {
             (60.0, 0.0, true, true),
             (60.0, 0.1, true, true),
             (60.0, 0.0, false, false),
-            // Two seconds for each are worth waiting for longer, a minute is not worth losing hours for.
+            // At two seconds per checkpoint, save less often; but not even a minute justifies losing hours.
             (60.0, 2.0, true, false),
             (100.0, 2.0, true, true),
             (1799.0, 60.0, true, false),
@@ -279,7 +280,7 @@ mod tests {
         assert_eq!(steps(&checkpoints), [20, 33]);
         assert!(checkpoints.load(20).unwrap() == checkpoint(20, 20).unwrap());
         assert_eq!(saver.newest(), Some(checkpoints.path(33)));
-        // Held, and then something better is saved: the held one is no longer of use.
+        // If a better state is saved, the held one is no longer needed.
         saver.hold(|| checkpoint(40, 40)).unwrap();
         saver.save(|| checkpoint(50, 50)).unwrap();
         drop(saver);
@@ -308,7 +309,7 @@ mod tests {
         saver.wait().unwrap();
         assert_eq!(steps(&checkpoints), [1, 2]);
         assert_eq!(fs::metadata(&by).unwrap().len(), whole - spare);
-        // What lay there is read from the data.
+        // Images that were dropped from the cache are read from the data.
         for index in 0..images.len() {
             let own = cached.read(index, &mut scratch).unwrap().pixels.to_vec();
             assert_eq!(own, images.read(index, &mut DecodeScratch::default()).unwrap().pixels, "{index}");

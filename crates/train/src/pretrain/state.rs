@@ -1,4 +1,4 @@
-//! The whole state of a run, into a checkpoint and out of it.
+//! The whole state of a run, saved to and restored from checkpoints.
 
 use simclr_data::Position;
 use simclr_engine::{Device, LossScaleFigures};
@@ -10,7 +10,7 @@ use crate::checkpoint::{Best, Checkpoint, Extra, Meta, NamedTensor, OPTIMIZER};
 use crate::optim::Optimizer;
 use crate::{Config, Model, TrainError};
 
-/// Sums over the steps of the epoch under way.
+/// Sums over the steps of the current epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct EpochSums {
     pub(super) steps: u64,
@@ -24,17 +24,17 @@ pub(super) struct State {
     pub(super) model: Model,
     pub(super) optimizer: Optimizer,
     pub(super) step: u64,
-    /// How far each worker is, by rank, in its own places.
+    /// The position of each worker, by rank, in its own share of the images.
     pub(super) places: Vec<Position>,
     pub(super) sums: EpochSums,
-    /// The scale of the loss, where it is scaled, and steps skipped for it.
+    /// The loss scale, if the loss is scaled, and the number of steps skipped because of overflow.
     pub(super) loss_scale: Option<LossScaleFigures>,
     pub(super) skipped_steps: u64,
     pub(super) best: Option<Best>,
 }
 
 impl State {
-    /// The start of a run, of one of `workers` workers.
+    /// The initial state of a run of `workers` workers.
     pub(super) fn new(config: &Config, device: &Device, workers: usize) -> Result<State, TrainError> {
         let model = Model::new(config, device)?;
         let optimizer = Optimizer::new(&config.optim, &model.parameters)?;
@@ -50,12 +50,12 @@ impl State {
         })
     }
 
-    /// How far all workers together are.
+    /// The position of all workers together.
     pub(super) fn behind(&self) -> Position {
         Position(self.places.iter().map(|place| place.0).sum())
     }
 
-    /// The state that a checkpoint holds.
+    /// Restores the state from a checkpoint.
     pub(super) fn restore(
         checkpoint: &Checkpoint,
         config: &Config,
@@ -92,7 +92,7 @@ impl State {
         Ok(state)
     }
 
-    /// The checkpoint of the state. `metrics_bytes` and `events_bytes` are the logs' lengths.
+    /// Makes a checkpoint of the state. `metrics_bytes` and `events_bytes` are the logs' lengths.
     pub(super) fn checkpoint(
         &self,
         config: &Config,
@@ -134,12 +134,12 @@ impl State {
     }
 }
 
-/// How far each of `workers` workers is, who train on `images` images. Where they were as many before, each goes on
-/// where it was; otherwise what is ahead of all is dealt anew. All have come equally far unless one met more broken
-/// images than another: then a few images are seen once more or once less.
+/// The positions of `workers` workers that train on `images` images. If their number is unchanged, each goes on where
+/// it was; otherwise the positions are divided evenly. They are even already unless one worker met more broken images
+/// than another; then a few images are seen once more or once less.
 fn places_of(meta: &Meta, images: usize, workers: usize) -> Vec<Position> {
     let behind = meta.epoch.saturating_mul(images as u64).saturating_add(meta.next);
-    // Once they were places of the epoch alone: such are dealt anew as well.
+    // Older versions recorded positions within the epoch: those are divided evenly too.
     let sound = |places: &&Vec<u64>| {
         let sum = places.iter().try_fold(0u64, |sum, &place| sum.checked_add(place));
         places.len() == workers && sum == Some(behind)
@@ -163,7 +163,7 @@ mod tests {
         assert!(found(&meta, 2).eq([147, 149]));
         assert!(found(&meta, 1).eq([296]));
         assert!(found(&meta, 4).eq([74; 4]));
-        // Those of the epoch alone.
+        // Positions within the epoch.
         meta.extra.worker_places = Some(vec![47, 49]);
         assert!(found(&meta, 2).eq([148; 2]));
     }

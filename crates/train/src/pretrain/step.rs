@@ -9,7 +9,7 @@ use crate::config::{LossConfig, LossName, Mining};
 use crate::optim::Optimizer;
 use crate::{Model, TrainError};
 
-/// What a step tells.
+/// The figures of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepFigures {
     /// Loss, contrastive accuracy and entropy of the batch, before the update.
@@ -24,15 +24,15 @@ impl StepFigures {
     }
 }
 
-/// Runs one step on `views`, 2n images (n first views, then their n second views) of 8 bits.
+/// Runs one step on `views`, 2n 8-bit images (n first views, then the n second views).
 ///
-/// Parameters, running averages and the optimiser change only once loss and gradients are known to be finite;
-/// otherwise nothing has changed, and the second value is false. The loss is not scaled: what trains in fp16 is
+/// Parameters, running averages and the optimiser change only if loss and gradients are finite; otherwise nothing
+/// changes, and the second value is false. The loss is not scaled: to train in fp16, use
 /// [`CapturedStep`](super::CapturedStep).
 ///
 /// # Errors
-/// Bytes that are not a whole number of [images](Model::images), an odd number of these or fewer than 4; workers that do not answer, and those
-/// of the device. Nothing has changed then, but where the update itself failed.
+/// Bytes that are not a whole number of [images](Model::images), an odd number of these or fewer than 4; workers that
+/// do not answer, and errors of the device. Nothing has then changed, unless the update itself failed.
 pub fn train_step(
     model: &mut Model,
     optimizer: &mut Optimizer,
@@ -59,14 +59,14 @@ pub fn train_step(
     })
 }
 
-/// What forward and backward leave for the update.
+/// The results of the forward and backward pass, for the update.
 pub(crate) struct Pass {
     pub(super) sums: ContrastiveSums,
     pub(super) gradients: Gradients,
     pub(super) averages: BufferUpdates,
 }
 
-/// From images to gradients, which `scale` multiplies.
+/// Runs the forward and backward pass on `images`. The gradients are multiplied by `scale`.
 pub(crate) fn forward_backward(
     model: &Model,
     loss: &LossConfig,
@@ -88,9 +88,9 @@ pub(crate) fn forward_backward(
         Some(scale) => scale.gradient(),
         None => Tensor::full(&device, &[1], 1.0)?,
     };
-    // Each worker holds the gradient of the global loss through its own views: the whole gradient is their sum. A
-    // GPU would start exchanges of single gradients behind those that it computes anyway: one of all takes fewer
-    // starts.
+    // Each worker holds the gradient of the global loss through its own views, so the whole gradient is their sum.
+    // A GPU would queue exchanges of single gradients behind their computation anyway: one exchange of all takes
+    // fewer launches.
     let mut exchange = |_: ParameterId, gradient: &mut Tensor| match device.is_gpu() {
         true => Ok(()),
         false => collective.all_reduce(&mut std::iter::once(gradient)),
@@ -102,7 +102,7 @@ pub(crate) fn forward_backward(
     Ok(Pass { sums, gradients, averages: tape.into_buffer_updates() })
 }
 
-/// The loss of z, and what it tells.
+/// Computes the loss of z, and the sums for its figures.
 fn contrastive(tape: &mut Tape, z: &Var, loss: &LossConfig) -> simclr_engine::Result<(Var, ContrastiveSums)> {
     let (temperature, semi_hard) = (loss.temperature as f32, loss.mining == Mining::SemiHard);
     match loss.name {

@@ -1,4 +1,4 @@
-//! The workers of a run, and what they must agree on.
+//! The workers of a run, and what they agree on.
 
 use std::fmt;
 
@@ -11,14 +11,14 @@ use crate::checkpoint::Checkpoint;
 use crate::config::Memory;
 use crate::{Config, TrainError};
 
-/// Which of how many workers one is.
+/// The place of a worker among all workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
     /// Its number, from 0.
     pub rank: usize,
-    /// How many there are.
+    /// The number of workers.
     pub of: usize,
-    /// How many of them share this machine, this one included.
+    /// How many workers share this machine, this one included.
     pub here: usize,
 }
 
@@ -26,12 +26,12 @@ impl Part {
     /// The only worker.
     pub const WHOLE: Part = Part { rank: 0, of: 1, here: 1 };
 
-    /// Its part of every batch.
+    /// The worker's share of every batch.
     pub(super) fn share(self) -> Share {
         Share::new(self.rank, self.of).unwrap_or(Share::WHOLE)
     }
 
-    /// An error of its loader, in the words of a run of several workers.
+    /// Rewords an error of the worker's loader for a run of several workers.
     pub(super) fn explain(self, error: TrainError) -> TrainError {
         match error {
             TrainError::Data(DataError::TooFewImages { batch, usable, .. }) if self.of > 1 => {
@@ -45,10 +45,10 @@ impl Part {
         }
     }
 
-    /// Images that it has of a batch.
+    /// The worker's number of images in a batch.
     ///
     /// # Errors
-    /// [`TrainError::Conflict`] where a batch cannot be shared evenly, or leaves a worker without a pair of images.
+    /// [`TrainError::Conflict`] if a batch cannot be shared evenly, or leaves each worker fewer than two images.
     pub fn batch(self, config: &Config) -> Result<usize, TrainError> {
         let (batch, of) = (config.train.batch, self.of);
         if batch.is_multiple_of(of) && (batch / of >= 2 || of == 1) {
@@ -68,20 +68,20 @@ impl Part {
     }
 }
 
-/// The workers of a run, as one of them sees them.
+/// The workers of a run, from the viewpoint of one of them.
 #[derive(Clone, Copy)]
 pub struct Team<'t> {
     pub(super) collective: &'t dyn Collective,
     pub(super) part: Part,
 }
 
-/// What all workers must have in common.
+/// What workers compare before they train together.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Common {
     #[serde(flatten)]
     data: Identity,
     instructions: String,
-    /// The GPU, where it is one.
+    /// The identifier of the worker's GPU, if it has one.
     gpu: Option<[u8; 16]>,
 }
 
@@ -92,10 +92,10 @@ impl fmt::Debug for Team<'_> {
 }
 
 impl<'t> Team<'t> {
-    /// One worker.
+    /// A single worker.
     pub const ALONE: Team<'static> = Team { collective: &SingleProcess, part: Part::WHOLE };
 
-    /// Those of `collective`, of which `here` share this machine.
+    /// The workers of `collective`, of which `here` share this machine.
     pub fn new(collective: &'t dyn Collective, here: usize) -> Team<'t> {
         Team { collective, part: Part { rank: collective.rank(), of: collective.size(), here } }
     }
@@ -122,7 +122,7 @@ impl<'t> Team<'t> {
         let own = Common { data, instructions: device.instructions(), gpu: device.gpu_id()? };
         let all: Vec<Common> = self.exchange(&own)?;
         let wrong = |what: String| Err(TrainError::Workers(what));
-        // The same words everywhere: every worker has seen the same.
+        // Every worker sees the same data, so all report the same error.
         let Some(first) = all.first() else { return Ok(()) };
         for (rank, other) in all.iter().enumerate().skip(1) {
             if other.data.images != first.data.images {
@@ -159,10 +159,10 @@ impl<'t> Team<'t> {
         }
     }
 
-    /// Does `work` as these workers, who exchange on `device`'s GPU if it is one. Where it fails, the others are told.
+    /// Runs `work` with these workers, which exchange between GPUs if `device` is one. Tells the others if it fails.
     ///
     /// # Errors
-    /// Those of `work`; where GPUs cannot exchange, why not.
+    /// Those of `work`; the reason why GPUs cannot exchange.
     pub(super) fn on<R>(
         &self,
         device: &Device,
@@ -175,23 +175,22 @@ impl<'t> Team<'t> {
         };
         let team = Team { collective: &*joined, part: self.part };
         let done = work(team).inspect_err(|error| told(&team, error))?;
-        // Whoever ends sooner is taken to have gone by those who still look whether all that they exchanged is
-        // sound, and its memory may still be read by their GPUs. What is done is done, whatever becomes of the
-        // others now.
+        // A worker that finishes early looks dead to those still checking the exchange, and their GPUs may still read
+        // its memory: synchronise and meet once more. Errors no longer matter.
         let _ = device.synchronize();
         let _ = team.collective.exchange(b"");
         Ok(done)
     }
 
-    /// What is kept for the backward pass by all: what one has to do without, none keeps, since what is computed
-    /// again is exchanged again.
+    /// Agrees on what all workers keep for the backward pass: if one must recompute, all do, because recomputing
+    /// repeats exchanges.
     pub(super) fn settle_memory(&self, own: Memory) -> Result<Memory, TrainError> {
         let mut blocks = [if own == Memory::Blocks { 1.0 } else { 0.0 }];
         self.collective.all_reduce_sum(&mut blocks)?;
         Ok(if blocks[0] > 0.0 { Memory::Blocks } else { own })
     }
 
-    /// The checkpoint that worker 0 goes on from, if it does.
+    /// Shares the checkpoint that worker 0 goes on from, if any.
     pub(super) fn share(&self, from: Option<&Checkpoint>) -> Result<Option<Checkpoint>, TrainError> {
         let own = from.map(Checkpoint::to_bytes).transpose()?.unwrap_or_default();
         let all = self.collective.exchange(&own)?;
@@ -201,8 +200,8 @@ impl<'t> Team<'t> {
         }
     }
 
-    /// Tells the others how far this worker is after a step and whether it wishes to stop; learns how far they are,
-    /// `places` by rank. Returns whether any wishes to stop.
+    /// Exchanges the workers' positions after a step, into `places` by rank, and whether they want to stop. Returns
+    /// whether any does.
     pub(super) fn take_turn(
         &self,
         places: &mut [Position],
@@ -214,7 +213,7 @@ impl<'t> Team<'t> {
             return Ok(stop);
         }
         let mut told = vec![0.0; places.len() + 1];
-        // Exact: there are fewer than 2^53 places.
+        // Exact: positions are below 2^53.
         told[self.part.rank] = own.0 as f64;
         told[places.len()] = if stop { 1.0 } else { 0.0 };
         self.collective.all_reduce_sum(&mut told)?;
@@ -222,7 +221,7 @@ impl<'t> Team<'t> {
         Ok(told[places.len()] > 0.0)
     }
 
-    /// What all workers have passed over, those of this one among them.
+    /// Gathers the images that all workers, this one included, have skipped.
     pub(super) fn gather_skipped(&self, own: &[Skipped]) -> Result<Vec<Skipped>, TrainError> {
         Ok(self.exchange(&own)?.into_iter().flat_map(|list: Vec<Skipped>| list).collect())
     }

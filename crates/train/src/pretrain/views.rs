@@ -1,27 +1,27 @@
-//! The views of a run: as they are configured, less what would change nothing.
+//! The views of a run: as configured, without operators that would change nothing.
 
 use simclr_augment::ViewFamily;
 use simclr_data::{Dataset, all_grey};
 
 use crate::{Config, TrainError};
 
-/// Images that are looked at to learn whether all are grey.
+/// The most images read to find out whether all are grey.
 const LOOKED_AT: usize = 256;
 
-/// The laws of both branches' views of a data set.
+/// The distributions of both branches' views of a data set.
 #[derive(Clone, Debug)]
 pub struct RunViews {
-    /// One a branch.
+    /// One per branch.
     pub families: [ViewFamily; 2],
-    /// Operators that are left out, in words, because the images are grey and they would change nothing.
+    /// The names of operators left out because they do not change grey images.
     pub left_out: Vec<&'static str>,
 }
 
 impl RunViews {
-    /// What `config` says of the views of `images`.
+    /// The views of `images` with `config`.
     ///
     /// # Errors
-    /// Views that cannot be.
+    /// Invalid view settings.
     pub fn new(config: &Config, images: &dyn Dataset) -> Result<RunViews, TrainError> {
         let families = config.view.families(config.data.image_size)?;
         let mut left_out: Vec<&'static str> = Vec::new();

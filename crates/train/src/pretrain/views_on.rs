@@ -9,33 +9,33 @@ use simclr_engine::{Device, ViewMaker, impossible_on_gpu};
 use crate::config::ViewsOn;
 use crate::{Config, TrainError, memory};
 
-/// The share of a GPU's free memory that images may take.
+/// Images may take 1/4 of a GPU's free memory.
 const SHARE: u64 = 4;
 
-/// Where the views of a run are made, decided once.
+/// Where the views of a run are made; decided once.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ViewsPlace {
-    /// On the processor; where a GPU computes the rest, why they are not made there.
+    /// On the processor; if a GPU computes the rest, with the reason why it does not make the views.
     Cpu(Option<String>),
     /// On the GPU.
     Gpu {
-        /// Bytes of images that it keeps; 0: none.
+        /// The most bytes of images that the GPU keeps; 0: none.
         keeps: u64,
     },
 }
 
 impl ViewsPlace {
-    /// Whether a run of `config` on `device` makes its views there.
+    /// Whether a run of `config` on `device` makes its views on a GPU.
     ///
     /// # Errors
-    /// Views that cannot be.
+    /// Invalid view settings.
     pub fn is_gpu(config: &Config, device: &Device) -> Result<bool, TrainError> {
         let families = config.view.families(config.data.image_size)?;
         let possible = families.iter().all(|family| impossible_on_gpu(family).is_none());
         Ok(possible && device.is_gpu() && config.data.views_on != ViewsOn::Cpu)
     }
 
-    /// Bytes of the GPU's memory that keeping `images` is going to take.
+    /// Bytes of the GPU's memory that keeping `images` will take.
     pub fn to_keep(&self, images: &memory::Images) -> u64 {
         match *self {
             ViewsPlace::Gpu { keeps } if keeps > 0 => {
@@ -46,10 +46,10 @@ impl ViewsPlace {
         }
     }
 
-    /// What `config` says for views from `families` of `images`, in a run that takes `choice` on `device`.
+    /// Decides where to make views of `images` from `families`, in a run with the memory `choice` on `device`.
     ///
     /// # Errors
-    /// [`TrainError::ViewsOnGpu`] where they are to be made on a GPU and cannot be.
+    /// [`TrainError::ViewsOnGpu`] if `config` requires a GPU for views, and none can make them.
     pub fn decide(
         config: &Config,
         device: &Device,
@@ -68,7 +68,7 @@ impl ViewsPlace {
             (_, true, None) => {
                 let room = room(device, choice)?;
                 let all = memory::Images::look(images).all;
-                // What was judged by some may be more, and what is kept in stretches leaves gaps.
+                // Leave a margin: the size is estimated from a sample, and images kept in stretches leave gaps.
                 let fits = all > 0 && all.saturating_add(all / 8) <= room;
                 Ok(ViewsPlace::Gpu { keeps: if fits { room } else { 0 } })
             }
@@ -76,7 +76,7 @@ impl ViewsPlace {
     }
 }
 
-/// Bytes that images may take: a share of what is free, and no more than the run leaves.
+/// Bytes that images may take: a share of the free memory, and no more than the run leaves.
 fn room(device: &Device, choice: &memory::Choice) -> Result<u64, TrainError> {
     let share = device.free_bytes()?.unwrap_or(0) / SHARE;
     let left = choice.available.map_or(u64::MAX, |available| available.saturating_sub(choice.needs.total()));
