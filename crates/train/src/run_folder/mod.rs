@@ -1,4 +1,4 @@
-//! The folder of a run: what is where, who may write to it, and which version wrote it.
+//! The folder of a run: its files, its lock, and the version that wrote it.
 //!
 //! ```text
 //! RUN/run.toml               format number and program version; makes a folder a run
@@ -7,14 +7,14 @@
 //! RUN/metrics.jsonl          the metrics log
 //! RUN/events.out.tfevents.*  the same for TensorBoard
 //! RUN/checkpoints/           step-XXXXXXXX.safetensors
-//! RUN/evaluation/            one JSON file a protocol; fine-tuned networks
-//! RUN/data.index             what was found in the data's folders and archives, to start sooner next time
-//! RUN/data.cache             decoded images, where they are kept on disk and until the run is finished
-//! RUN/failure.json           what ended the run, where its numbers did
+//! RUN/evaluation/            one JSON file per protocol; fine-tuned networks
+//! RUN/data.index             an index of the data's folders and archives, to start sooner next time
+//! RUN/data.cache             decoded images, if they are kept on disk, until the run is finished
+//! RUN/failure.json           the non-finite values that ended the run, if any
 //! RUN/skipped.jsonl          images that could not be used
 //! RUN/report.html            the report
 //! RUN/encoder.safetensors    the encoder's weights as other programs load them
-//! RUN/encoder.onnx           its graph
+//! RUN/encoder.onnx           the encoder's graph
 //! ```
 
 mod parts;
@@ -38,27 +38,27 @@ pub(crate) use parts::MARKER;
 use parts::{CACHE, CHECKPOINTS, CONFIG, EVALUATION, FAILURE, IMPORTED, INDEX, LOCK, METRICS, SKIPPED};
 pub use parts::{ENCODER, ENCODER_ONNX, REPORT, result_file};
 
-/// The highest format of a run folder that is read, and the one that is written.
+/// The format of a run folder that is written, and the highest that can be read.
 const FORMAT: u64 = 1;
 
-/// Longest text file of a run folder that makes sense, in bytes.
+/// Longest text file accepted in a run folder, in bytes.
 const TEXT_LIMIT: u64 = 1 << 20;
 
-/// A run folder. One opened for training is locked until it is dropped or the process ends, however it ends.
+/// A run folder. If opened for training, it is locked until it is dropped or the process ends, in whatever way.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
     files: Arc<dyn FileSystem>,
     imported: Option<String>,
-    /// Whether the folder was made for it, by us.
+    /// Whether this value created the folder.
     is_new: bool,
     // Held for its lock.
     _lock: Option<File>,
 }
 
 impl RunFolder {
-    /// Makes a new run in a folder that does not exist, is empty, or holds a run whose making was interrupted. It keeps
-    /// `config` as it is [resolved](Config::resolved).
+    /// Creates a new run in a folder that does not exist, is empty, or holds a run whose creation was interrupted. It
+    /// records `config` as [resolved](Config::resolved).
     ///
     /// # Errors
     /// Those of [`Config::validate`], [`TrainError::RunExists`], [`TrainError::NotARun`] for a folder that holds anything else,
@@ -67,7 +67,7 @@ impl RunFolder {
         Self::create_on(path, config, Arc::new(Disk))
     }
 
-    /// The same with other file operations.
+    /// [`RunFolder::create`] with other file operations.
     ///
     /// # Errors
     /// As [`RunFolder::create`].
@@ -75,7 +75,7 @@ impl RunFolder {
         Self::make(path, config, None, files)
     }
 
-    /// The same for a network that comes from elsewhere, from a file of the name `from`.
+    /// [`RunFolder::create`] for a network imported from a file called `from`.
     ///
     /// # Errors
     /// As [`RunFolder::create`].
@@ -83,10 +83,10 @@ impl RunFolder {
         Self::make(path, config, Some(from.to_owned()), Arc::new(Disk))
     }
 
-    /// Checks that [`RunFolder::create`] would not refuse a folder.
+    /// Checks that [`RunFolder::create`] would accept the folder.
     ///
     /// # Errors
-    /// As it.
+    /// As [`RunFolder::create`].
     pub fn check_new(path: &Path) -> Result<(), TrainError> {
         let files: Arc<dyn FileSystem> = Arc::new(Disk);
         refuse_unless_free(path, &files, true)
@@ -103,12 +103,11 @@ impl RunFolder {
         let is_new = path.symlink_metadata().is_err();
         files.create_folder(path).map_err(TrainError::io("create", path))?;
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            // Best effort: a folder above may be closed to us, and then the system decides when its entry is on the
-            // disk.
+            // Best effort: the parent may not be accessible, and then the system decides when its entry is on the disk.
             let _ = files.sync_folder(parent);
         }
         let lock = lock(path)?;
-        // Another process may have made a run between the first look and the lock.
+        // Another process may have created a run between the first check and the lock.
         refuse_unless_free(path, &files, imported.is_none())?;
 
         let checkpoints = path.join(CHECKPOINTS);
@@ -117,8 +116,8 @@ impl RunFolder {
         if let Some(from) = &imported {
             marker += &format!("{IMPORTED} = {}\n", toml::Value::from(from.as_str()));
         }
-        // The marker goes first: a folder that has it and no configuration is ours, one that has a configuration
-        // may be the user's.
+        // The marker goes first: a folder with a marker and no configuration is an interrupted run, but one with only
+        // a configuration may be the user's.
         for (name, text) in [(MARKER, marker), (CONFIG, text)] {
             write_atomically(files.as_ref(), &path.join(name), |out| out.write_all(text.as_bytes()))?;
         }
@@ -138,7 +137,7 @@ impl RunFolder {
         Ok((run, config))
     }
 
-    /// Opens a run to look at it or to add an evaluation; it may be in training meanwhile.
+    /// Opens a run for reading or to add an evaluation; it may be in training meanwhile.
     ///
     /// # Errors
     /// As [`RunFolder::resume`], without the lock.
@@ -153,7 +152,7 @@ impl RunFolder {
         Ok((run, config))
     }
 
-    /// Whether `file` lies, or would lie, among the checkpoints of a run.
+    /// Whether `file` is, or would be, in the checkpoints folder of a run.
     pub fn keeps(file: &Path) -> bool {
         let folder =
             file.parent().map(|folder| folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf()));
@@ -162,8 +161,8 @@ impl RunFolder {
         })
     }
 
-    /// Whether `path` holds a run that can be resumed; not one whose making was interrupted, which
-    /// [`RunFolder::create`] makes again.
+    /// Whether `path` holds a run that can be resumed; false for one whose creation was interrupted, which
+    /// [`RunFolder::create`] replaces.
     pub fn exists(path: &Path) -> bool {
         path.join(MARKER).exists() && path.join(CONFIG).exists()
     }
@@ -204,9 +203,9 @@ impl RunFolder {
         Config::from_toml(&text, &path.display().to_string())
     }
 
-    /// Checks that `config`, as the folder records it, is what its newest checkpoint was trained with, but for what
-    /// may differ; where there is none, that no key is missing. A file that was cut off or edited would go on as
-    /// another run.
+    /// Checks that the recorded `config` is the one that the newest checkpoint was trained with, except for keys that
+    /// may differ; without a checkpoint, that no key is missing. With a truncated or edited file, the run would go on
+    /// as a different one.
     ///
     /// # Errors
     /// [`TrainError::CannotResume`] naming every key and its right value; [`TrainError::Damaged`]; [`TrainError::Io`].
@@ -251,7 +250,7 @@ impl RunFolder {
         }
     }
 
-    /// Writes a configuration in place of the one recorded: a resumed run may have other threads.
+    /// Replaces the recorded configuration, since a resumed run may, for example, have a different number of threads.
     ///
     /// # Errors
     /// [`TrainError::Io`].
@@ -260,18 +259,18 @@ impl RunFolder {
         self.write(CONFIG, |out| out.write_all(text.as_bytes()))
     }
 
-    /// The folder.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file that its network was imported from, where it was not trained here: such a run has weights, and
-    /// nothing to go on training with.
+    /// The file that the network was imported from, if it was not trained here. An imported run has weights, but no
+    /// training state to resume from.
     pub fn imported(&self) -> Option<&str> {
         self.imported.as_deref()
     }
 
-    /// Checks that the run was trained here, and not imported: only then is there something to go on with.
+    /// Checks that the run was trained here and not imported, as only then can it be resumed.
     ///
     /// # Errors
     /// [`TrainError::CannotResume`] naming the file that the network was imported from.
@@ -296,27 +295,27 @@ impl RunFolder {
         Self::index_of(&self.path)
     }
 
-    /// That of the run in the folder `path`, for those who do not open it.
+    /// The index of the run in the folder `path`, without opening the run.
     pub fn index_of(path: &Path) -> PathBuf {
         path.join(INDEX)
     }
 
-    /// The images that are kept decoded while the run is not finished.
+    /// The cache of decoded images, kept until the run is finished.
     pub fn cache(&self) -> PathBuf {
         self.path.join(CACHE)
     }
 
-    /// Removes them once nothing is read any more. What cannot be removed only takes room.
+    /// Removes the cache, once nothing reads it. Failure is harmless: the file only takes space.
     pub fn remove_cache(&self) {
         let _ = self.files.remove(&self.cache());
     }
 
-    /// What ended the run, where its numbers did.
+    /// The record of the non-finite values that ended the run.
     pub fn failure(&self) -> PathBuf {
         self.path.join(FAILURE)
     }
 
-    /// Writes that, whole or not at all.
+    /// Writes the failure record, whole or not at all.
     ///
     /// # Errors
     /// [`TrainError::Io`].
@@ -324,7 +323,7 @@ impl RunFolder {
         self.write_json(&self.failure(), failure)
     }
 
-    /// Removes it, where there is one.
+    /// Removes the failure record, if there is one.
     ///
     /// # Errors
     /// [`TrainError::Io`].
@@ -353,12 +352,12 @@ impl RunFolder {
         result_file(&self.evaluations(), protocol)
     }
 
-    /// The folder of the results of protocols.
+    /// The folder of evaluation results.
     pub fn evaluations(&self) -> PathBuf {
         self.path.join(EVALUATION)
     }
 
-    /// The checkpoints, of which saving keeps the newest `keep` and the best.
+    /// The checkpoints; saving keeps the newest `keep` and the best.
     pub fn checkpoints(&self, keep: usize) -> Checkpoints {
         Checkpoints::new(self.path.join(CHECKPOINTS), keep, Arc::clone(&self.files))
     }
@@ -371,7 +370,7 @@ impl RunFolder {
         self.write_result(&self.evaluations(), protocol, result).map(drop)
     }
 
-    /// The same to another folder, which need not be there yet. Returns the file.
+    /// Writes the result of a protocol to another folder, which need not exist yet. Returns the file.
     ///
     /// # Errors
     /// [`TrainError::Io`].
@@ -386,7 +385,7 @@ impl RunFolder {
         Ok(file)
     }
 
-    /// Writes the list of images that could not be used, one JSON object a line, whole or not at all.
+    /// Writes the list of images that could not be used, one JSON object per line, whole or not at all.
     ///
     /// # Errors
     /// [`TrainError::Io`].
@@ -399,10 +398,10 @@ impl RunFolder {
         })
     }
 
-    /// The list of images that could not be used; lines that are none are passed over.
+    /// Reads the list of images that could not be used; ignores invalid lines.
     ///
     /// # Errors
-    /// [`TrainError::Io`] for a list that is there and cannot be read.
+    /// [`TrainError::Io`] for a list that exists but cannot be read.
     pub fn read_skipped(&self) -> Result<Vec<Skipped>, TrainError> {
         let path = self.skipped();
         let mut bytes = Vec::new();
@@ -414,7 +413,7 @@ impl RunFolder {
         Ok(bytes.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
     }
 
-    /// Writes a file of the run, whole or not at all, and the folder that it is in.
+    /// Writes a file of the run, whole or not at all, creating its folder if needed.
     ///
     /// # Errors
     /// [`TrainError::Io`].
@@ -445,13 +444,13 @@ impl RunFolder {
     }
 }
 
-/// Which of the two files that make a folder a run is not there.
+/// Returns which of the two files that make a folder a run is missing.
 pub(crate) fn missing(path: &Path) -> &'static str {
     if path.join(MARKER).exists() { CONFIG } else { MARKER }
 }
 
-/// A new run may be made where nothing is, or only what an interrupted making leaves; an import also where another
-/// was interrupted before its network was written.
+/// Checks that a new run may be created: the folder is empty or has only what an interrupted creation leaves. An import
+/// may also replace one that was interrupted before its network was written.
 fn refuse_unless_free(path: &Path, files: &Arc<dyn FileSystem>, trains: bool) -> Result<(), TrainError> {
     let entries = match files.list(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -481,7 +480,7 @@ fn refuse_unless_free(path: &Path, files: &Arc<dyn FileSystem>, trains: bool) ->
     }
 }
 
-/// Locks a run folder for this process; nothing on a file system that has no locks.
+/// Locks a run folder for this process; `None`, with a warning, on a file system without locks.
 fn lock(folder: &Path) -> Result<Option<File>, TrainError> {
     let path = folder.join(LOCK);
     let file = OpenOptions::new()

@@ -1,4 +1,4 @@
-//! What a run folder is made of.
+//! The files and folders in a run folder.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::tensorboard::EVENTS;
 
 /// The file that makes a folder a run.
 pub(crate) const MARKER: &str = "run.toml";
-/// The key in it that says which file a network was imported from.
+/// The key of the marker with the file that a network was imported from.
 pub(super) const IMPORTED: &str = "imported";
 pub(super) const CONFIG: &str = "config.toml";
 pub(super) const LOCK: &str = "lock";
@@ -26,8 +26,8 @@ pub const ENCODER: &str = "encoder.safetensors";
 /// The file of the encoder's graph.
 pub const ENCODER_ONNX: &str = "encoder.onnx";
 
-/// What a run folder may hold beside [`EVENTS`], in the order in which it is removed: while it is a run, it can be
-/// removed again.
+/// What a run folder may hold besides [`EVENTS`], in the order of removal. The files that make it a run come late, so
+/// that an interrupted removal can be repeated.
 pub(super) const PARTS: [&str; 13] = [
     METRICS,
     CHECKPOINTS,
@@ -44,12 +44,12 @@ pub(super) const PARTS: [&str; 13] = [
     LOCK,
 ];
 
-/// The file that is the result of an evaluation protocol, in the folder of these.
+/// The result file of an evaluation protocol in the results folder `folder`.
 pub fn result_file(folder: &Path, protocol: &str) -> PathBuf {
     folder.join(format!("{protocol}.json"))
 }
 
-/// When an entry of a run folder is removed, or nothing for one that is not of a run.
+/// The place of an entry in the order of removal, or `None` if it does not belong to a run.
 pub(super) fn place_of(name: &str) -> Option<usize> {
     let whole = unfinished(name).map_or(name, |(whole, _)| whole);
     if whole.starts_with(EVENTS) { Some(0) } else { PARTS.iter().position(|&part| part == whole) }

@@ -1,4 +1,4 @@
-//! How a run is removed: its own parts, and nothing else.
+//! Removing a run: its own parts, and nothing else.
 
 use std::fs;
 use std::io;
@@ -12,11 +12,11 @@ use crate::TrainError;
 use crate::file_system::has_ended;
 
 impl RunFolder {
-    /// Removes a run that no process is training, whatever has become of its files; an empty folder stays.
+    /// Removes a run that no process is training, even if its files are damaged; an empty folder remains.
     ///
     /// # Errors
-    /// [`TrainError::NoRun`], [`TrainError::RunLocked`], [`TrainError::NotOnlyARun`], before which nothing is
-    /// removed; [`TrainError::Io`].
+    /// [`TrainError::NoRun`], [`TrainError::RunLocked`], [`TrainError::NotOnlyARun`], all before anything is removed;
+    /// [`TrainError::Io`].
     pub fn remove(path: &Path) -> Result<(), TrainError> {
         if !Self::exists(path) {
             return Err(TrainError::NoRun { path: path.to_path_buf() });
@@ -29,8 +29,8 @@ impl RunFolder {
         parts.iter().try_for_each(|part| remove_part(part).map_err(TrainError::io("remove", part)))
     }
 
-    /// Takes a run that has come to nothing away again, and its folder if that was made for it. What else was put
-    /// there meanwhile stays, and so does what cannot be removed.
+    /// Removes a run that has come to nothing, and its folder if that was created for it. Anything else in the folder
+    /// stays, and so does what cannot be removed.
     pub fn discard(&self) {
         let Ok(Entries { parts, .. }) = Entries::of(&self.path) else { return };
         for part in parts {
@@ -41,12 +41,12 @@ impl RunFolder {
         }
     }
 
-    /// Removes files of the run that programs which have ended left unfinished; those of checkpoints go when the next
-    /// one is saved. What cannot be removed stays.
+    /// Removes unfinished files of programs that have ended; those of checkpoints are removed when the next one is
+    /// saved. What cannot be removed stays.
     pub(super) fn remove_unfinished(&self) {
         let names = |folder: &Path| self.files.list(folder).unwrap_or_default().into_iter();
         let parts = names(&self.path).filter(|path| place_of(&name_of(path)).is_some());
-        // A network that was fine-tuned is large.
+        // Results are included because fine-tuned networks are large.
         let results = names(&self.evaluations());
         let left_over =
             |path: &PathBuf| unfinished(&name_of(path)).is_some_and(|(_, process)| has_ended(process));
@@ -60,9 +60,9 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// What is in a run folder.
+/// The entries of a run folder.
 struct Entries {
-    /// The parts of a run, in the order in which they are removed.
+    /// The parts of a run, in the order of removal.
     parts: Vec<PathBuf>,
     /// The names of everything else.
     others: Vec<String>,
