@@ -1,5 +1,5 @@
-//! A connection to another worker: what is sent is written by a thread of its own, so that no two workers wait for
-//! each other to read.
+//! A connection to another worker. A separate thread writes what is sent, so that no two workers wait for each other
+//! to read.
 
 use std::io;
 use std::io::{BufReader, ErrorKind, Read, Write};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::{EngineError, Result};
 
-/// A message begins with 8 bytes, little endian: its kind in the highest, the length of what follows in the others.
+/// A message begins with 8 bytes, little-endian: its kind in the highest, the length of the contents in the others.
 const HEAD: usize = 8;
 const VALUES: u8 = 0;
 const ALIVE: u8 = 1;
@@ -20,14 +20,14 @@ const LAST_WORDS: u8 = 2;
 /// The longest last words that are read, in bytes.
 const MOST_WORDS: u64 = 64 << 10;
 
-/// So many messages may wait to be written. Fewer do: a worker goes on once the others have come as far.
+/// The most messages that may wait to be written. In practice there are fewer, as workers wait for each other.
 const QUEUE: usize = 16;
 
-/// A worker that sends nothing for so long says that it is there.
+/// A worker that has sent nothing for this long sends a sign of life.
 const SAY_SO: Duration = Duration::from_secs(5);
-/// One that says nothing for so long is taken to have stopped.
+/// A worker that has sent nothing for this long counts as stopped.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How long a connection that is closed is read from, so that what the other side still reads is not lost.
+/// How long to read from a closing connection, so that the other side does not lose what it still has to read.
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// A connection to worker `rank`.
@@ -35,25 +35,25 @@ const CLOSING: Duration = Duration::from_secs(5);
 pub(super) struct Link {
     rank: usize,
     incoming: BufReader<TcpStream>,
-    /// None only while it is dropped.
+    /// `None` only during drop.
     outgoing: Option<SyncSender<Vec<u8>>>,
-    /// Messages that have been written, to be used again.
+    /// Buffers of written messages, for reuse.
     written: Receiver<Vec<u8>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Link {
-    /// A connection that sets `gone` where nobody takes what is sent.
+    /// Creates a connection that sets `gone` when a message cannot be sent.
     pub(super) fn new(rank: usize, stream: TcpStream, gone: Arc<AtomicBool>) -> io::Result<Link> {
         stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE))?;
         stream.set_write_timeout(Some(SILENCE))?;
-        // What a machine that was lost does not acknowledge would be sent again for a quarter of an hour, by those
-        // who only write, without an error.
+        // Otherwise data that a lost machine does not acknowledge would be resent for a quarter of an hour, without an
+        // error for a worker that only writes.
         #[cfg(target_os = "linux")]
         rustix::net::sockopt::set_tcp_user_timeout(&stream, SILENCE.as_millis() as u32)?;
-        // Queues of a fixed size: those without one allocate as messages pass.
+        // Queues of a fixed size, because unbounded ones allocate as messages pass.
         let ((outgoing, messages), (back, written)) = (sync_channel(QUEUE), sync_channel(QUEUE));
         let out = stream.try_clone()?;
         let thread = Builder::new().name(format!("to worker {rank}"));
@@ -62,12 +62,12 @@ impl Link {
         Ok(Link { rank, incoming, outgoing: Some(outgoing), written, thread: Some(thread) })
     }
 
-    /// Sends `bytes`, without waiting. A worker that has gone is noticed when it is read from.
+    /// Sends `bytes` without waiting. Only reading reports that the worker has gone.
     pub(super) fn send(&mut self, bytes: &[u8]) {
         self.send_as(VALUES, bytes);
     }
 
-    /// Tells why this worker stops.
+    /// Sends the reason why this worker stops.
     pub(super) fn send_last_words(&mut self, why: &str) {
         self.send_as(LAST_WORDS, why.as_bytes());
     }
@@ -78,12 +78,12 @@ impl Link {
         message.extend_from_slice(&head(kind, bytes.len()));
         message.extend_from_slice(bytes);
         if let Some(outgoing) = &self.outgoing {
-            // The thread ends only where the other side has gone.
+            // The thread ends early only if the other side has gone.
             let _ = outgoing.send(message);
         }
     }
 
-    /// Waits for what the worker sends, which fills `values`.
+    /// Waits for a message, which must fill `values`.
     pub(super) fn take_into(&mut self, values: &mut [u8]) -> Result<()> {
         let length = self.next_values()?;
         if length != values.len() as u64 {
@@ -92,13 +92,13 @@ impl Link {
         self.incoming.read_exact(values).map_err(|error| self.gone(&error))
     }
 
-    /// Waits for what the worker sends, of any length.
+    /// Waits for a message of any length.
     pub(super) fn take(&mut self) -> Result<Vec<u8>> {
         let length = self.next_values()?;
         self.read(length)
     }
 
-    /// The length of the values that come next.
+    /// Waits for the next values and returns their length.
     fn next_values(&mut self) -> Result<u64> {
         loop {
             let mut head = [0; HEAD];
@@ -121,7 +121,7 @@ impl Link {
         }
     }
 
-    /// The next `length` bytes. Memory is taken as they come.
+    /// Reads the next `length` bytes, allocating memory only as they arrive.
     fn read(&mut self, length: u64) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let read = (&mut self.incoming).take(length).read_to_end(&mut bytes);
@@ -147,13 +147,13 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // The thread writes what is left and ends.
+        // The thread writes the remaining messages and ends.
         self.outgoing = None;
         if let Some(thread) = self.thread.take() {
             // A panic was reported when it happened.
             let _ = thread.join();
         }
-        // A connection closed with something unread in it would take from the other side what that has not read yet.
+        // Closing a connection with unread data would discard what the other side has not read yet.
         let (end, mut rest) = (Instant::now() + CLOSING, [0; 4096]);
         let stream = self.incoming.get_mut();
         while Instant::now() < end && stream.set_read_timeout(Some(CLOSING)).is_ok() {
@@ -170,8 +170,7 @@ fn head(kind: u8, length: usize) -> [u8; HEAD] {
     head
 }
 
-/// Writes `messages` until there will be no more or nobody takes them; where there are none for a while, that we
-/// are there.
+/// Writes `messages` until there are no more or writing fails. If there is none for a while, writes a sign of life.
 fn write_all(
     mut out: TcpStream,
     messages: &Receiver<Vec<u8>>,
@@ -182,7 +181,7 @@ fn write_all(
         let sent = match messages.recv_timeout(SAY_SO) {
             Ok(message) => {
                 let sent = out.write_all(&message);
-                // Whoever sent it may have gone, or have enough of them.
+                // The sender may be gone, or have enough buffers.
                 let _ = back.try_send(message);
                 sent
             }

@@ -1,8 +1,8 @@
 //! How workers find each other.
 //!
-//! Worker 0 listens where all know. Each other one listens too, at an address of its own, and tells worker 0 who it
-//! is and where; when all have come, worker 0 tells each where the others are, and each connects with those of
-//! lower rank.
+//! Worker 0 listens at an address that all know. Every other worker listens at an address of its own, and sends that
+//! and its rank to worker 0. When all have come, worker 0 sends all addresses to each, and each connects to the workers
+//! of lower rank.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -18,20 +18,20 @@ use serde::{Deserialize, Serialize};
 use super::{Link, Workers};
 use crate::TrainError;
 
-/// What every greeting begins with; the last byte is the version of what is said.
+/// The start of every greeting; the last byte is the version of the protocol.
 const MAGIC: &[u8; 16] = b"simclr workers \x01";
 /// The longest greeting that is read, in bytes.
 const MOST: u32 = 1 << 20;
-/// How long somebody who connects may take to greet, from the first byte to the last.
+/// How long a greeting may take, from the first byte to the last.
 const GREETING: Duration = Duration::from_secs(5);
-/// Between two looks whether somebody has come.
+/// The time between two checks for new connections.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How long the others are waited for, and what is asked meanwhile.
+/// How long to wait for the other workers, and what to check meanwhile.
 pub struct Patience<'p> {
-    /// How long.
+    /// The longest wait.
     pub most: Duration,
-    /// Fails where waiting has no sense any more.
+    /// Called while waiting; fails when there is no point in waiting longer.
     pub check: &'p mut dyn FnMut() -> Result<(), TrainError>,
 }
 
@@ -41,37 +41,37 @@ impl fmt::Debug for Patience<'_> {
     }
 }
 
-/// Who somebody is that connects.
+/// The greeting of a connecting worker.
 #[derive(Debug, Serialize, Deserialize)]
 struct Hello {
     program: String,
     rank: usize,
     size: usize,
-    /// Where it listens itself, at the address from which it connects.
+    /// The port at which it listens itself, at the address from which it connects.
     port: u16,
     machine: String,
 }
 
-/// What worker 0 answers.
+/// The answer of worker 0.
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
-    /// Where each worker of rank 1 and above listens, and on which machine each worker is.
+    /// The address of each worker from rank 1, and the machine of each worker from rank 0.
     Welcome { addresses: Vec<SocketAddr>, machines: Vec<String> },
-    /// Why somebody cannot be a worker of this run.
+    /// Why the sender cannot be a worker of this run.
     Refused(String),
 }
 
-/// Worker 0 before the others have come.
+/// Worker 0 before the others have connected.
 #[derive(Debug)]
 pub struct Host {
     listener: TcpListener,
 }
 
 impl Host {
-    /// Listens at `address`, "HOST:PORT"; port 0: any that is free.
+    /// Listens at `address`, "HOST:PORT"; port 0 means any free port.
     ///
     /// # Errors
-    /// [`TrainError::Workers`] where that is not possible.
+    /// [`TrainError::Workers`] if that is not possible.
     pub fn listen(address: &str) -> Result<Host, TrainError> {
         let wrong = |error: io::Error| {
             problem(format!(
@@ -82,25 +82,25 @@ impl Host {
         let name = address.rsplit_once(':').map_or(address, |(name, _)| name);
         let is_meant = name == "localhost" || addresses.iter().any(|at| address == at.to_string());
         if !is_meant && addresses.iter().all(|at| at.ip().is_loopback()) {
-            // Many a machine calls itself 127.0.1.1, where no other reaches it.
+            // Many machines resolve their own name to 127.0.1.1, where no other machine reaches them.
             addresses.iter_mut().for_each(|at| at.set_ip(Ipv4Addr::UNSPECIFIED.into()));
         }
         let listener = TcpListener::bind(&addresses[..]).map_err(wrong)?;
         Ok(Host { listener })
     }
 
-    /// Where it listens.
+    /// The address at which it listens.
     ///
     /// # Errors
-    /// [`TrainError::Workers`] where the system does not tell.
+    /// [`TrainError::Workers`] if the system does not report it.
     pub fn address(&self) -> Result<SocketAddr, TrainError> {
         self.listener.local_addr().map_err(|error| problem(format!("worker 0 listens nowhere: {error}")))
     }
 
-    /// Waits until all `size` workers are there.
+    /// Waits until all `size` workers have connected.
     ///
     /// # Errors
-    /// [`TrainError::Workers`] where not all came in time, and what `patience` says.
+    /// [`TrainError::Workers`] if not all connected in time, and errors of `patience`.
     pub fn meet(self, size: usize, mut patience: Patience) -> Result<Workers, TrainError> {
         let end = Instant::now() + patience.most;
         let mut come: Vec<Option<(TcpStream, SocketAddr, String)>> = (1..size).map(|_| None).collect();
@@ -117,7 +117,7 @@ impl Host {
                     missing(&come)
                 )));
             };
-            // Whoever is no worker, a scanner of ports say, is no reason to stop.
+            // Ignore connections that are not from workers, such as port scanners.
             let Ok(hello) = receive::<Hello>(&mut stream, GREETING) else { continue };
             leave_out_gone(&mut come);
             match refusal(&hello, size, &come) {
@@ -152,11 +152,11 @@ impl Host {
 }
 
 impl Workers {
-    /// Connects worker `rank`, from 1, of `size` with worker 0, which listens at `address`, and with all others.
+    /// Connects worker `rank` (from 1) of `size` with worker 0, which listens at `address`, and with all others.
     ///
     /// # Errors
-    /// [`TrainError::Workers`] where there is no such worker, not all came in time or worker 0 refuses, and what
-    /// `patience` says.
+    /// [`TrainError::Workers`] if there is no such worker, not all connected in time or worker 0 refuses, and errors of
+    /// `patience`.
     pub fn join(
         rank: usize,
         size: usize,
@@ -180,7 +180,7 @@ impl Workers {
                 Err(_) => wait(&mut patience)?,
             }
         };
-        // Where worker 0 sees us the others will.
+        // The address that worker 0 reaches us at is reachable for the others too.
         let listener = TcpListener::bind((own, 0))
             .map_err(|error| problem(format!("cannot listen at {own}: {error}")))?;
         let port = listener.local_addr().map_err(|error| problem(error.to_string()))?.port();
@@ -217,12 +217,12 @@ impl Workers {
     }
 }
 
-/// Frees the places of those who have gone while others were waited for: they may be started again.
+/// Frees the places of workers that have gone while others were awaited, as they may be started again.
 fn leave_out_gone(come: &mut [Option<(TcpStream, SocketAddr, String)>]) {
     for place in come {
         let has_gone = |stream: &TcpStream| {
             stream.set_nonblocking(true).is_err()
-                // Nobody says anything before the welcome.
+                // A live worker sends nothing before the welcome, so readable means closed.
                 || !matches!(stream.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
                 || stream.set_nonblocking(false).is_err()
         };
@@ -232,7 +232,8 @@ fn leave_out_gone(come: &mut [Option<(TcpStream, SocketAddr, String)>]) {
     }
 }
 
-/// Why somebody cannot be a worker of a run of `size`, of which `come` are there.
+/// Returns why the sender of `hello` cannot be a worker of a run of `size` workers, if so. `come` are the workers from
+/// rank 1 that have already connected.
 fn refusal<T>(hello: &Hello, size: usize, come: &[Option<T>]) -> Option<String> {
     let Hello { program: theirs, rank, size: wanted, .. } = hello;
     if *theirs != program() {
@@ -253,7 +254,7 @@ fn refusal<T>(hello: &Hello, size: usize, come: &[Option<T>]) -> Option<String> 
     }
 }
 
-/// Somebody who connects; nobody where none has come by `end`.
+/// Accepts a connection; `None` if there is none by `end`.
 fn accept(
     listener: &TcpListener,
     end: Instant,
@@ -267,7 +268,7 @@ fn accept(
                 stream.set_nonblocking(false).map_err(failed)?;
                 return Ok(Some((stream, from)));
             }
-            // One that has gone again.
+            // The connection was closed before it was accepted.
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {}
             Err(_) => wait(patience)?,
         }
@@ -275,15 +276,15 @@ fn accept(
     Ok(None)
 }
 
-/// A connection to `address`, and our own address on it.
+/// Connects to `address`. Also returns our own address on the connection.
 fn connect(address: &str) -> io::Result<(TcpStream, IpAddr)> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no such host");
     for address in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, GREETING) {
             Ok(stream) => {
                 let own = stream.local_addr()?;
-                // Who connects with a port of its own machine at which nobody listens may be given that very port,
-                // and meet itself.
+                // Connecting to a port of this machine at which nobody listens may use that same port as the local
+                // one, and so connect to itself.
                 if stream.peer_addr()? != own {
                     return Ok((stream, own.ip()));
                 }
@@ -294,7 +295,7 @@ fn connect(address: &str) -> io::Result<(TcpStream, IpAddr)> {
     Err(last)
 }
 
-/// What worker 0 answers, which waits for the others first.
+/// Waits for the answer of worker 0, which first waits for all workers.
 fn answer(first: &mut TcpStream, end: Instant, patience: &mut Patience) -> Result<Answer, TrainError> {
     let lost = |error: io::Error| match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
@@ -340,7 +341,7 @@ fn send(stream: &mut TcpStream, what: &impl Serialize) -> io::Result<()> {
     stream.write_all(&message)
 }
 
-/// A connection that is read up to a moment, however slowly something comes.
+/// A connection to be read until a deadline, however slowly data arrives.
 struct Until<'s> {
     stream: &'s mut TcpStream,
     end: Instant,
@@ -357,7 +358,7 @@ impl Read for Until<'_> {
     }
 }
 
-/// A message, all of which comes within so long.
+/// Receives a message, which must be complete `within` this time.
 fn receive<T: DeserializeOwned>(stream: &mut TcpStream, within: Duration) -> io::Result<T> {
     let foreign =
         || io::Error::new(io::ErrorKind::InvalidData, "no worker of this version of simclr is there");
@@ -374,7 +375,7 @@ fn receive<T: DeserializeOwned>(stream: &mut TcpStream, within: Duration) -> io:
     serde_json::from_slice(&text).map_err(|_| foreign())
 }
 
-/// What all processes on a machine, and none elsewhere, have in common while it runs.
+/// An identifier of this machine, the same for all its processes while it runs.
 fn machine() -> String {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     boot.map_or_else(|_| std::env::var("HOSTNAME").unwrap_or_default(), |id| id.trim().to_owned())
@@ -422,7 +423,7 @@ mod tests {
     #[test]
     fn a_worker_that_cannot_be_joins_nobody() {
         for (rank, size) in [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (2, 2)] {
-            // Nobody is asked, who would not be waited for either.
+            // No connection is tried; it would time out at once.
             let patience = Patience { most: Duration::ZERO, check: &mut || Ok(()) };
             let error = Workers::join(rank, size, "127.0.0.1:1", patience).unwrap_err().to_string();
             assert_eq!(error, format!("there is no worker {rank} beside worker 0 of {size}"));
@@ -436,7 +437,7 @@ mod tests {
         let sender = std::thread::spawn(move || {
             let mut stream = TcpStream::connect(address).unwrap();
             stream.set_nodelay(true).unwrap();
-            // The longest greeting, at a pace at which it would take hours, until nobody listens any more.
+            // The longest greeting, so slowly that it would take hours, until the connection is closed.
             let head = MAGIC.iter().copied().chain(MOST.to_le_bytes());
             let mut bytes = head.chain(std::iter::repeat(b' '));
             while stream.write_all(&[bytes.next().unwrap()]).is_ok() {

@@ -1,15 +1,16 @@
 //! Several processes that train as one, on one machine or several, over TCP.
 //!
 //! ```text
-//! worker 0 listens ◀── the others say who they are       (meet.rs)
-//! then each is connected with each, and every exchange goes
-//! straight from worker to worker:                        (link.rs)
+//! worker 0 listens ◀── the others introduce themselves   (meet.rs)
+//! then every worker is connected to every other, and data goes
+//! directly between them:                                 (link.rs)
 //!     small sums, gathers     own values to all, theirs from all
 //!     sums of gradients       piece j to worker j, which adds it up and sends the sum to all
 //! ```
 //!
-//! Values travel as they are: the network is trusted, and all workers compute on one kind of processor. Those on
-//! GPUs exchange here what is not the step's: tensors go by NCCL (`simclr_engine::between_gpus`).
+//! Values are sent unencrypted in native byte order: the network is trusted, and all workers compute on one kind of
+//! processor. Workers on GPUs exchange only data outside the step here; tensors go through NCCL
+//! (`simclr_engine::between_gpus`).
 
 mod link;
 mod meet;
@@ -23,7 +24,7 @@ use simclr_engine::{Collective, EngineError, Result};
 use link::Link;
 pub use meet::{Host, Patience};
 
-/// Sums of more bytes than this are cut into a piece a worker.
+/// Sums of more bytes than this are cut into one piece per worker.
 const WHOLE: usize = 32 << 10;
 
 /// This process's connections to the other workers.
@@ -33,20 +34,20 @@ pub struct Workers {
     size: usize,
     here: usize,
     mesh: Mutex<Mesh>,
-    /// Whether another one has gone, as the connections' threads find out.
+    /// Whether another worker has gone; set by the connections' threads.
     gone: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
 struct Mesh {
-    /// By rank; none to ourselves.
+    /// By rank; `None` for this worker.
     links: Vec<Option<Link>>,
     sums: Vec<f64>,
     bytes: Vec<u8>,
 }
 
 impl Workers {
-    /// `links` by rank, which set `gone`; `here` of the workers are on this machine.
+    /// Creates the workers from `links` by rank, which set `gone`; `here` of the workers are on this machine.
     fn new(rank: usize, here: usize, links: Vec<Option<Link>>, gone: Arc<AtomicBool>) -> Workers {
         let size = links.len();
         let mesh = Mutex::new(Mesh { links, sums: Vec::new(), bytes: Vec::new() });
@@ -68,7 +69,7 @@ impl Mesh {
         self.links.iter_mut().flatten().for_each(|link| link.send(bytes));
     }
 
-    /// Adds what worker `rank` sends, or `own` where that is us, to the sums.
+    /// Adds the values that worker `rank` sends, or `own` if that is this worker, to the sums.
     fn add<T: bytemuck::Pod + Into<f64>>(&mut self, rank: usize, own: &[T]) -> Result<()> {
         let Mesh { links, sums, bytes } = self;
         let add = |sums: &mut [f64], values: &[u8]| {
@@ -86,7 +87,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// Adds up the `own` of all workers, in the order of ranks; the others' are on their way.
+    /// Adds up the `own` values of all workers in the order of ranks. All workers must have sent theirs.
     fn add_up<T: bytemuck::Pod + Into<f64>>(&mut self, own: &[T]) -> Result<()> {
         self.sums.clear();
         self.sums.resize(own.len(), 0.0);
@@ -176,7 +177,7 @@ impl Collective for Workers {
     }
 }
 
-/// The piece of worker `rank` of `length` values, which are cut as evenly as can be.
+/// The piece of worker `rank` when `length` values are cut as evenly as possible.
 fn piece(length: usize, rank: usize, size: usize) -> Range<usize> {
     length * rank / size..length * (rank + 1) / size
 }

@@ -10,7 +10,7 @@ fn patience(check: &mut dyn FnMut() -> std::result::Result<(), TrainError>) -> P
     Patience { most: Duration::from_secs(30), check }
 }
 
-/// `size` workers of this process, each in its own thread, do `work`; what each returns, by rank.
+/// Runs `work` with `size` workers of this process, each in its own thread, and returns the results by rank.
 fn together<R: Send>(size: usize, work: impl Fn(Workers) -> R + Sync) -> Vec<R> {
     let host = Host::listen("127.0.0.1:0").unwrap();
     let address = host.address().unwrap().to_string();
@@ -28,14 +28,14 @@ fn together<R: Send>(size: usize, work: impl Fn(Workers) -> R + Sync) -> Vec<R> 
     })
 }
 
-/// Values that are no round numbers, others for each worker.
+/// Values that are not round numbers, different for each worker.
 fn values(rank: usize, length: usize) -> Vec<f32> {
     (0..length).map(|i| ((i * 7 + rank * 13) as f32).sin() / (1 + rank) as f32).collect()
 }
 
 #[test]
 fn sums_are_those_of_threads_bit_for_bit() {
-    // Below and above what is cut into pieces; lengths that do not divide.
+    // Below and above the size from which sums are cut into pieces; lengths that do not divide.
     for (size, length) in [(2, 5), (3, 8191), (3, 8195), (4, 100_003)] {
         let expected: Vec<u32> = {
             let mut sums = vec![0f64; length];
@@ -94,7 +94,7 @@ fn a_worker_that_does_something_else_is_noticed() {
         workers.all_reduce_sum(&mut own).unwrap_err().to_string()
     });
     assert!(errors[0].contains("worker 1 sent 16 bytes where 8 were expected"), "{}", errors[0]);
-    // Whoever is first to notice may have gone before the other looks.
+    // The first to notice may have gone before the other looks.
     assert!(errors[1].contains("worker 0"), "{}", errors[1]);
 }
 
@@ -121,11 +121,11 @@ fn strangers_are_passed_over_and_wrong_workers_refused() {
     };
     let right =
         spawn(move || Workers::join(1, 2, &text, patience(&mut || Ok(()))).unwrap().exchange(b"1").unwrap());
-    // The stranger and the wrong one may come before or after the right one: it is met either way.
+    // The right worker is met whether the stranger and the wrong worker come before or after it.
     let workers = host.meet(2, patience(&mut || Ok(()))).unwrap();
     assert_eq!(workers.exchange(b"0").unwrap(), [b"0", b"1"]);
     assert_eq!(right.join().unwrap(), [b"0", b"1"]);
-    // Why it may not hear: worker 0 may have met the right one first.
+    // It may not learn the reason: worker 0 may have met the right worker first.
     let refused = of_three.join().unwrap();
     assert!(refused.contains("worker 0"), "{refused}");
 }
@@ -144,7 +144,7 @@ fn a_worker_that_went_before_all_had_come_may_come_again() {
         })
     };
     let met = spawn(move || host.meet(3, patience(&mut || Ok(()))).unwrap().exchange(&[0]).unwrap());
-    // It gives up at once, after it has said who it is.
+    // It gives up at once, after its greeting.
     let given_up = Workers::join(1, 3, &address, Patience { most: Duration::ZERO, check: &mut || Ok(()) });
     assert!(given_up.is_err());
     let (again, other) = (join(1), join(2));
