@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use crate::Config;
 use crate::config::ScheduleKind;
 
-/// Linear warm-up from 0, then a cosine to 0 or a constant.
+/// Linear warm-up from 0, then cosine decay to 0 or a constant.
 ///
 /// A pure function of the step, so a resumed run cannot restart it. With N images, a batch of B and E epochs, the
 /// warm-up takes `round(warmup_epochs * N // B)` steps and the cosine reaches 0 at step `N * E // B + 1`, as in the
@@ -32,14 +32,14 @@ impl Schedule {
         }
     }
 
-    /// The steps that show each of `images` at least `epochs` times, `batch` at a time; the batch that ends an epoch
-    /// begins the next one.
+    /// The number of steps that show each of `images` at least `epochs` times in batches of `batch`; a batch may end
+    /// one epoch and begin the next.
     pub fn steps(images: u64, batch: u64, epochs: u64) -> u64 {
         let steps = (u128::from(images) * u128::from(epochs)).div_ceil(u128::from(batch.max(1)));
         u64::try_from(steps).unwrap_or(u64::MAX)
     }
 
-    /// The rate of a step, counted from 0.
+    /// The learning rate of a step, counted from 0.
     pub fn rate(&self, step: u64) -> f64 {
         if step < self.warmup {
             return self.peak * (step as f64 / self.warmup as f64);
@@ -54,12 +54,12 @@ impl Schedule {
         }
     }
 
-    /// The highest rate.
+    /// The peak learning rate.
     pub fn peak(&self) -> f64 {
         self.peak
     }
 
-    /// Steps of warm-up.
+    /// The number of warm-up steps.
     pub fn warmup_steps(&self) -> u64 {
         self.warmup
     }
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn steps_end_where_the_cosine_does() {
         let steps = |images, batch| Schedule::steps(images, batch, 1000);
-        // The official code takes 50,000 x 1000 // 512 + 1; one less where nothing is left over.
+        // The official code takes 50,000 x 1000 // 512 + 1 steps; here it is one less if the division is exact.
         assert_eq!((steps(50_000, 512), steps(51_200, 512), steps(1000, 600)), (97_657, 100_000, 1667));
         for (images, batch) in [(50_000, 512), (1000, 600), (1000, 1000)] {
             let schedule = Schedule::new(&config(batch, 1000, 1.0, Scaling::None, 10.0), images);

@@ -1,7 +1,7 @@
 //! TensorBoard event files.
 //!
-//! A file is a sequence of records: length (8 bytes, little-endian), masked CRC-32C of those bytes, contents,
-//! masked CRC-32C of the contents, which are a protocol buffer [`Event`].
+//! A file is a sequence of records: length (8 bytes, little-endian), masked CRC-32C of those bytes, contents (a
+//! protocol buffer [`Event`]), masked CRC-32C of the contents.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,18 +13,19 @@ use crate::append_log::AppendLog;
 use crate::checksum::masked_crc32c;
 use crate::file_system::FileSystem;
 
-/// How the names of these files begin.
+/// The prefix of the names of event files.
 pub(crate) const EVENTS: &str = "events.out.tfevents.";
 const VERSION: &str = "brain.Event:2";
 
 /// Scalars for TensorBoard, in one append-only file of a run folder.
 ///
-/// A checkpoint records [`EventLog::sync`]; resuming from it cuts the file there, so that no step is in it twice.
+/// A checkpoint records the length from [`EventLog::sync`]; resuming from it cuts the file there, so that no step is in
+/// it twice.
 #[derive(Debug)]
 pub struct EventLog(AppendLog);
 
 impl EventLog {
-    /// An empty event file in `folder`, in place of any that is there.
+    /// Creates an empty event file in `folder`, replacing any others.
     ///
     /// # Errors
     /// [`TrainError::Io`].
@@ -39,7 +40,7 @@ impl EventLog {
         Ok(Self(log))
     }
 
-    /// The event file of `folder` as it was when it was `bytes` long; a new one where there is none.
+    /// Opens the event file of `folder` and cuts it to `bytes`; creates a new one if there is none.
     ///
     /// # Errors
     /// [`TrainError::Io`].
@@ -47,7 +48,7 @@ impl EventLog {
         match existing(files, folder)?.pop() {
             Some(path) if bytes > 0 => {
                 let log = AppendLog::resume(files, &path, bytes)?;
-                // Records behind a broken one are not read by TensorBoard: a file that was cut elsewhere is of no use.
+                // TensorBoard does not read records after a broken one, so a file that was cut elsewhere is useless.
                 if log.length() == bytes { Ok(Self(log)) } else { Self::create(files, folder) }
             }
             _ => Self::create(files, folder),
@@ -62,12 +63,12 @@ impl EventLog {
         self.0.append(&record(&Event::scalars(now(), step, values)))
     }
 
-    /// The length in bytes, whether on the disk or on its way there.
+    /// The length in bytes, including what is not yet on the disk.
     pub fn length(&self) -> u64 {
         self.0.length()
     }
 
-    /// Returns the length in bytes when all of it is on the disk.
+    /// Syncs the log to disk and returns its length in bytes.
     ///
     /// # Errors
     /// [`TrainError::Io`].

@@ -109,7 +109,7 @@ impl Kind {
         accepted.ok_or_else(|| self.expected(value))
     }
 
-    /// Describes what is accepted: "a whole number from 2 to 65536".
+    /// What is accepted, in words: "a whole number from 2 to 65536".
     pub fn describe(&self) -> String {
         match self {
             Self::Whole(low, high) => format!("a whole number {}", whole_range(*low, *high)),
