@@ -1,4 +1,4 @@
-//! Pretrains on images in memory, goes on from the newest checkpoint, and asks nearest neighbours how good h is:
+//! Pretrains on images in memory, resumes from the newest checkpoint, and evaluates h with nearest neighbours:
 //! `cargo run --release -p simclr-train --example pretrain -- RUN`.
 
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ fn images(count: u32) -> Result<InMemory, DataError> {
     InMemory::new((0..count).map(image).collect())?.with_labels(labels, CLASSES.map(String::from).to_vec())
 }
 
-/// Tells how each epoch went.
+/// Prints how each epoch went.
 struct Watch;
 
 impl Observer for Watch {
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args_os().nth(1).map(PathBuf::from).ok_or("usage: pretrain RUN")?;
     let images: Arc<dyn Dataset> = Arc::new(images(240)?);
 
-    // A second call goes on with the run of the first.
+    // A second call resumes the run of the first.
     let (run, config, from) = if RunFolder::exists(&path) {
         let Resumed { folder, config, from, .. } = resume(&path)?;
         (folder, config, from)
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let config = Config::resolve(&Layers { preset: Some("small"), sets: &sets, ..Layers::default() })?;
         (RunFolder::create(&path, &config)?, config, None)
     };
-    // On the first GPU, where there is one that works and the crate has its feature `cuda`; else on all cores.
+    // The first GPU, if one works and the crate has its feature `cuda`; else all cores.
     let device = config.device()?;
     let from = from.as_ref().map(|found| &found.checkpoint);
     let outcome = pretrain(&images, &config, &run, from, &device, &mut Watch)?;
@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (model, _) = Model::from_checkpoint(&newest.checkpoint, &device)?;
     let reading = Reading { threads: device.threads(), strict: true };
     let embedding = Embedding::of(&model, &images, false, reading, &mut |_| ())?;
-    // The even images are asked for the classes of the odd ones.
+    // Predict the classes of the even images from the odd ones.
     let half = |first: usize| embedding.select(&(first..images.len()).step_by(2).collect::<Vec<_>>());
     let (known, asked) = (half(1), half(0));
     let knn = Knn::among(known.indices.len());

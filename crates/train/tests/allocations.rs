@@ -1,4 +1,4 @@
-//! After warm-up a training step allocates nothing. Alone in its file: the counter sees the whole process.
+//! After warm-up a training step allocates nothing. Alone in its file because the counter sees the whole process.
 
 #[path = "../../augment/tests/counting/mod.rs"]
 mod counting;
@@ -17,7 +17,7 @@ use simclr_train::{Config, Layers, Model};
 /// ResNet-D with selective kernels.
 const SELECTIVE: &str = "resnet50 with selective kernels";
 
-/// What a run trains.
+/// The state of a run.
 struct Run {
     config: Config,
     model: Model,
@@ -43,10 +43,10 @@ impl Run {
 /// One test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// The fewest allocations of a step, once the first ones have brought every buffer and list to its size.
+/// The fewest allocations of a step, after the first ones have brought all buffers and lists to their sizes.
 ///
-/// The fewest: the test harness has threads of its own, and one of several compute threads may meet a kind of work
-/// late.
+/// The fewest, because the test harness has threads of its own, and a compute thread may get some kind of work for the
+/// first time in a late step.
 fn fewest(encoder: &str, precision: &str, memory: &str, threads: usize) -> usize {
     let sets = [
         "data.image_size=32".to_owned(),
@@ -80,12 +80,12 @@ fn a_step_allocates_nothing_after_warm_up() {
     }
 }
 
-/// Two workers over TCP, their allocations taken together. Not the fewest, which would hide what is allocated now and
-/// then: half of the steps at least.
+/// Counts the allocations of two workers over TCP together. At least half of the steps must have none: the fewest of
+/// all steps would hide occasional allocations.
 #[test]
 fn a_step_of_workers_allocates_nothing_after_warm_up() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // Most gradients are large enough to be summed in pieces.
+    // Most gradients are large enough to be summed in pieces by the workers.
     let sets = ["data.image_size=32", "encoder.width=0.125", "train.precision=f32"].map(str::to_owned);
     let host = Host::listen("127.0.0.1:0").unwrap();
     let at = host.address().unwrap().to_string();

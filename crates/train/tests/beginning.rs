@@ -1,4 +1,4 @@
-//! Training that begins with the encoder of another run.
+//! Training that starts from the encoder of another run.
 
 mod common;
 mod watching;
@@ -34,7 +34,7 @@ fn images() -> Arc<dyn Dataset> {
     Arc::new(Made::new(96, 8, 0))
 }
 
-/// A whole run in `folder`: its last checkpoint.
+/// Trains a whole run in `folder` and returns its last checkpoint.
 fn train(folder: &Path, config: &Config) -> Checkpoint {
     let run = RunFolder::create(folder, config).unwrap();
     let device = Device::cpu(1).unwrap();
@@ -42,10 +42,10 @@ fn train(folder: &Path, config: &Config) -> Checkpoint {
     Checkpoint::read(&Disk, &outcome.checkpoint).unwrap()
 }
 
-/// Trained tensors of both, by name, that have the same bits, and those that have not.
+/// The names of trained tensors with the same bits in both, and of those with different bits.
 fn compare(a: &Checkpoint, b: &Checkpoint) -> (Vec<String>, Vec<String>) {
     let names = a.tensors.iter().map(|tensor| tensor.name.clone());
-    // Averages move with every batch.
+    // Running averages change with every batch.
     let trained = names.filter(|name| !name.starts_with("optimizer.") && !name.contains("running_"));
     trained.partition(|name| {
         let [a, b] = [a, b].map(|checkpoint| checkpoint.tensor(name));
@@ -53,7 +53,7 @@ fn compare(a: &Checkpoint, b: &Checkpoint) -> (Vec<String>, Vec<String>) {
     })
 }
 
-/// At a rate that is 0 in f32 weights stay what they began as.
+/// At a rate that is 0 in f32 the weights do not change.
 const STILL: &str = "optim.rate=1e-50";
 
 #[test]
@@ -63,13 +63,13 @@ fn encoder_and_head_are_those_of_the_other_run() {
     let from = format!("train.from={}", toml::Value::from(first.to_str().unwrap()));
     let trained = train(&first, &config(&["encoder.width=0.125", "encoder.shortcut=projection"]).unwrap());
 
-    // The encoder is as there, whatever the preset says.
+    // The encoder is that of the other run, whatever the preset says.
     let again = config(&[&from, "train.seed=7", STILL]).unwrap();
     assert_eq!(again.encoder.width, 0.125);
     let (same, other) = compare(&train(&at("again"), &again), &trained);
     assert!(same.iter().any(|name| name.starts_with("head.")) && other.is_empty(), "{other:?}");
 
-    // Another head is drawn anew.
+    // A head of another shape is initialised anew.
     let head = config(&[&from, "train.seed=7", "head.dim=17", STILL]).unwrap();
     let (same, other) = compare(&train(&at("head"), &head), &trained);
     assert!(other.iter().all(|name| name.starts_with("head.")) && !other.is_empty(), "{other:?}");
@@ -105,7 +105,7 @@ fn all_workers_begin_with_it_and_so_does_a_run_that_was_stopped_before_it_was_sa
     let (_, other) = compare(&Checkpoint::read(&Disk, &outcome.checkpoint).unwrap(), &trained);
     assert!(other.is_empty(), "{other:?}");
 
-    // A run without a checkpoint knows from its configuration what it began with.
+    // A run without a checkpoint begins again with the run named in its configuration.
     let begun = folder.path().join("begun");
     drop(RunFolder::create(&begun, &config).unwrap());
     let (run, known) = RunFolder::resume(&begun).unwrap();
@@ -138,7 +138,7 @@ fn what_cannot_be_begun_with_is_refused_by_name() {
         let other = planned(&config(&[&at("first"), set]).unwrap()).unwrap_err().to_string();
         assert!(other.contains(there) && other.contains("leave that key out"), "{other}");
     }
-    // Neither the preset nor the run's being gone matters when it is taken up again.
+    // When a run is resumed, neither a preset nor the removal of the other run matters.
     let begun = config(&[&at("first")]).unwrap();
     std::fs::remove_dir_all(folder.path().join("first")).unwrap();
     let sets = [at("first")];

@@ -1,4 +1,4 @@
-//! A checkpoint survives the failure of any file operation and a kill or a power cut at any of them.
+//! A checkpoint survives the failure of any file operation, and a kill or a power cut during it.
 
 mod faulty;
 
@@ -23,7 +23,7 @@ fn checkpoints(folder: &Path, files: impl FileSystem + 'static) -> Checkpoints {
     Checkpoints::new(folder.join("checkpoints"), 2, Arc::new(files))
 }
 
-/// A folder with the checkpoints of steps 10, 20, 30, 40, of which the best and the last two are kept.
+/// A folder with the best and the last two of the checkpoints of steps 10, 20, 30 and 40.
 fn prepared() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for step in [10, 20, 30, 40] {
@@ -32,8 +32,8 @@ fn prepared() -> tempfile::TempDir {
     folder
 }
 
-/// The oracle: the newest good one is the old or the new, with the contents that were saved, and so are all others
-/// that are there.
+/// The oracle: the newest good checkpoint is the old or the new one, and all checkpoints have the contents that were
+/// saved.
 fn check(folder: &Path, saved: bool, what: &str) {
     let kept = checkpoints(folder, Disk);
     let found = kept.latest_good().unwrap().unwrap();
@@ -47,7 +47,7 @@ fn check(folder: &Path, saved: bool, what: &str) {
     assert!(step == 50 || kept.load(30).is_ok(), "{what}: an old one went before the new one was there");
 }
 
-/// What going on must do: save again, and leave nothing behind.
+/// Going on after the fault must save again and leave nothing behind.
 fn go_on(folder: &Path, what: &str) {
     let kept = checkpoints(folder, Disk);
     kept.save(&checkpoint(50)).unwrap();

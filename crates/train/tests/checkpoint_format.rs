@@ -1,4 +1,4 @@
-//! The file format of checkpoints: exact, readable by others, and every damage noticed.
+//! The file format of checkpoints: exact, readable by other programs, and any damage is detected.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -132,7 +132,7 @@ fn lengths_that_lie_take_no_memory() {
     }
 }
 
-/// A file whose header says something else, as long, with the checksum of what it says now.
+/// Replaces `from` by `to`, of the same length, in the header of a file, and updates the checksum.
 fn reworded(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     let mut bytes = bytes.to_vec();
@@ -240,7 +240,7 @@ fn damaged_ones_are_stepped_over_and_named() {
     assert!(message.contains("step-00000030.safetensors is damaged: its checksum"), "{message}");
     assert!(message.contains("step-00000020.safetensors, is intact: go on from that"), "{message}");
 
-    // Going on from step 20 does not let the damaged later one push good ones out.
+    // When the run goes on from step 20, the damaged later checkpoint does not displace good ones.
     kept.save(&example(25)).unwrap();
     assert_eq!(steps(&kept), [10, 20, 25, 30]);
     assert_eq!(kept.latest_good().unwrap().unwrap().checkpoint.meta.step, 25);
@@ -250,14 +250,14 @@ fn damaged_ones_are_stepped_over_and_named() {
     damage(25);
     let message = kept.latest_good().unwrap_err().to_string();
     assert!(message.contains("all of the 4 checkpoints") && message.contains("step-00000030"), "{message}");
-    // What cannot be read may be intact.
+    // A checkpoint that cannot be read may be intact.
     fs::remove_file(kept.path(20)).unwrap();
     fs::create_dir(kept.path(20)).unwrap();
     let message = kept.latest_good().unwrap_err().to_string();
     assert!(message.starts_with("cannot read ") && message.contains("step-00000020"), "{message}");
 }
 
-/// Values of the optimiser cost nothing but steps; the network is all that is used.
+/// Only the network counts: it is all that is used, while bad values of the optimiser cost only steps.
 #[test]
 fn a_network_that_is_not_finite_is_stepped_over() {
     let folder = tempfile::tempdir().unwrap();

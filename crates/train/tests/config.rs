@@ -29,7 +29,7 @@ fn every_key_of_the_typed_form_is_documented_and_the_other_way_round() {
     let text = Config::default().to_toml().unwrap();
     let written: toml::Table = text.parse().unwrap();
     let mut typed = toml::Table::try_from(Config::default()).unwrap();
-    // Absent in the typed form: their defaults follow from the image size and from the other keys.
+    // Absent in the typed form, as their defaults depend on the image size and on other keys.
     for key in ["blur_prob", "shared_crop", "a", "b"] {
         typed["view"].as_table_mut().unwrap().insert(key.into(), "auto".into());
     }
@@ -44,7 +44,7 @@ fn the_reference_is_a_configuration_that_changes_nothing() {
     let text = Config::reference();
     assert!(text.contains("# tau, by which similarities are divided"));
     assert_eq!(Config::from_toml(&text, "reference").unwrap(), with_sets(&[]).unwrap());
-    // Nor does it with every key set to what stands there.
+    // It changes nothing either when every key is set to the value shown.
     let set = |text: &str| {
         let lines = text.lines().map(|line| match line.strip_prefix('#') {
             Some(set) if !set.starts_with(' ') => set,
@@ -147,7 +147,7 @@ fn the_defaults_are_the_papers() {
     assert_eq!((config.optim.rate, config.optim.weight_decay, config.optim.warmup_epochs), (0.3, 1e-6, 10.0));
     assert_eq!(config.view.blur_prob, Some(0.5));
     assert_eq!(config.encoder.stem, Auto::Value(Stem::ImageNet));
-    // Resolved, to what is fast here.
+    // "auto" is resolved to what is fast on this machine.
     let fast =
         if simclr_engine::has_gpu() || simclr_engine::has_bf16() { Precision::Bf16 } else { Precision::F32 };
     assert_eq!(config.train.precision, fast);
@@ -410,7 +410,7 @@ fn a_run_goes_on_with_its_own_configuration_and_with_other_threads() {
 #[test]
 fn a_batch_that_is_left_to_the_program_goes_out_from_the_recipes() {
     let sets = ["train.batch=50".to_owned(), "train.batch=auto".to_owned()];
-    // Of images and memory there is enough for any.
+    // Enough images and memory for any batch.
     let machine = |_| Machine { trainer: Trainer::Processors(2), memory: 1 << 50 };
     let batch =
         |layers: &Layers| layers.resolve_for(&Made::new(50_000, 8, 0), machine).unwrap().config.train.batch;
@@ -420,7 +420,7 @@ fn a_batch_that_is_left_to_the_program_goes_out_from_the_recipes() {
     assert_eq!(batch(&Layers { preset: Some("cifar10"), ..left.clone() }), 512);
     let chosen = Some("[train]\nbatch = 64\n".parse().unwrap());
     assert_eq!(batch(&Layers { preset: Some("photos"), chosen, ..left.clone() }), 64);
-    // A run goes on with its own.
+    // A resumed run keeps its own batch.
     let base = with_sets(&["train.batch=12"]).unwrap();
     assert_eq!(batch(&Layers { base: Some(&base), ..left.clone() }), 12);
     assert_eq!(left.given().unwrap(), ["train.batch"]);
@@ -448,7 +448,7 @@ fn branches_have_lists_of_their_own() {
         family.draw(64, 64, &mut stream).describe()
     };
     assert!((0..20).any(|index| words(&a, index).len() == 2 && words(&a, index)[1].starts_with("cutout")));
-    // No crop at the head: the whole image. No blur at 32 pixels unless its probability is given.
+    // Without a crop at the start of the list, the whole image. No blur at 32 pixels unless its probability is given.
     assert!((0..20).all(|index| words(&b, index) == ["crop 1.00 1.00"]));
     let again = Config::from_toml(&config.to_toml().unwrap(), "config.toml").unwrap();
     assert_eq!(again, config);

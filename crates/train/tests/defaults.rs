@@ -1,9 +1,9 @@
-//! The defaults and the presets, value for value: what somebody trains with does not change unseen.
+//! The defaults and the presets, value for value, so that they do not change unnoticed.
 
 use simclr_train::presets::PRESETS;
 use simclr_train::{Config, Layers};
 
-/// A resolved configuration, its precision given: left open it would be what is fast here.
+/// A resolved configuration with a given precision, since "auto" depends on the machine.
 fn resolved(preset: Option<&str>) -> Config {
     let sets = ["train.precision=f32".to_owned()];
     Config::resolve(&Layers { preset, sets: &sets, ..Layers::default() }).unwrap()
@@ -18,7 +18,7 @@ fn the_defaults_are_these() {
     assert_eq!(found, include_str!("golden/defaults.toml"));
 }
 
-/// What each preset changes, what follows from it among the rest. `photos` is given sizes beside these.
+/// What each preset changes, including what follows from it. `photos` also gets sizes at run time.
 const CHANGES: [(&str, &[&str]); 5] = [
     (
         "cifar10",

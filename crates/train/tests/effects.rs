@@ -1,5 +1,5 @@
-//! Every key of the encoder, the loss, the head and the optimiser reaches what a step computes, and every key of the
-//! views what is made of images.
+//! Every key of the encoder, the loss, the head and the optimiser changes what a step computes, and every key of the
+//! views changes the views.
 
 mod common;
 
@@ -13,7 +13,7 @@ use simclr_train::{Model, Schedule};
 const SIDE: usize = 8;
 const BATCH: usize = 8;
 
-/// Two steps: the encoder's bits, which every key changes, and what it is a change of.
+/// The encoder's bits after two steps, which every key changes.
 fn trained(sets: &[&str]) -> Vec<Vec<u32>> {
     let usual = [
         "data.image_size=8",
@@ -42,7 +42,7 @@ const TRIPLETS: &str = "loss.name=margin_triplet";
 const SGD: &str = "optim.name=sgd";
 const ADAMW: &str = "optim.name=adamw";
 
-/// What a key is changed beside, and the change.
+/// The settings needed for a key to have an effect, and the change of the key.
 const CHANGES: [(&[&str], &str); 32] = [
     (&[], "encoder.name=resnet34"),
     (&[], "encoder.width=0.125"),
@@ -88,7 +88,7 @@ fn every_key_reaches_the_computation() {
     assert_complete(&["encoder.", "loss.", "head.", "optim."], &CHANGES);
 }
 
-/// Every key of these tables is changed.
+/// Asserts that `changes` cover every key of these tables.
 fn assert_complete(tables: &[&str], changes: &[(&[&str], &str)]) {
     for key in KEYS.iter().filter(|key| tables.iter().any(|table| key.path.starts_with(table))) {
         let is_tested = changes.iter().any(|(_, change)| change.split('=').next() == Some(key.path));
@@ -96,9 +96,9 @@ fn assert_complete(tables: &[&str], changes: &[(&[&str], &str)]) {
     }
 }
 
-/// Views of both branches of an image, some for each.
+/// Some views of an image from both branches.
 fn views(sets: &[&str]) -> Vec<u8> {
-    // A blur reaches as far as a twentieth of it.
+    // The radius of the blur is a twentieth of the size.
     const SIZE: u32 = 40;
     let config = common::small(&["data.image_size=40"], sets).unwrap();
     let pixels: Vec<u8> = (0..24 * 20 * 3_u32).map(|i| (i * i % 251) as u8).collect();

@@ -1,5 +1,4 @@
-//! Training in fp16 on a GPU, or on what stands in for one: the loss's scale finds its way, survives a stop, and
-//! hides no fault.
+//! Training in fp16 on a GPU, or on its stand-in: the loss scale adapts, survives a stop, and hides no fault.
 
 #![cfg(feature = "cuda")]
 
@@ -22,12 +21,12 @@ use simclr_train::pretrain::{Outcome, pretrain};
 use simclr_train::{Config, Model, TrainError, memory};
 use watching::Watch;
 
-/// Five steps and a bit an epoch on 8 x 8 pixels, three epochs.
+/// Three epochs of slightly more than five steps on 8 x 8 pixels.
 fn config(sets: &[&str]) -> Config {
     common::usual(&["data.image_size=8", "train.epochs=3", "train.precision=fp16"], sets)
 }
 
-/// Trains in `folder`, on from a checkpoint where one is given.
+/// Trains in `folder`, resuming from a checkpoint if one is given.
 fn train(
     device: &Device,
     folder: &Path,
@@ -41,24 +40,24 @@ fn train(
     (pretrain(&images, config, &run, from, device, &mut watch), watch)
 }
 
-/// What a run left, and all its bits.
+/// The checkpoint that a run left, and the bits of its tensors.
 fn left(outcome: &Outcome) -> (Checkpoint, Vec<(String, Vec<u32>)>) {
     let checkpoint = Checkpoint::read(&Disk, &outcome.checkpoint).unwrap();
     let bits = common::bits(&checkpoint);
     (checkpoint, bits)
 }
 
-/// The loss's scale, steps since it changed, and steps skipped.
+/// The loss scale, the steps since it changed, and the steps skipped.
 fn scale_of(checkpoint: &Checkpoint) -> [f64; 3] {
     let extra = &checkpoint.meta.extra;
     let [steps, skipped] = [extra.loss_scale_steps.map(u64::from), extra.skipped_steps];
     [extra.loss_scale.unwrap(), steps.unwrap() as f64, skipped.unwrap() as f64]
 }
 
-/// So much larger a scale overflows, though not for long.
+/// A factor by which the scale is raised to make it overflow for a few steps.
 const HIGHER: f64 = 16.0;
 
-/// The scale where it began, or was set, and so many steps were skipped since.
+/// The loss scale after `skipped` skipped steps, starting at `scale`.
 fn halved(scale: f64, skipped: f64) -> f64 {
     scale * 0.5f64.powf(skipped)
 }
@@ -74,8 +73,8 @@ fn a_run_is_near_that_of_f32_and_the_same_across_a_stop() {
     let ((f32, _), want) = whole(&["train.precision=f32"]);
     let ((half, bits), got) = whole(&[]);
     assert_eq!((want.steps.len(), got.steps.len(), got.epochs.len()), (17, 17, 3));
-    // So narrow a network has gradients that overflow at the scale where all begin: the first steps may be skipped,
-    // which shifts the others.
+    // The gradients of a network this narrow overflow at the initial scale: the first steps may be skipped, which
+    // shifts the others.
     for (got, want) in got.steps.iter().zip(&want.steps) {
         assert!((got.loss - want.loss).abs() < 0.1 * want.loss, "{got:?} for {want:?}");
         let (norm, expected) = (got.gradient_norm, want.gradient_norm);
@@ -91,8 +90,7 @@ fn a_run_is_near_that_of_f32_and_the_same_across_a_stop() {
     assert!(steps > 0.0 && steps + skipped <= 17.0, "{steps} and {skipped}");
     assert_eq!(f32.meta.extra.loss_scale, None);
 
-    // Stopped, and taken up again with a scale that overflows: it comes down, and training goes on, again the same
-    // across another stop.
+    // Resumed with a scale that overflows, training lowers it and goes on, with the same bits across another stop.
     let scaled = |second_stop: Option<u64>| {
         let folder = tempfile::tempdir().unwrap();
         let (outcome, _) = train(&device, folder.path(), &config(&[]), None, Some(6));
@@ -122,10 +120,10 @@ fn a_run_is_near_that_of_f32_and_the_same_across_a_stop() {
     assert_eq!(scaled(Some(8)), scaled(None));
 }
 
-/// A temperature at which every gradient is beyond f16, while the loss is not.
+/// A temperature at which all gradients overflow f16 but the loss does not.
 const STEEP: &str = "loss.temperature=1e-10";
 
-/// Its convolutions may normalise as they read.
+/// Non-deterministic runs may use convolutions that normalise their input as they read it.
 #[test]
 fn a_run_that_need_not_repeat_is_near_that_of_f32() {
     let Some((device, _alone)) = gpu(2) else { return };
@@ -154,7 +152,7 @@ fn skipped_steps_change_nothing_and_at_scale_1_the_run_ends() {
     assert_eq!(scale_of(&checkpoint), [4096.0, 0.0, 4.0]);
     assert_eq!(watch.steps.iter().map(|step| step.skipped_steps).collect::<Vec<_>>(), [1, 2, 3, 4].map(Some));
     assert!(watch.steps.iter().all(|step| step.loss.is_finite() && step.gradient_norm == 0.0));
-    // Weights and running averages are those of the start, and the optimiser has seen nothing.
+    // Weights and running averages are the initial ones, and the optimiser's state is untouched.
     let start = Model::new(&steep, &device).unwrap().store().unwrap();
     for tensor in &checkpoint.tensors {
         match start.iter().find(|other| other.name == tensor.name) {
@@ -162,7 +160,7 @@ fn skipped_steps_change_nothing_and_at_scale_1_the_run_ends() {
             None => assert!(tensor.data.iter().all(|&v| v == 0.0), "{}", tensor.name),
         }
     }
-    // Twelve more come down to 1; the seventeenth step cannot be saved by less.
+    // Twelve more skipped steps lower the scale to 1; the seventeenth step cannot be rescued by a lower one.
     let (outcome, watch) = train(&device, folder.path(), &steep, Some(&checkpoint), None);
     match outcome {
         Err(TrainError::NotFinite { step, what, .. }) => {

@@ -1,5 +1,5 @@
-//! Views made on a GPU, or on what stands in for one, against those of the processor: the same images, the same
-//! views but for rounding.
+//! Views made on a GPU, or on its stand-in, against those of the processor: the same images, and the same views up to
+//! rounding.
 
 #![cfg(feature = "cuda")]
 
@@ -24,7 +24,7 @@ use watching::Watch;
 
 const SIDE: u32 = 16;
 
-/// Images of many sizes, of which every ninth is broken.
+/// Images of many sizes; every ninth is broken.
 struct Sizes(Vec<Vec<u8>>);
 
 impl Sizes {
@@ -84,7 +84,7 @@ fn loader() -> LoaderConfig {
     }
 }
 
-/// `count` batches with their views, made at `place`, and what else is known: images skipped, bytes kept.
+/// Takes `count` batches with views made at `place`. Also returns the skipped images and the bytes kept.
 fn take(device: &Device, place: &ViewsPlace, start: Position, count: usize) -> (Vec<Batch>, Vec<u32>, usize) {
     let mut batches = Batches::start(Sizes::of(70), loader(), start, device, place).unwrap();
     let side = SIDE as usize;
@@ -92,7 +92,7 @@ fn take(device: &Device, place: &ViewsPlace, start: Position, count: usize) -> (
     let mut taken = Vec::new();
     for number in 0..count {
         let mut batch = batches.next(Some(&mut pixels)).unwrap();
-        // As a run does, or as one that is behind does.
+        // Bring the next batch early, as a run does, or sometimes not, as if the loader were late.
         if number % 3 > 0 {
             batches.bring().unwrap();
         }
@@ -145,7 +145,7 @@ fn the_views_are_those_of_the_processor() {
             "room for some" => assert!(kept > 0 && kept <= all / 2, "{kept} of {all}"),
             _ => assert_eq!(kept, 0),
         }
-        // Begun in the middle of the second epoch.
+        // Start in the middle of the second epoch.
         let (rest, ..) = take(&device, &place, want[9].position, 8);
         assert_same(&rest, &want[10..18], what);
     }
@@ -155,7 +155,7 @@ fn config(sets: &[&str]) -> Config {
     common::usual(&["data.image_size=8", "data.holdout=0", "train.precision=f32"], sets)
 }
 
-/// Trains and, where it stops after some steps, goes on to the end: the plan and the losses of all steps.
+/// Trains to the end, with a stop in between if given. Returns the plan and the losses of all steps.
 fn train(device: &Device, config: &Config, stop_after: Option<u64>) -> Result<(Plan, Vec<f64>), TrainError> {
     let folder = tempfile::tempdir().unwrap();
     let mut watch = Watch { stop_after, ..Watch::default() };
@@ -183,7 +183,7 @@ fn a_run_learns_the_same_wherever_its_views_are_made() {
     for (step, (got, want)) in gpu.iter().zip(&cpu).enumerate() {
         assert!((got - want).abs() < 2e-2 * want, "step {step}: {got} for {want}");
     }
-    // Stopped in the middle of an epoch and taken up again, with nothing kept yet: the same bits.
+    // Stopping and resuming in the middle of an epoch, with no images kept yet, gives the same bits.
     assert_eq!(on("gpu", Some(3)).1, gpu);
 }
 
@@ -222,7 +222,7 @@ fn what_images_take_of_the_gpu_is_foreseen() {
         let measured = device.memory().peak as u64;
         let ratio = predicted as f64 / measured as f64;
         assert!((0.97..1.3).contains(&ratio), "{what}, {keeps}: {predicted} for {measured}");
-        // The step has a pool of its own, which grows by 64 MiB.
+        // The step has its own memory pool, which grows in units of 64 MiB.
         let (step, held) = (choice.needs.step + choice.needs.kernels, captured.held() as u64);
         assert!(held <= step + (64 << 20), "{what}: {step} for {held}");
     }

@@ -1,4 +1,4 @@
-//! Several GPUs, or what stands in for them, train as one would.
+//! Several GPUs, or their stand-ins, train as a single one would.
 
 #![cfg(feature = "cuda")]
 
@@ -31,7 +31,7 @@ fn gpus() -> Option<([Device; 2], MutexGuard<'static, ()>)> {
     Some(([0, 1].map(|ordinal| Device::cuda_with(&libraries, ordinal, 1).unwrap()), alone))
 }
 
-/// One epoch of five steps and a bit on 8 x 8 pixels.
+/// One epoch of slightly more than five steps on 8 x 8 pixels.
 fn config(sets: &[&str]) -> Config {
     common::usual(&["data.image_size=8", "train.epochs=1", "train.precision=f32", "optim.rate=0.01"], sets)
 }
@@ -40,7 +40,7 @@ fn images() -> Arc<dyn Dataset> {
     Arc::new(Made::new(96, 8, 0))
 }
 
-/// Two workers over TCP, as two processes would be.
+/// Two workers connected over TCP, as two processes would be.
 fn workers() -> [Workers; 2] {
     let host = Host::listen("127.0.0.1:0").unwrap();
     let at = host.address().unwrap().to_string();
@@ -55,7 +55,7 @@ fn workers() -> [Workers; 2] {
 
 type Led = (Result<Outcome, TrainError>, Watch);
 
-/// Trains on as many devices as there are, 1 or 2.
+/// Trains on all `devices`, 1 or 2.
 fn train(
     devices: &[Device],
     folder: &Path,
@@ -66,7 +66,7 @@ fn train(
     train_on([images(), images()], devices, folder, config, from, stop_after)
 }
 
-/// The same on images of its own for each.
+/// [`train`] with separate images for each device.
 fn train_on(
     [images, others]: [Arc<dyn Dataset>; 2],
     devices: &[Device],
@@ -85,7 +85,7 @@ fn train_on(
     scope(|scope| {
         let assisting = scope
             .spawn(move || assist(&others, config, &Team::new(&second, 2), other, &mut Watch::default()));
-        // Gone before the other is waited for, as an ended process would be.
+        // Drop the leader before waiting for the other worker, as if its process had ended.
         let led = {
             let leader = leader;
             lead(&images, config, (&run, from), &Team::new(&leader, 2), first, &mut watch)
@@ -94,7 +94,7 @@ fn train_on(
     })
 }
 
-/// A whole run: its last checkpoint, and what worker 0 saw.
+/// Trains a whole run. Returns its last checkpoint, and what worker 0 saw.
 fn whole(devices: &[Device], config: &Config) -> (Checkpoint, Watch) {
     let folder = tempfile::tempdir().unwrap();
     let ((outcome, watch), other) = train(devices, folder.path(), config, None, None);
@@ -106,7 +106,7 @@ fn whole(devices: &[Device], config: &Config) -> (Checkpoint, Watch) {
 #[test]
 fn two_gpus_take_the_steps_of_one() {
     let Some((gpus, _alone)) = gpus() else { return };
-    // In 16 bits a first layer of 16 channels is done at once.
+    // In 16 bits a first layer of 16 channels is fused.
     let wide = ["encoder.width=0.25", "train.precision=bf16", "train.memory=blocks"];
     for (sets, of_loss, of_norm) in [(&[][..], 1e-3, 1e-2), (&wide, 1e-2, 5e-2)] {
         let config = config(sets);
@@ -127,7 +127,7 @@ fn two_gpus_take_the_steps_of_one() {
     }
 }
 
-/// The loss's scale and skipped steps among them.
+/// Including the loss scale and the number of skipped steps.
 #[test]
 fn two_gpus_go_on_to_the_same_bits() {
     let Some((gpus, _alone)) = gpus() else { return };
@@ -168,11 +168,11 @@ fn a_worker_that_fails_is_told_of_by_the_other_that_waits_for_it() {
     }
 }
 
-/// Where worker 1 of another process, which is this program, finds worker 0.
+/// The variable with the address of worker 0 for worker 1, which is another process of this program.
 const MEET: &str = "SIMCLR_TEST_MEET";
 
-/// Many steps an epoch. Worker 1 looks at none of them, so that what it was asked for is not done: the stand-in is
-/// as late as it may be.
+/// Many steps per epoch. Worker 1 logs none of them, so it never waits for its steps: the stand-in runs as late as it
+/// may.
 fn long(log_every: &str) -> (Config, Arc<dyn Dataset>) {
     (config(&[log_every, "data.holdout=0"]), Arc::new(Made::new(1600, 8, 0)))
 }
@@ -186,11 +186,11 @@ fn worker_1_of_another_process() {
     let worker = Workers::join(1, 2, &at, patience).unwrap();
     let (config, images) = long("train.log_every=1000");
     let team = Team::new(&worker, 2);
-    // It is killed meanwhile.
+    // The process is killed meanwhile.
     let _ = assist(&images, &config, &team, &gpus[1], &mut Watch::default());
 }
 
-/// It waits on its GPU for a step that the other never takes.
+/// Worker 0 waits on its GPU for a step that the killed worker never takes.
 #[test]
 fn a_worker_that_was_killed_is_given_up() {
     let Some((gpus, _alone)) = gpus() else { return };

@@ -1,4 +1,4 @@
-//! What `pretrain` makes of configurations that are built in code, and of checkpoints that are not of their run.
+//! How `pretrain` handles configurations built in code, and checkpoints that do not belong to the run.
 
 mod common;
 mod watching;
@@ -17,7 +17,7 @@ use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Model, TrainError};
 use watching::Watch;
 
-/// Ten steps on 16 x 16 pixels, of which the program decides the precision.
+/// Ten steps on 16 x 16 pixels, with the precision left to the program.
 fn config() -> Config {
     let mut config = common::usual(&[], &["train.epochs=1"]);
     config.train.precision = Precision::Auto;
@@ -37,7 +37,7 @@ fn train(
     pretrain(&images, config, &run_in(folder, config, from)?, from, &device, &mut watch)
 }
 
-/// The checkpoint that it ends with.
+/// Trains and returns the last checkpoint.
 fn saved(folder: &Path, config: &Config, from: Option<&Checkpoint>, stop_after: Option<u64>) -> Checkpoint {
     Checkpoint::read(&Disk, &train(folder, config, from, stop_after).unwrap().checkpoint).unwrap()
 }
@@ -56,7 +56,7 @@ fn what_is_left_to_the_program_is_settled_before_the_first_step() {
     let device = Device::cpu(1).unwrap();
     let built = Model::new(&config(), &device).unwrap();
     assert_eq!(built.activations(), Model::from_checkpoint(&whole, &device).unwrap().0.activations());
-    // Whoever opens the folder reads what was trained.
+    // Opening the folder gives the configuration that was trained with.
     drop(RunFolder::create(&three, &config()).unwrap());
     assert_eq!(RunFolder::open(&three).unwrap().1, read);
 }
@@ -70,7 +70,7 @@ fn a_run_goes_on_with_its_own_recipe_alone() {
     let error = train(folder.path(), &other, Some(&part), None).unwrap_err();
     assert!(matches!(error, TrainError::Conflict { .. }), "{error}");
     assert!(error.to_string().contains("loss.temperature"), "{error}");
-    // What changes nothing may change.
+    // Keys that do not change results may differ.
     other = config();
     other.train.keep_checkpoints += 1;
     assert!(train(folder.path(), &other, Some(&part), None).unwrap().finished);

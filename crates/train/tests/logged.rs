@@ -1,4 +1,4 @@
-//! What a run logs and tells is what happened.
+//! What a run logs and reports is what happened.
 
 mod common;
 mod watching;
@@ -16,7 +16,7 @@ use simclr_train::{Config, Model, Schedule};
 use watching::Watch;
 
 const BATCH: usize = 16;
-/// Images trained on: ten steps an epoch.
+/// Number of training images: ten steps per epoch.
 const TRAINED: u64 = 160;
 
 /// Two epochs on 16 x 16 pixels.
@@ -28,7 +28,7 @@ fn images(config: &Config) -> Arc<dyn Dataset> {
     Arc::new(Made::new(TRAINED as usize + config.data.holdout, 16, 0))
 }
 
-/// Trains in `folder`, until a step if one is given, and says what was seen and saved.
+/// Trains in `folder`, up to a step if one is given, and returns what was observed and saved.
 fn train(
     folder: &Path,
     config: &Config,
@@ -42,7 +42,7 @@ fn train(
     (watch, Checkpoint::read(&Disk, &outcome.checkpoint).unwrap())
 }
 
-/// The lines of the log, without what depends on the clock.
+/// The lines of the log, without values that depend on the clock.
 fn lines(folder: &Path) -> Vec<serde_json::Map<String, serde_json::Value>> {
     let log = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
     let line = |line: &str| {
@@ -59,7 +59,7 @@ fn a_run_that_was_stopped_logs_what_one_that_was_not_does() {
     let [whole, stopped] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     train(whole.path(), &config, None, None);
     let mut from = None;
-    // In the first epoch, at its end, in the second.
+    // Stop in the first epoch, at its end, in the second.
     for stop_after in [Some(3), Some(10), Some(13), None] {
         from = Some(train(stopped.path(), &config, from.as_ref(), stop_after).1);
     }
@@ -93,7 +93,7 @@ fn an_epoch_is_logged_with_the_means_of_its_own_steps() {
     }
 }
 
-/// The length of everything that is trained, or of the distance between two networks.
+/// The norm of all trained values, or of their difference between two networks.
 fn norm(model: &Model, other: Option<&Model>) -> f64 {
     let trained = model.parameters.ids().filter(|&id| model.parameters.kind(id).is_trained());
     let squares = trained.map(|id| {
@@ -110,7 +110,7 @@ fn norm(model: &Model, other: Option<&Model>) -> f64 {
 
 #[test]
 fn norms_are_those_of_the_gradient_and_of_the_weights_after_the_step() {
-    // A step is then the gradient times the rate.
+    // With these settings, a step is the gradient times the rate.
     let plain = ["optim.name=sgd", "optim.momentum=0", "optim.weight_decay=0", "optim.warmup_epochs=0"];
     let (folder, config) = (tempfile::tempdir().unwrap(), config(&plain));
     let (watch, checkpoint) = train(folder.path(), &config, None, Some(1));
@@ -165,8 +165,8 @@ fn figures_are_measured_in_their_turn_and_after_the_last_epoch() {
     assert_eq!(epochs(&|i| watch.epochs[i].knn_top1.is_some()), [3, 5]);
 }
 
-/// What is warned of a run of three epochs that is taken up with a head of which `share` of what it tells of images is
-/// left, beside a direction that all have in common.
+/// The warnings of collapse in a run of three epochs, resumed with a head whose weights are multiplied by `share` and
+/// whose bias adds a direction common to all images.
 fn warned(sets: &[&str], share: f32) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let still = ["head.kind=linear", "optim.name=sgd", "optim.rate=1e-9", "train.epochs=3"];
@@ -188,7 +188,7 @@ fn projections_that_stay_narrow_are_warned_of() {
     for sets in [&["data.holdout=16"][..], &["data.holdout=0"], &["data.holdout=16", "train.health_every=0"]]
     {
         assert_eq!(warned(sets, 1.0), [""; 0], "{sets:?}");
-        // Those of the first epoch may widen yet.
+        // Projections that are narrow in the first epoch may still widen.
         let warnings = warned(sets, 0.1);
         assert_eq!(warnings.len(), 2, "{sets:?}: {warnings:?}");
         assert!(warnings[0].contains("lower optim.rate or raise loss.temperature"), "{warnings:?}");
@@ -206,7 +206,7 @@ fn a_loss_that_stands_at_that_of_guessing_is_warned_of_once() {
         watch.warnings.iter().filter(|warning| warning.starts_with(&said)).count()
     };
     assert_eq!(told(&["loss.temperature=1e30"]), 1);
-    // At the end of a run there is no epoch after, nor a warm-up to wait for.
+    // In the last epoch there is nothing to wait for: neither a second epoch nor the end of warm-up.
     assert_eq!(told(&["loss.temperature=1e30", "train.epochs=1"]), 1);
     assert_eq!(told(&[]), 0);
     assert_eq!(told(&["loss.temperature=1e30", "loss.name=nt_logistic"]), 0);

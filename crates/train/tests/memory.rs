@@ -1,4 +1,4 @@
-//! Predicted memory against what a step takes.
+//! Predicted memory against what a step actually takes.
 
 use simclr_engine::{Device, SingleProcess};
 use simclr_train::config::Memory;
@@ -44,7 +44,7 @@ fn tensors_take_what_was_predicted() {
             let needs =
                 Needs::of(state, &config, config.train.memory.unwrap_or_default(), 24, &Images::default())
                     .unwrap();
-            // The smallest tensors take a cache line all the same.
+            // Even the smallest tensors take a cache line.
             let live = device.memory().live as f64;
             assert!((live / needs.state as f64 - 1.0).abs() < 0.01, "{live} {needs:?} of {sets:?}");
             assert_eq!(needs.state + needs.step, predicted.held as u64);

@@ -4,7 +4,7 @@ use simclr_engine::{Device, Gradients, Mode, ParameterKind, Parameters, SinglePr
 use simclr_train::config::{OptimConfig, OptimizerName};
 use simclr_train::optim::Optimizer;
 
-/// A weight (3, 2), a bias and the beta of a BatchNorm, which have the gradients of dy . (x w^T + bias + beta).
+/// A weight (3, 2), a bias and the beta of a BatchNorm, with the gradients of dy . (x w^T + bias + beta).
 struct Bench {
     device: Device,
     parameters: Parameters,
@@ -27,7 +27,7 @@ impl Bench {
         Bench { device, parameters }
     }
 
-    /// The gradients for one row x: dw = dy^T x, and dy of both others.
+    /// The gradients for one row x: dw = dy^T x, and dy for both bias and beta.
     fn gradients(&self, step: usize) -> (Gradients, Vec<f64>, Vec<f64>) {
         let x = [1.0 + step as f32, -0.5];
         let dy = [0.3, -0.2 * (step as f32 + 1.0), 0.7];
@@ -36,7 +36,7 @@ impl Bench {
         let w = tape.parameter(self.parameters.find("weight").unwrap());
         let b = tape.parameter(self.parameters.find("bias").unwrap());
         let y = ops::linear(&mut tape, &rows, &w, Some(&b)).unwrap();
-        // A BatchNorm would have its part in dw: nothing but a shift is needed.
+        // A real BatchNorm would affect dw: only its shift is needed.
         let nothing = tape.input(Tensor::zeros(&self.device, &[3, 2]).unwrap());
         let beta = tape.parameter(self.parameters.find("beta").unwrap());
         let shift = ops::linear(&mut tape, &rows, &nothing, Some(&beta)).unwrap();
@@ -51,7 +51,7 @@ impl Bench {
     }
 }
 
-/// Of every number one that is not the default.
+/// Every number differs from its default.
 fn config(name: OptimizerName, weight_decay: f64) -> OptimConfig {
     OptimConfig {
         name,
@@ -94,7 +94,7 @@ fn norm(values: impl Iterator<Item = f64>) -> f64 {
 
 #[test]
 fn lars_is_v_momentum_plus_rate_trust_decayed_gradient() {
-    // Without decay too: a port that tests the decay instead of the norms stops adapting there.
+    // Also without decay: a port that tests the decay instead of the norms would not adapt then.
     for decay in [0.0, 1e-4, 0.1] {
         let config = config(OptimizerName::Lars, decay);
         compare(&config, |w, state, g, rate, _, is_weight| {

@@ -1,4 +1,4 @@
-//! The pretraining loop on made images: the same bits however it runs, and a clean stop where it cannot go on.
+//! The pretraining loop on generated images: the same bits however it runs, and a clean stop if it cannot go on.
 
 mod common;
 mod events;
@@ -20,7 +20,7 @@ use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, TrainError};
 use watching::Watch;
 
-/// Ten steps an epoch on 16 x 16 pixels, two epochs.
+/// Two epochs of ten steps on 16 x 16 pixels.
 fn config(sets: &[&str]) -> Config {
     common::usual(&[], sets)
 }
@@ -49,7 +49,7 @@ fn train_on(
     pretrain(&images(), config, &run_in(folder, config, from)?, from, device, watch)
 }
 
-/// The checkpoint of a whole run: its tensors and where it stands.
+/// Trains a whole run and returns its last checkpoint.
 fn finished(config: &Config, threads: usize) -> Checkpoint {
     let folder = tempfile::tempdir().unwrap();
     let outcome = train(folder.path(), config, None, threads, &mut Watch::default()).unwrap();
@@ -57,7 +57,7 @@ fn finished(config: &Config, threads: usize) -> Checkpoint {
     Checkpoint::read(&Disk, &outcome.checkpoint).unwrap()
 }
 
-/// What does not depend on the precision is shown in both.
+/// Properties that do not depend on the precision are tested in both.
 const PRECISIONS: [&str; 2] = ["train.precision=f32", "train.precision=bf16"];
 
 #[test]
@@ -90,7 +90,7 @@ fn a_run_stopped_anywhere_goes_on_to_the_same_bits_and_the_same_log() {
         let folder = tempfile::tempdir().unwrap();
         let mut watch = Watch { stop_after: Some(3), ..Watch::default() };
         let mut outcome = train(folder.path(), &config, None, 1, &mut watch).unwrap();
-        // In the first epoch, at its very end, in the second.
+        // Stop in the first epoch, at its very end, in the second.
         for stop_after in [7, 10, 13, 99] {
             assert!(!outcome.finished);
             let checkpoint = Checkpoint::read(&Disk, &outcome.checkpoint).unwrap();
@@ -174,7 +174,7 @@ fn tensorboard_is_told_what_the_log_is() {
     let events = events::read(folder.path());
     assert_eq!((events.len(), lines.len()), (22, 22));
     for (line, event) in lines.iter().zip(events) {
-        // Of the first epoch there are no held-out figures.
+        // The first epoch has no held-out figures.
         let figure = |&(kind, name, tag): &(&str, &str, &str)| {
             let value = line[name].as_f64().filter(|_| line["kind"] == kind)?;
             Some((tag.to_owned(), value as f32))
@@ -187,7 +187,7 @@ fn tensorboard_is_told_what_the_log_is() {
     assert_eq!(lines[21].as_object().unwrap().len(), 14, "{}", lines[21]);
 }
 
-/// The losses beside NT-Xent, as keys.
+/// Settings for the losses other than NT-Xent.
 const OTHER_LOSSES: [[&str; 2]; 4] = [
     ["loss.name=nt_logistic", "loss.mining=none"],
     ["loss.name=nt_logistic", "loss.mining=semi_hard"],
@@ -218,7 +218,7 @@ fn a_run_does_what_was_planned() {
     train(folder.path(), &config, None, 1, &mut watch).unwrap();
     let done = watch.plan.unwrap();
     assert_eq!(planned.memory.needs, done.memory.needs);
-    // Free memory comes and goes.
+    // Free memory varies.
     assert_eq!(Plan { memory: done.memory, ..planned }, done);
 }
 
@@ -239,7 +239,7 @@ fn the_best_state_is_told_by_one_figure() {
         let outcome = train(folder.path(), &config(&sets.map(|set| &**set)), None, 1, &mut watch).unwrap();
         let best = Checkpoint::read(&Disk, &outcome.checkpoint).unwrap().meta.best.unwrap();
         let measured = watch.epochs.iter().filter_map(|epoch| Some((epoch.step, figure(epoch)?)));
-        // The last of those that are equally good.
+        // The last of the equally good ones.
         let (step, value) = measured.reduce(|a, b| if b.1 >= a.1 { b } else { a }).unwrap();
         assert_eq!((best.figure(), best.step(), best.value()), (name, step, value));
     }
@@ -265,7 +265,7 @@ fn a_loss_that_is_not_finite_stops_before_it_spoils_anything() {
     );
 }
 
-/// A running average that is not finite spoils no step: it is what images are measured with later.
+/// A non-finite running average does not affect training steps, only later evaluations of images.
 #[test]
 fn a_network_that_is_not_finite_ends_the_run_and_is_not_saved() {
     for (held_out, tensor, value, what) in [
@@ -276,7 +276,7 @@ fn a_network_that_is_not_finite_ends_the_run_and_is_not_saved() {
             f32::INFINITY,
             "the values of `bn1.running_var` at step 22 (rate",
         ),
-        // Features do not tell this one.
+        // The features do not reveal this value.
         (
             "data.holdout=16",
             "bn1.running_var",
@@ -354,7 +354,7 @@ fn the_state_of_another_optimiser_is_refused() {
     assert!(error.contains("\"optimizer.conv1.weight\" has 108 values, 216 are needed"), "{error}");
 }
 
-/// Steps are looked at every third time; the run goes on in the middle of an epoch as if it had not been stopped.
+/// Every third step is logged; the run goes on in the middle of an epoch as if it had not been stopped.
 #[cfg(feature = "cuda")]
 #[test]
 fn captured_steps_have_the_same_bits_across_a_stop() {
@@ -382,7 +382,8 @@ fn captured_steps_have_the_same_bits_across_a_stop() {
     }
 }
 
-/// Losses beside NT-Xent, of all negatives and of mined ones: captured and replayed steps find what the processor's do.
+/// Losses other than NT-Xent, with all negatives and with mined ones: captured and replayed steps match those of the
+/// processor.
 #[cfg(feature = "cuda")]
 #[test]
 fn captured_steps_of_other_losses_follow_those_of_the_processor() {
@@ -400,7 +401,7 @@ fn captured_steps_of_other_losses_follow_those_of_the_processor() {
     }
 }
 
-/// A rate at which the weights overflow: the step that meets it is named, and nothing after it is kept.
+/// At a rate at which the weights overflow, the error names the failing step, and nothing after it is kept.
 #[cfg(feature = "cuda")]
 #[test]
 fn a_captured_step_that_is_not_finite_ends_the_run() {
@@ -418,7 +419,7 @@ fn a_captured_step_that_is_not_finite_ends_the_run() {
     assert_eq!(failing(&gpu), failing(&Device::cpu(1).unwrap()));
 }
 
-/// Begun on the CPU, taken up on a GPU (or what stands in for one), ended on the CPU.
+/// Begun on the CPU, resumed on a GPU (or its stand-in), ended on the CPU.
 #[cfg(feature = "cuda")]
 #[test]
 fn checkpoints_move_between_devices() {
@@ -445,7 +446,7 @@ fn checkpoints_move_between_devices() {
     }
 }
 
-/// A GPU waits for every line: by default it is asked for one more rarely than a CPU.
+/// A GPU waits for every log line, so by default it logs less often than a CPU.
 #[cfg(feature = "cuda")]
 #[test]
 fn lines_of_a_gpu_are_rarer() {
@@ -461,7 +462,7 @@ fn lines_of_a_gpu_are_rarer() {
     assert_eq!(logged(&gpu), [10]);
 }
 
-/// However many images are embedded, a GPU meets two numbers of them: few, and many.
+/// However many images are embedded, a GPU gets one of two batch sizes: one for few images, one for many.
 #[cfg(feature = "cuda")]
 #[test]
 fn embedding_searches_for_kernels_twice() {

@@ -1,4 +1,4 @@
-//! Taking up a run again: what it goes on with, and what is refused before a step is taken.
+//! Resuming a run: what it goes on with, and what is refused before a step is taken.
 
 mod common;
 mod watching;
@@ -72,7 +72,7 @@ fn what_would_be_another_run_is_refused_once_there_is_a_checkpoint() {
     assert!(resumed.from.is_none() && !resumed.is_finished());
     assert_eq!(RunFolder::open(&new).unwrap().1.optim.rate, 0.5);
 
-    // A configuration that is not what the checkpoint was trained with.
+    // A configuration that the checkpoint was not trained with.
     let file = begun.join("config.toml");
     let text = fs::read_to_string(&file).unwrap();
     let edited = text.replace("temperature = ", "temperature = 1");

@@ -1,4 +1,4 @@
-//! Run folders: refused, locked, versioned, and made whole.
+//! Run folders: refused, locked, versioned, and created whole.
 
 mod faulty;
 
@@ -149,7 +149,7 @@ fn a_run_is_removed_whatever_has_become_of_it_and_nothing_else_is() {
     }
 }
 
-/// By programs that were killed; where the system does not tell which those are, all of it stays.
+/// Files of killed programs; on systems that do not report which programs have ended, all of them stay.
 #[cfg(target_os = "linux")]
 #[test]
 fn what_was_left_unfinished_goes_when_a_run_is_resumed() {
@@ -193,7 +193,7 @@ fn results_are_written_whole() {
     assert_eq!(fs::read_to_string(run.report()).unwrap(), "<p>");
 }
 
-/// After any fault the folder is a whole run or one that can be made again.
+/// After any fault the folder is a whole run or one that can be created again.
 fn check(path: &Path, made: bool, what: &str) {
     if made || RunFolder::exists(path) {
         assert_eq!(resume(path).unwrap_or_else(|e| panic!("{what}: {e}")).1, config());

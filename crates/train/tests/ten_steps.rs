@@ -33,13 +33,13 @@ fn ten_steps_follow_pytorch() {
     follow(&Device::cpu(0).unwrap(), "f32", 1e-4, 0.1);
 }
 
-/// Rounding to 8 bits after each layer moves the curve (by 2.8e-4 when this was written), but not away.
+/// Rounding to 8 bits after each layer moves the curve a little (by 2.8e-4 when this was written).
 #[test]
 fn ten_steps_in_bf16_stay_near() {
     follow(&Device::cpu(0).unwrap(), "bf16", 2e-3, 0.6);
 }
 
-/// The same steps on a GPU, captured: what stands in for one would take an hour.
+/// The same steps on a real GPU, captured; the stand-in would take an hour.
 #[cfg(feature = "cuda")]
 #[test]
 fn ten_captured_steps_follow_pytorch() {
@@ -54,7 +54,7 @@ fn ten_captured_steps_follow_pytorch() {
     }
 }
 
-/// The loss of each step within a relative `tolerance`, what each parameter moved within a share of `moves`.
+/// Checks the loss of each step to a relative `tolerance`, and the move of each parameter to a fraction of `moves`.
 fn follow(device: &Device, precision: &str, tolerance: f64, moves: f64) {
     let golden: Value = serde_json::from_str(include_str!("golden/ten_steps.json")).unwrap();
     let numbers = |value: &Value| -> Vec<f64> {
@@ -92,8 +92,8 @@ fn follow(device: &Device, precision: &str, tolerance: f64, moves: f64) {
         assert!(sound && off <= tolerance, "step {step}: loss {loss} and not {want}: {off:.1e}");
     }
 
-    // The curve alone would forgive a parameter that did not move. How far each moved is known to a few percent:
-    // rounding decides on which side of its kink a ReLU near zero lies.
+    // The curve alone would not reveal a parameter that did not move. How far each moves is known only to a few
+    // percent, as rounding decides on which side of its kink a ReLU near zero lies.
     for ((name, want), start) in names.iter().zip(&start) {
         let end = values(&model, name);
         let moved: Vec<f64> =

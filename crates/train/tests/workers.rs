@@ -1,4 +1,4 @@
-//! Several workers train as one would: the same steps, saved and taken up again by any number of them.
+//! Several workers train as a single one would: the same steps, saved and resumed by any number of them.
 
 mod common;
 mod watching;
@@ -21,15 +21,15 @@ fn images(broken: &[usize]) -> Arc<dyn Dataset> {
     Arc::new(Broken { images: Made::new(181, 16, 0), broken: broken.to_vec() })
 }
 
-/// Ten steps and a bit an epoch, on 16 x 16 pixels, two epochs.
+/// Two epochs of slightly more than ten steps on 16 x 16 pixels.
 fn config(sets: &[&str]) -> Config {
     common::usual(&["train.precision=f32", "optim.rate=0.01"], sets)
 }
 
-/// What worker 0 comes to, with what it saw.
+/// The outcome of worker 0, with what it saw.
 type Led = (Result<Outcome, TrainError>, Watch);
 
-/// Trains with so many workers as there are `configs`, all on `images`, each as its own configuration says.
+/// Trains with one worker for each of `configs`, all on `images`.
 fn train(
     folder: &Path,
     configs: &[Config],
@@ -61,7 +61,7 @@ fn train(
     })
 }
 
-/// A whole run of `workers`: its last checkpoint and what worker 0 saw.
+/// Trains a whole run with `workers` workers. Returns its last checkpoint and what worker 0 saw.
 fn whole(workers: usize, config: &Config, images: &Arc<dyn Dataset>) -> (Checkpoint, Watch) {
     let folder = tempfile::tempdir().unwrap();
     let ((outcome, watch), others) = train(folder.path(), &vec![config.clone(); workers], images, None, None);
@@ -70,7 +70,7 @@ fn whole(workers: usize, config: &Config, images: &Arc<dyn Dataset>) -> (Checkpo
     (Checkpoint::read(&Disk, &outcome.checkpoint).unwrap(), watch)
 }
 
-/// The greatest distance of a tensor from its like, relative to its length.
+/// The greatest distance between corresponding tensors, relative to their norm.
 fn deviation(a: &Checkpoint, b: &Checkpoint) -> f64 {
     let one = |(a, b): (&Vec<f32>, &Vec<f32>)| {
         let square = |x: f32| f64::from(x) * f64::from(x);
@@ -94,7 +94,7 @@ fn two_and_four_workers_take_the_steps_of_one() {
             let off = (step.loss / alone.loss - 1.0).abs();
             assert!(off < 1e-3, "{workers} workers, step {}: {off:.1e}", step.step);
         }
-        // What is held out is measured the same, by worker 0 alone.
+        // Held-out images are measured the same, by worker 0 alone.
         assert_eq!(watch.epochs.len(), 2);
         assert!(watch.epochs.iter().all(|epoch| epoch.health.is_some() && epoch.knn_top1.is_some()));
         let off = deviation(&together, &alone);
@@ -104,7 +104,7 @@ fn two_and_four_workers_take_the_steps_of_one() {
     }
 }
 
-/// Selective kernels normalise one vector an image: those of all workers.
+/// Selective kernels normalise one vector per image, over the images of all workers.
 #[test]
 fn gates_are_normalised_over_all_workers() {
     let selective = ["encoder.name=resnet50", "encoder.selective_kernels=0.0625", "train.epochs=1"];
@@ -114,7 +114,7 @@ fn gates_are_normalised_over_all_workers() {
         let off = (step.loss / alone.loss - 1.0).abs();
         assert!(off < 1e-3, "step {}: {off:.1e}", step.step);
     }
-    // The last gammas begin at 0, so that the loss hardly feels the gates yet: what they have averaged does.
+    // The last gammas start at 0, so the gates hardly affect the loss yet; compare their running averages instead.
     let averages = |checkpoint: Checkpoint| {
         let own = checkpoint.tensors.into_iter().filter(|t| t.name.ends_with(".attn.bn.running_mean"));
         Checkpoint { tensors: own.collect(), ..Checkpoint::default() }
@@ -132,7 +132,7 @@ fn a_run_goes_on_to_the_same_bits() {
     let (expected, _) = whole(2, &config, &images);
     let folder = tempfile::tempdir().unwrap();
     let mut from: Option<Checkpoint> = None;
-    // In the first epoch, at its end, in the second. Several stop a step later than one would.
+    // Stop in the first epoch, at its end, in the second. Several workers stop a step later than a single one would.
     for stop_after in [Some(4), Some(10), Some(13), None] {
         let ((outcome, _), _) = train(folder.path(), &two, &images, from.as_ref(), stop_after);
         let outcome = outcome.unwrap();
@@ -181,7 +181,7 @@ fn epochs_end_for_all_whoever_meets_the_broken_images_and_these_are_listed_once(
     let outcome = outcome.unwrap();
     assert!(outcome.finished && others.into_iter().all(|other| other.unwrap()));
     assert!(watch.epochs.iter().map(|epoch| epoch.epoch).eq(1..=3));
-    // Three times 141 images that can be read are 26 batches of 16 and a bit.
+    // Three epochs of 141 readable images make slightly more than 26 batches of 16.
     assert!((26..=27).contains(&outcome.step), "{}", outcome.step);
     let run = RunFolder::resume(folder.path()).unwrap().0;
     let mut listed: Vec<u32> = run.read_skipped().unwrap().iter().map(|skipped| skipped.index).collect();
@@ -193,7 +193,7 @@ fn epochs_end_for_all_whoever_meets_the_broken_images_and_these_are_listed_once(
 
 #[test]
 fn all_end_an_epoch_that_is_dealt_anew_in_its_middle() {
-    // Ten of 26 images are broken: how far one worker has come says little of two.
+    // With ten of 26 images broken, the position of one worker says little about those of two.
     let broken: Vec<usize> = (0..10).map(|i| i * 5 % 26).collect();
     let images: Arc<dyn Dataset> = Arc::new(Broken { images: Made::new(26, 16, 0), broken });
     let sets = ["data.holdout=0", "train.batch=4", "train.epochs=5"];
@@ -222,7 +222,7 @@ fn all_end_an_epoch_that_is_dealt_anew_in_its_middle() {
     }
 }
 
-/// Images whose files have so many bytes each.
+/// Images whose files have the given number of bytes each.
 struct OfSize(Arc<dyn Dataset>, u64);
 
 impl Dataset for OfSize {

@@ -1,4 +1,4 @@
-//! What tests of training share.
+//! Helpers shared by the tests of training.
 
 #![allow(dead_code, reason = "not every test that includes this uses it")]
 
@@ -9,14 +9,13 @@ use simclr_train::checkpoint::Checkpoint;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, TrainError};
 
-/// The preset "small" with what is usual in a test, and then `sets`.
+/// The preset "small" with the `usual` settings of a test, and then `sets`.
 pub fn small(usual: &[&str], sets: &[&str]) -> Result<Config, TrainError> {
     let sets: Vec<String> = usual.iter().chain(sets).map(|&set| set.to_owned()).collect();
     Config::resolve(&Layers { preset: Some("small"), sets: &sets, ..Layers::default() })
 }
 
-/// A run on 16 x 16 pixels in batches of 16, two epochs, every step logged, with what a test has of its `own`, and
-/// then `sets`.
+/// Two epochs on 16 x 16 pixels in batches of 16, every step logged, with a test's `own` settings, and then `sets`.
 pub fn usual(own: &[&str], sets: &[&str]) -> Config {
     let usual = [
         "data.image_size=16",
@@ -30,7 +29,7 @@ pub fn usual(own: &[&str], sets: &[&str]) -> Config {
     small(&[&usual, own].concat(), sets).unwrap()
 }
 
-/// The run in `folder`: taken up again where it goes on `from` a checkpoint, made otherwise.
+/// The run in `folder`: resumed if it goes on `from` a checkpoint, created otherwise.
 pub fn run_in(folder: &Path, config: &Config, from: Option<&Checkpoint>) -> Result<RunFolder, TrainError> {
     match from {
         Some(_) => Ok(RunFolder::resume(folder)?.0),
@@ -44,10 +43,10 @@ pub fn bits(checkpoint: &Checkpoint) -> Vec<(String, Vec<u32>)> {
     tensors.map(|t| (t.name.clone(), t.data.iter().map(|v| v.to_bits()).collect())).collect()
 }
 
-/// Images of which some cannot be read.
+/// Images, some of which cannot be read.
 pub struct Broken {
     pub images: Made,
-    /// Which.
+    /// The indices of the broken images.
     pub broken: Vec<usize>,
 }
 

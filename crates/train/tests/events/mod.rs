@@ -1,4 +1,4 @@
-//! Reads TensorBoard event files as runs have them, checksums left aside.
+//! Reads the TensorBoard event files of runs, ignoring checksums.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub struct Value {
     pub simple_value: Option<f32>,
 }
 
-/// The events of the one file in a run folder, less the first, which holds the version.
+/// The events of the only event file in a run folder, without the first, which holds the version.
 pub fn read(folder: &Path) -> Vec<Event> {
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let is_of_events = |path: &std::path::PathBuf| path.to_string_lossy().contains("events.out.tfevents");

@@ -1,4 +1,4 @@
-//! A file system whose N-th operation fails, or after which nothing happens any more, as at a kill or a power cut.
+//! A file system whose N-th operation fails, or is the last with any effect, as at a kill or a power cut.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,23 +8,23 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use simclr_train::file_system::{Disk, FileSystem, Output};
 
-/// What happens at the N-th operation that changes something.
+/// What happens at the N-th operation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fault {
-    /// It fails with this error and has no effect; a write has half of its effect.
+    /// It fails with this error and has no effect; a write is half done.
     Error(io::ErrorKind),
-    /// It takes effect by half (a write) or not at all, and no later operation has any.
+    /// It fails and has no effect, or is half done if it is a write; all later operations fail without effect.
     Stop,
 }
 
-/// What a power cut does to what was not synced.
+/// What a power cut does to unsynced changes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Loss {
-    /// Nothing is lost: the process was killed, the system goes on.
+    /// Nothing is lost: the process was killed, but the system goes on.
     Nothing,
-    /// Data that was not synced is lost, names are kept.
+    /// Unsynced data is lost, but names are kept.
     Data,
-    /// Data that was not synced is lost, and so are the names of folders that were not synced.
+    /// Unsynced data is lost, and so are changes of names in unsynced folders.
     DataAndNames,
 }
 
@@ -55,13 +55,13 @@ impl Faulty {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// A disk without faults, of which each write is interrupted before it has done anything.
+    /// A disk without faults, on which each write is first interrupted before it has done anything.
     #[allow(dead_code, reason = "not every test that includes this uses it")]
     pub fn interrupting() -> Self {
         Self(Arc::new(Mutex::new(State { interrupts: true, ..State::default() })))
     }
 
-    /// How many operations were asked for.
+    /// The number of operations so far.
     pub fn operations(&self) -> u64 {
         self.state().operations
     }
@@ -95,7 +95,7 @@ impl Faulty {
         self.0.lock().unwrap()
     }
 
-    /// Counts an operation; an error where it must not happen.
+    /// Counts an operation; an error if the operation must not happen.
     fn step(&self) -> io::Result<()> {
         let mut state = self.state();
         let now = state.operations;
@@ -134,7 +134,7 @@ struct FaultyOutput {
     path: PathBuf,
     length: u64,
     disk: Faulty,
-    /// Whether the write that is tried again was interrupted.
+    /// Whether the last write was interrupted and will be tried again.
     interrupted: bool,
 }
 
@@ -147,7 +147,7 @@ impl Write for FaultyOutput {
         let was_stopped = self.disk.stopped();
         match self.disk.step() {
             Ok(()) => {
-                // Short writes are always possible, so there is one at every opportunity.
+                // Short writes are always possible, so make every write short.
                 let count = bytes.len().div_ceil(2).max(1).min(bytes.len());
                 self.inner.write_all(&bytes[..count])?;
                 self.length += count as u64;

@@ -7,12 +7,12 @@ use simclr_engine::ParameterKind;
 use simclr_train::Model;
 use uniform::uniform;
 
-/// Images of a step, of each of which there are two views.
+/// Number of images in a step, with two views each.
 pub const IMAGES: usize = 16;
-/// Their side.
+/// Side of the images.
 const SIZE: usize = 32;
 
-/// Replaces what initialisation drew by the formula's values.
+/// Replaces the initial weights by the formula's values.
 pub fn set_weights(model: &mut Model) {
     for id in model.parameters.ids() {
         let name = model.parameters.name(id).to_owned();
@@ -37,7 +37,7 @@ fn bytes(name: &str, len: usize) -> Vec<usize> {
     uniform(name, len).iter().map(|u| ((u + 1.0) * 128.0) as usize).collect()
 }
 
-/// (4 tint + 2 square + 2 fine) / 8, rounded down; the tint is an image's, the square's one of 8 x 8 pixels.
+/// (4 tint + 2 square + 2 fine) / 8, rounded down; there is one tint per image and one square value per 8 x 8 pixels.
 pub fn views(step: usize) -> Vec<u8> {
     let tint = bytes(&format!("tint.{step}"), IMAGES * 3);
     let square = bytes(&format!("square.{step}"), IMAGES * 4 * 4 * 3);

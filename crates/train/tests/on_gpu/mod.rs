@@ -1,4 +1,4 @@
-//! A GPU for tests, or what stands in for one.
+//! A GPU for tests, or its stand-in.
 
 use std::io::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,17 +6,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use simclr_engine::{Device, Result};
 use simclr_stand_in::Libraries;
 
-/// A device, for one test at a time: while a step is captured, others of the process may not wait for all work.
+/// A device, for one test at a time: while a step is captured, no other test of the process may synchronise.
 pub type Alone = (Device, MutexGuard<'static, ()>);
 
-/// The machine's GPU, with what it remembers of earlier runs, or its stand-in; none where there is neither, which is
-/// said.
+/// The machine's GPU, with the kernel choices remembered from earlier runs, or its stand-in; `None`, with a message, if
+/// there is neither.
 #[allow(dead_code, reason = "not every test that includes this uses it")]
 pub fn gpu(threads: usize) -> Option<Alone> {
     either(threads, || Device::cuda(0, threads))
 }
 
-/// The same, but nothing is remembered, and nothing will be.
+/// [`gpu`] without any remembered kernel choices, and without remembering new ones.
 #[allow(dead_code, reason = "not every test that includes this uses it")]
 pub fn gpu_without_memories(threads: usize) -> Option<Alone> {
     either(threads, || Device::cuda_with(&Libraries::find(), 0, threads))

@@ -1,4 +1,4 @@
-//! Watching a run, which several tests do.
+//! An observer of runs, shared by several tests.
 
 #![allow(dead_code, reason = "each test program looks at a part of what was seen")]
 
@@ -6,11 +6,11 @@ use std::sync::mpsc::Sender;
 
 use simclr_train::pretrain::{EpochRecord, Observer, Plan, StepRecord};
 
-/// Keeps what it is told, and stops after a number of steps.
+/// Records what it observes, and stops after a number of steps.
 #[derive(Default)]
 pub struct Watch {
     pub stop_after: Option<u64>,
-    /// Is told of every step.
+    /// Receives the number of every step.
     pub tell: Option<Sender<u64>>,
     pub plan: Option<Plan>,
     pub steps: Vec<StepRecord>,
@@ -26,7 +26,7 @@ impl Observer for Watch {
     fn step(&mut self, record: &StepRecord) {
         self.steps.push(record.clone());
         if let Some(tell) = &self.tell {
-            // Who waited for the first may have gone.
+            // The receiver may be gone after the first step.
             let _ = tell.send(record.step);
         }
     }
