@@ -174,7 +174,7 @@ mod tests {
         assert_eq!((blocks.memory, blocks.full), (Memory::Blocks, Some(full.needs)));
         assert!(blocks.needs.total() < full.needs.total());
         assert!(blocks.to_string().contains("full would take"), "{blocks}");
-        // A given value stands, even if there is room for more.
+        // What is given is kept, though there is room.
         assert_eq!(chosen(&["train.memory=blocks"], None).unwrap().memory, Memory::Blocks);
     }
 

@@ -26,8 +26,8 @@ pub struct Resumed {
 /// locked until it is dropped.
 ///
 /// # Errors
-/// Those of [`RunFolder::resume`] and [`RunFolder::check_config`]; [`TrainError::CannotResume`] for a run whose network
-/// was imported; [`TrainError::NoGoodCheckpoint`] if all its checkpoints are damaged; [`TrainError::Io`].
+/// Those of [`RunFolder::resume`], [`RunFolder::check_trained_here`] and [`RunFolder::check_config`];
+/// [`TrainError::NoGoodCheckpoint`] where there are some and all are damaged; [`TrainError::Io`].
 pub fn resume(path: &Path) -> Result<Resumed, TrainError> {
     let (folder, config) = RunFolder::resume(path)?;
     Resumed::of(folder, config, true)
@@ -36,7 +36,7 @@ pub fn resume(path: &Path) -> Result<Resumed, TrainError> {
 /// Returns what [`resume`] would go on with. It locks and writes nothing, so the run may be in training meanwhile.
 ///
 /// # Errors
-/// As [`resume`], without the lock.
+/// As [`resume`], without that of the lock.
 pub fn look(path: &Path) -> Result<Resumed, TrainError> {
     let (folder, config) = RunFolder::open(path)?;
     Resumed::of(folder, config, false)
