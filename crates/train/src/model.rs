@@ -117,7 +117,7 @@ impl Model {
     }
 
     /// The number of images, padding included, that go through the network when `count` are embedded. A GPU tunes its
-    /// kernels for each batch size, so there are two sizes: one for few images and one for many.
+    /// kernels for each batch size, so up to [`Model::images_at_once`] there are two: for few images and for many.
     pub(crate) fn embedded_with(&self, count: usize) -> usize {
         match self.device.is_gpu() {
             true if count <= LEAST_IMAGES => LEAST_IMAGES,

@@ -16,7 +16,7 @@ use crate::config::Auto;
 const WORTH: Duration = Duration::from_secs(60);
 /// Least training time before a checkpoint within an epoch.
 const MOST: Duration = Duration::from_secs(30 * 60);
-/// Checkpoints may hold training up for 1/50 of the time.
+/// Checkpoints may hold training up for 1/50 of the time, or for more if they would otherwise be over `MOST` apart.
 const SHARE: u32 = 50;
 
 /// Saves a run: a thread writes checkpoints, one at a time, while training goes on.
