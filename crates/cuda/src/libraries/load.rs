@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use libloading::os::unix::{Library as Handle, RTLD_GLOBAL, RTLD_NOW};
 
+use super::used::expect_used;
 use super::{Libraries, Library};
 use crate::{CudaError, Result};
 
@@ -33,9 +34,12 @@ impl Libraries {
     /// Loads a library, so that the loader finds it by its name from now on.
     ///
     /// # Errors
-    /// [`CudaError::Missing`], [`CudaError::Load`].
+    /// [`CudaError::Missing`], [`CudaError::Load`]; the latter also where another version of the library would be
+    /// called.
     pub fn load(&self, library: Library) -> Result<()> {
-        with(self.require(library)?, |_| ())
+        let path = self.require(library)?;
+        let used = with(path, |handle| expect_used(library, path, handle))?;
+        used.map_err(|reason| CudaError::Load { path: path.into(), reason })
     }
 
     /// A function of a library, loaded for good.
@@ -65,45 +69,57 @@ impl Libraries {
     }
 }
 
-fn ask(library: Library, handle: &Handle) -> std::result::Result<String, String> {
+/// The function that tells a library's version.
+pub(super) fn version_function(library: Library) -> &'static str {
+    match library {
+        Library::Driver => "cuDriverGetVersion",
+        Library::Nvrtc => "nvrtcVersion",
+        Library::Cudnn => "cudnnGetVersion",
+        Library::CublasLt => "cublasLtGetVersion",
+        Library::Nccl => "ncclGetVersion",
+    }
+}
+
+/// What a library says that its version is.
+pub(super) fn ask(library: Library, handle: &Handle) -> std::result::Result<String, String> {
     /// A function that writes a number and returns 0 on success.
     type Writes = unsafe extern "C" fn(*mut i32) -> i32;
     /// A function that returns a number.
     type Returns = unsafe extern "C" fn() -> usize;
     let failed = |e: libloading::Error| e.to_string();
-    let written = |name: &str| -> std::result::Result<usize, String> {
+    let name = version_function(library);
+    let written = || -> std::result::Result<usize, String> {
         let mut number = 0;
         // SAFETY: these functions have had this signature in every version of the libraries, and write one int.
         let status = unsafe { handle.get::<Writes>(name).map_err(failed)?(&mut number) };
         if status == 0 { Ok(number as usize) } else { Err(format!("{name} returned {status}")) }
     };
-    let returned = |name: &str| -> std::result::Result<usize, String> {
+    let returned = || -> std::result::Result<usize, String> {
         // SAFETY: these functions have had this signature in every version of the libraries.
         unsafe { Ok(handle.get::<Returns>(name).map_err(failed)?()) }
     };
     Ok(match library {
         // 12080 is CUDA 12.8: the newest toolkit that the driver supports.
         Library::Driver => {
-            let number = written("cuDriverGetVersion")?;
+            let number = written()?;
             format!("{}.{}", number / 1000, number % 1000 / 10)
         }
         Library::Nvrtc => {
             let (mut major, mut minor) = (0, 0);
             type Pair = unsafe extern "C" fn(*mut i32, *mut i32) -> i32;
             // SAFETY: nvrtcVersion has this signature and writes two ints.
-            let status =
-                unsafe { handle.get::<Pair>("nvrtcVersion").map_err(failed)?(&mut major, &mut minor) };
+            let status = unsafe { handle.get::<Pair>(name).map_err(failed)?(&mut major, &mut minor) };
             if status != 0 {
-                return Err(format!("nvrtcVersion returned {status}"));
+                return Err(format!("{name} returned {status}"));
             }
             format!("{major}.{minor}")
         }
         // 91002 is 9.10.2.
-        Library::Cudnn => dotted(returned("cudnnGetVersion")?, [10_000, 100]),
+        Library::Cudnn => dotted(returned()?, [10_000, 100]),
         // 120803 is 12.8.3.
-        Library::CublasLt => dotted(returned("cublasLtGetVersion")?, [10_000, 100]),
+        Library::CublasLt => dotted(returned()?, [10_000, 100]),
         // 22703 is 2.27.3.
-        Library::Nccl => dotted(written("ncclGetVersion")?, [10_000, 100]),
+        Library::Nccl => dotted(written()?, [10_000, 100]),
     })
 }
 

@@ -5,6 +5,8 @@ mod load;
 mod search_path;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "cuda")]
+mod used;
 mod version;
 
 use std::path::{Path, PathBuf};
