@@ -6,6 +6,9 @@
 /// whole allocations, but ours are pieces of a range that grows as it is mapped, and such replays hang.
 /// `NCCL_RUNTIME_CONNECT=0`: GPUs connect when a group is joined, where callers watch for workers that are gone, not
 /// in the first exchange. `NCCL_NVLS_ENABLE=0`: NVSwitch must not compute sums, since its order of addition varies.
+///
+/// `NCCL_ALGO` stays as it is: rings and trees each add in a fixed order, and NCCL chooses between them by the number
+/// of values and by how the GPUs are connected, the same way each time.
 pub const NCCL_SETTINGS: [(&str, &str); 3] =
     [("NCCL_GRAPH_REGISTER", "0"), ("NCCL_RUNTIME_CONNECT", "0"), ("NCCL_NVLS_ENABLE", "0")];
 

@@ -294,6 +294,16 @@ impl Device {
         }
     }
 
+    /// Whether each process chooses the fastest convolutions and products of a GPU anew, because there is no folder to
+    /// remember them in. Another choice may round differently.
+    pub fn forgets_choices(&self) -> bool {
+        match &self.shared.place {
+            Place::Host(_) => false,
+            #[cfg(feature = "cuda")]
+            Place::Gpu(gpu) => !gpu.remembers(),
+        }
+    }
+
     /// Measures the device's peak rates, in about a tenth of a second.
     ///
     /// # Errors

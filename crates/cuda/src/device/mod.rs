@@ -199,6 +199,11 @@ impl Device {
         *lock(&self.shared.searched)
     }
 
+    /// Whether choices are remembered from one process to the next: whether there is a folder for them.
+    pub fn remembers(&self) -> bool {
+        self.shared.cache.is_some()
+    }
+
     /// Runs a search and adds it to the statistics.
     fn counted_search<T>(&self, search: impl FnOnce() -> Result<T>) -> Result<T> {
         let (start, before) = (Instant::now(), self.searched());

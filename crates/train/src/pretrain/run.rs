@@ -131,6 +131,12 @@ impl<'r> Run<'r> {
     /// Trains until done, or until `observer` stops it.
     pub(super) fn go(mut self, observer: &mut dyn Observer) -> Result<Ended, TrainError> {
         observer.started(&self.plan);
+        if self.keeps() && self.config.train.deterministic && self.state.model.device.forgets_choices() {
+            observer.warn(
+                "neither XDG_CACHE_HOME nor HOME names a folder in which to remember the fastest kernels for this GPU: \
+                 if the run is taken up again they are chosen anew, and its results may differ by rounding",
+            );
+        }
         let mut batches = self.batches()?;
         let trained = self.train(&mut batches, observer).map_err(|error| self.explain(error));
         trained.inspect_err(|error| self.rescue(error, observer))?;
@@ -250,11 +256,13 @@ impl<'r> Run<'r> {
 
     /// Reports the time that the first step on a GPU took to choose kernels, if that was long.
     fn note_searches(&self, observer: &mut dyn Observer) {
-        let searched = self.state.model.device.searched();
+        let device = &self.state.model.device;
+        let fate = if device.forgets_choices() { "is not remembered" } else { "is remembered" };
+        let searched = device.searched();
         if let Some((searches, time)) = searched.filter(|(_, time)| *time >= WORTH_TELLING) {
             observer.note(&format!(
                 "the first step took {:.0} s to choose the fastest of several ways to compute {searches} convolutions and products: \
-                 the choice is remembered",
+                 the choice {fate}",
                 time.as_secs_f64()
             ));
         }

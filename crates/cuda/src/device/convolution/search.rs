@@ -84,7 +84,7 @@ impl Convolutions {
             finalists = self.found(device, &sample, operands).map(|found| found.1).unwrap_or_default();
         }
         // Where there is no memory to put a result aside that is to be added, nothing is timed on the whole batch: the
-        // order of the sample holds.
+        // order of the sample holds. That choice depends on how much memory is free, so it is not remembered.
         let aside = self.aside(device, key);
         let (mut best, mut roomy) = (None::<(f64, Route)>, None);
         for memo in finalists {

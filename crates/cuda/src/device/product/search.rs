@@ -37,7 +37,8 @@ impl Products {
         let aside = key.adds.then(|| device.pool().take(rows * columns * key.output.size())).transpose();
         let aside = match aside {
             Ok(aside) => aside,
-            // Without memory to time them, take the library's first proposal, for this process only.
+            // Without memory to time them, take the library's first proposal, for this process only: it is not
+            // remembered.
             Err(CudaError::OutOfMemory { .. }) => return proposals.first().copied().ok_or_else(missing),
             Err(error) => return Err(error),
         };
