@@ -53,6 +53,17 @@ pub fn libraries() -> Option<Libraries> {
     Some(Libraries::find_in(&places))
 }
 
+/// Makes the stand-in's GPUs fail until the process ends, as after an error in their memory.
+pub fn fail(libraries: &Libraries) {
+    let driver = libraries.require(Library::Driver).expect("the stand-in has a driver");
+    // SAFETY: the library is the stand-in's, and is loaded; the function takes and returns nothing.
+    unsafe {
+        let driver = libloading::Library::new(driver).expect("the stand-in's driver loads");
+        let fail = driver.get::<unsafe extern "C" fn()>(b"stand_in_fail").expect("the stand-in can fail");
+        fail();
+    }
+}
+
 /// A setting that stops NCCL from accessing another GPU's memory directly where both belong to one process. GPUs of
 /// different processes never do that.
 const APART: (&str, &str) = ("NCCL_P2P_DIRECT_DISABLE", "1");

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use cudarc::driver::result::{self, DriverError};
-use cudarc::driver::sys::{CUdevice_attribute, CUfunction, CUmodule, CUstream};
+use cudarc::driver::sys::{CUdevice_attribute, CUfunction, CUmodule, CUresult, CUstream};
 use cudarc::driver::{CudaContext, CudaStream};
 
 use crate::compile::{Capability, Compiler};
@@ -78,7 +78,19 @@ struct Shared {
 
 /// The error of a failed call of the driver.
 fn failed(what: &'static str) -> impl Fn(DriverError) -> CudaError {
-    move |error| CudaError::Call { what, reason: error.to_string() }
+    move |error| CudaError::Call { what, reason: format!("{error}{}", where_to_look(error)) }
+}
+
+/// What tells more of an error after which the GPU does nothing any more.
+fn where_to_look(error: DriverError) -> &'static str {
+    match error.0 {
+        CUresult::CUDA_ERROR_ECC_UNCORRECTABLE
+        | CUresult::CUDA_ERROR_LAUNCH_FAILED
+        | CUresult::CUDA_ERROR_ILLEGAL_ADDRESS => {
+            "; the lines with Xid in dmesg, and nvidia-smi -q -d ECC, tell whether the GPU is at fault"
+        }
+        _ => "",
+    }
 }
 
 /// Held for reading while a step is captured: a call that waits for a whole GPU would break the capture, whichever

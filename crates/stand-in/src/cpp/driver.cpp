@@ -119,6 +119,12 @@ API void stand_in_apart(void (*work)(void *), void *data) {
     everything.lock();
 }
 
+// From now on the GPUs do nothing any more, as after an error of a kernel or of memory.
+API void stand_in_fail() {
+    ALONE;
+    failed = true;
+}
+
 API Result cuInit(unsigned) {
     initialized = true;
     return SUCCESS;

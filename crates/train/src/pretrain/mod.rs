@@ -68,8 +68,9 @@ pub trait Observer {
     fn warn(&mut self, _message: &str) {}
     /// Something is in order but may be surprising.
     fn note(&mut self, _message: &str) {}
-    /// The run ends with an error that came from outside and cost none of its steps, as far as they could be saved:
-    /// once what failed is mended, it can go on from `checkpoint`, its newest.
+    /// The run ends with an error that came from outside: once what failed is mended, it can go on from `checkpoint`,
+    /// its newest. That has all steps, as far as they could be saved; where a GPU has failed, those after the
+    /// checkpoint are lost.
     fn rescued(&mut self, _checkpoint: &Path) {}
     /// Whether to stop after this step. The state is saved first.
     fn stop(&self) -> bool {

@@ -7,18 +7,23 @@ use super::{Failure, Observer};
 
 impl Run<'_> {
     /// What ended the run from outside (the data, the disk, another worker) costs none of the steps that were taken:
-    /// their state is saved once more where it is known, and the newest checkpoint is told. What ended it from inside
-    /// is recorded.
+    /// their state is saved once more. Where it is not known any more, since a GPU has failed for example, the steps
+    /// after the newest checkpoint are lost. That checkpoint is told in either case. What ended the run from inside is
+    /// recorded, and names the checkpoint itself.
     pub(super) fn rescue(&mut self, error: &TrainError, observer: &mut dyn Observer) {
         if let Some(keeper) = &self.keeper {
             // The first error is the one to report.
             let _ = Failure::record(keeper.folder, error, self.config, keeper.identity);
         }
-        let is_known = self.whole && !matches!(error, TrainError::NotFinite { .. }) && self.settle().is_ok();
+        if matches!(error, TrainError::NotFinite { .. }) {
+            return;
+        }
+        let is_known = self.whole && self.settle().is_ok();
         let (step, done) = (self.state.step, self.plan.done);
-        let Some(keeper) = self.keeper.as_mut().filter(|_| is_known) else { return };
+        let Some(keeper) = self.keeper.as_mut() else { return };
         let _ = keeper.saver.wait();
-        if step > done && keeper.saver.newest() != Some(keeper.saver.checkpoints().path(step)) {
+        let is_saved = keeper.saver.newest() == Some(keeper.saver.checkpoints().path(step));
+        if is_known && step > done && !is_saved {
             let _ = keeper.save(&self.state, self.config).and_then(|()| keeper.saver.wait());
         }
         // A good checkpoint may exist although the saver only knows that writing a later one failed.
