@@ -6,6 +6,8 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod common;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use common::{another_device, assert_close, device, geometry, noise, tolerance};
 use simclr_augment::{Recipe, Scratch, ViewConfig, ViewFamily};
 use simclr_cuda::ops::{batch_norm, elementwise, nt_xent, sums, views};
@@ -142,6 +144,33 @@ fn a_captured_step_does_what_the_step_did() {
         drop(noise);
     }
     assert_eq!((device.values(x.read()).unwrap(), device.values(total.read()).unwrap()), want);
+}
+
+#[test]
+fn a_step_that_panics_leaves_the_device_as_it_was() {
+    let Some((_, _alone)) = device() else { return };
+    let Some(device) = another_device() else { return };
+    let mut x = device.buffer_of(&[1f32; 100]).unwrap();
+    for panics_at in [1, 2] {
+        let mut runs = 0;
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            device.capture(|| {
+                elementwise::fill(&device, x.write(), 2.0)?;
+                runs += 1;
+                assert!(runs < panics_at, "the step");
+                Ok(())
+            })
+        }));
+        assert!(panicked.is_err() && runs == panics_at);
+        // Copies and other captures may be had again, and buffers come from where they came from.
+        let mut y = device.buffer_of(&[3f32; 100]).unwrap();
+        device.synchronize().unwrap();
+        let graph = device.capture(|| elementwise::fill(&device, y.write(), 4.0)).unwrap();
+        graph.replay().unwrap();
+        drop(graph);
+        assert!(device.values(y.read()).unwrap().iter().all(|v| *v == 4.0));
+        assert!(device.memory().live >= 800);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use cudarc::driver::CudaGraph;
+use cudarc::driver::result::DriverError;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 
 use super::pool::{Hold, Pool};
@@ -37,12 +38,12 @@ impl Device {
     pub fn capture(&self, mut step: impl FnMut() -> Result<()>) -> Result<Graph> {
         self.refuse_in_capture("a capture")?;
         let own = Arc::new(self.pool().another()?);
-        let outer = std::mem::replace(&mut *lock(&self.shared.pool), own.clone());
+        let outer = Swapped::with(self, &own);
         // Every buffer that the step uses existed before it or comes from its own pool. Hold even those of the former
         // that it drops as it runs.
-        let buffers = outer.hold();
+        let buffers = outer.pool.hold();
         let result = self.capture_with(&own, &mut step);
-        *lock(&self.shared.pool) = outer;
+        drop(outer);
         let graph = result?;
         Ok(Graph { graph, pool: own, _buffers: buffers, device: self.clone() })
     }
@@ -57,14 +58,10 @@ impl Device {
         }
         let held = pool.usage().held;
         let _capturing = CAPTURES.read().unwrap_or_else(PoisonError::into_inner);
-        let stream = &self.shared.stream;
-        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        stream.begin_capture(mode).map_err(&capturing)?;
-        self.shared.capturing.store(true, Ordering::Relaxed);
+        let capture = Capture::begin(self).map_err(&capturing)?;
         let stepped = step();
-        self.shared.capturing.store(false, Ordering::Relaxed);
         // The stream must end its capture even if the step failed.
-        let graph = stream.end_capture(CUgraphInstantiate_flags(0));
+        let graph = capture.end();
         stepped?;
         let graph = graph.map_err(&capturing)?.ok_or_else(|| CudaError::Call {
             what: "capturing a step",
@@ -75,6 +72,60 @@ impl Device {
             return Err(CudaError::Call { what: "capturing a step", reason });
         }
         Ok(graph)
+    }
+}
+
+/// Makes buffers come from another pool until it is dropped, which restores the former one, also after a panic.
+struct Swapped<'d> {
+    device: &'d Device,
+    /// The former one.
+    pool: Arc<Pool>,
+}
+
+impl<'d> Swapped<'d> {
+    fn with(device: &'d Device, other: &Arc<Pool>) -> Swapped<'d> {
+        let pool = std::mem::replace(&mut *lock(&device.shared.pool), other.clone());
+        Swapped { device, pool }
+    }
+}
+
+impl Drop for Swapped<'_> {
+    fn drop(&mut self) {
+        *lock(&self.device.shared.pool) = self.pool.clone();
+    }
+}
+
+/// A capture that has begun. It ends at the latest when this is dropped: if a step panics.
+struct Capture<'d> {
+    device: &'d Device,
+    ended: bool,
+}
+
+impl<'d> Capture<'d> {
+    fn begin(device: &'d Device) -> std::result::Result<Capture<'d>, DriverError> {
+        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        device.shared.stream.begin_capture(mode)?;
+        device.shared.capturing.store(true, Ordering::Relaxed);
+        Ok(Capture { device, ended: false })
+    }
+
+    fn end(mut self) -> std::result::Result<Option<CudaGraph>, DriverError> {
+        self.stop()
+    }
+
+    fn stop(&mut self) -> std::result::Result<Option<CudaGraph>, DriverError> {
+        self.ended = true;
+        self.device.shared.capturing.store(false, Ordering::Relaxed);
+        self.device.shared.stream.end_capture(CUgraphInstantiate_flags(0))
+    }
+}
+
+impl Drop for Capture<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            // What was captured is of no use.
+            let _ = self.stop();
+        }
     }
 }
 
