@@ -185,6 +185,8 @@ DEVICE void convolve(const T *x, const float *w, const float *coefficients, T *y
             }
 #pragma unroll
             for (int n = 0; n < TILES; n += TOGETHER) {
+                // Lanes beyond the image's last column were done earlier; tensor cores need all of a warp.
+                __syncwarp();
                 float c[TOGETHER][4];
 #pragma unroll
                 for (int i = 0; i < TOGETHER; ++i) {

@@ -277,6 +277,7 @@ template <class... A> unsigned sizes(void (*)(A...), size_t *out) {
     }
 
 #define __syncthreads() emulated::wait_at(emulated::State::AT_BLOCK)
+#define __syncwarp() emulated::wait_at(emulated::State::AT_WARP)
 #define __shfl_xor_sync(mask, value, step) emulated::exchanged(value, (threadIdx.x % emulated::WARP_SIZE) ^ (unsigned)(step))
 #define __int_as_float(x) emulated::bits<float>((int)(x))
 #define __uint_as_float(x) emulated::bits<float>((unsigned)(x))
