@@ -84,11 +84,17 @@ impl Compiler {
         if let Some(bytes) = cached {
             return Ok(Image { bytes, log: String::new() });
         }
-        let image = translate(program, &source, &options, architecture.starts_with("sm_"))?;
+        let image = translate(program, &source, &options, is_machine_code(&architecture))?;
         if let Some(folder) = &self.folder {
             cache::write(folder, &name, &image.bytes);
         }
         Ok(image)
+    }
+
+    /// Whether a program for GPUs of a compute capability is PTX, which the driver compiles: they are newer than the
+    /// compiler.
+    pub(crate) fn makes_ptx(&self, capability: Capability) -> bool {
+        self.architecture(capability).is_ok_and(|name| !is_machine_code(&name))
     }
 
     /// The architecture to compile for: the GPU's, or the newest older one where the compiler does not know the GPU's.
@@ -106,6 +112,11 @@ impl Compiler {
             ),
         })
     }
+}
+
+/// Whether what is compiled for an architecture is machine code, and not PTX.
+fn is_machine_code(architecture: &str) -> bool {
+    architecture.starts_with("sm_")
 }
 
 fn options(program: Program, architecture: &str) -> Vec<String> {

@@ -10,6 +10,7 @@ mod pool;
 mod product;
 mod staging;
 mod timing;
+mod versions;
 mod views;
 
 use std::collections::HashMap;
@@ -144,7 +145,7 @@ impl Device {
             return Err(CudaError::Call { what: "opening a GPU", reason });
         }
         let compiler = Compiler::new(libraries)?.with_cache(cache.map(|folder| folder.join("kernels")));
-        check_versions(&compiler, libraries)?;
+        versions::check(&compiler, capability, libraries)?;
         let stream = context.new_stream().map_err(&opening)?;
         let pool = Pool::new(&context, &stream)?;
         Ok(Device {
@@ -281,23 +282,6 @@ impl Device {
         functions.insert(kernel, function);
         Ok(function)
     }
-}
-
-/// Returns an error for a compiler whose code the driver could not load: the driver itself would give a mere number.
-fn check_versions(compiler: &Compiler, libraries: &Libraries) -> Result<()> {
-    let driver = libraries.version_of(Library::Driver)?;
-    let served = driver.split('.').next().and_then(|major| major.parse::<i32>().ok());
-    let (major, minor) = compiler.version();
-    if served.is_some_and(|served| major > served) {
-        return Err(CudaError::Call {
-            what: "opening a GPU",
-            reason: format!(
-                "NVRTC {major}.{minor} is newer than the driver, which supports CUDA {driver}: install NVRTC of that \
-                 version (pip install nvidia-cuda-nvrtc-cu12), or a newer driver"
-            ),
-        });
-    }
-    Ok(())
 }
 
 /// Loaded programs, each with the kernels that were looked up in it.

@@ -27,6 +27,7 @@ constexpr size_t ROOM = 4096;
 static int type_of(int type) { return type == 0 ? 0 : type == 9 ? 1 : type == 2 ? 2 : -1; }
 
 API size_t cudnnGetVersion() { return 91002; }
+API size_t cudnnGetCudartVersion() { return 12090; }
 API Status cudnnCreate(Handle **handle) {
     *handle = new Handle{nullptr};
     return SUCCESS;
