@@ -88,3 +88,30 @@ fn who_waits_for_one_that_has_gone_is_freed() {
         assert!(again.unwrap_err().to_string().contains("a worker has gone"));
     });
 }
+
+#[test]
+fn a_group_is_left_also_while_an_exchange_does_not_come_to_an_end() {
+    let Some(gpus) = gpus() else { return };
+    on_both(&gpus, |rank, _, communicator| {
+        if rank == 1 {
+            return;
+        }
+        let (begun, left) = (Barrier::new(2), Barrier::new(2));
+        scope(|scope| {
+            // As where NCCL waits for a worker that has gone without a word.
+            let waits = scope.spawn(|| {
+                communicator.exchange(|_| {
+                    begun.wait();
+                    left.wait();
+                    Ok(())
+                })
+            });
+            begun.wait();
+            communicator.leave();
+            left.wait();
+            let _ = waits.join().unwrap();
+        });
+        let again = communicator.exchange(|_| Ok(())).unwrap_err().to_string();
+        assert!(again.contains("the group was left"), "{again}");
+    });
+}

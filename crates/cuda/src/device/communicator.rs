@@ -3,11 +3,12 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::mpsc::channel;
-use std::thread::Builder;
-use std::time::Duration;
+use std::sync::{Mutex, TryLockError};
+use std::thread::{self, Builder};
+use std::time::{Duration, Instant};
 
 use cudarc::driver::sys::CUstream;
 
@@ -31,6 +32,8 @@ const SUCCESS: Status = 0;
 const IN_PROGRESS: Status = 7;
 const SUM: c_int = 0;
 
+/// A call of NCCL only starts work. If it takes longer than this, it waits for another worker.
+const CALLING: Duration = Duration::from_secs(2);
 /// How long to wait for NCCL to leave a group.
 const LEAVING: Duration = Duration::from_secs(10);
 
@@ -108,8 +111,10 @@ pub struct Communicator {
     device: Device,
     api: Api,
     size: usize,
-    /// None once the group was left.
-    comm: Mutex<Option<Handle>>,
+    /// Null once the group was left: whoever takes it from here aborts it, once.
+    comm: AtomicPtr<c_void>,
+    /// Held while NCCL is called with it.
+    calling: Mutex<()>,
     /// Readable without the lock, which an exchange holds.
     left: AtomicBool,
 }
@@ -117,7 +122,8 @@ pub struct Communicator {
 /// NCCL's handle.
 struct Handle(Comm);
 
-// SAFETY: NCCL's handles may be used by any thread, one at a time, and access is only through a mutex.
+// SAFETY: NCCL's handles may be used by any thread, one at a time, which a mutex ensures; NCCL allows an abort at any
+// time.
 unsafe impl Send for Handle {}
 
 impl Device {
@@ -151,12 +157,12 @@ impl Device {
         expect("a group", rank < size && size <= c_int::MAX as usize, || format!("rank {rank} of {size}"))?;
         self.bind()?;
         let api = Api::of(&self.shared.libraries)?;
-        let mut comm: Comm = std::ptr::null_mut();
+        let mut comm: Comm = ptr::null_mut();
         // SAFETY: the function writes one handle; the bound context is the device's primary one, which NCCL uses.
         let status = unsafe { (api.init_rank)(&mut comm, size as c_int, UniqueId(group), rank as c_int) };
         api.check("joining a group of GPUs", status)?;
-        let comm = Mutex::new(Some(Handle(comm)));
-        Ok(Communicator { device: self.clone(), api, size, comm, left: AtomicBool::new(false) })
+        let (comm, calling) = (AtomicPtr::new(comm), Mutex::new(()));
+        Ok(Communicator { device: self.clone(), api, size, comm, calling, left: AtomicBool::new(false) })
     }
 
     /// The identifier of the GPU, different from that of any other.
@@ -176,15 +182,15 @@ impl Communicator {
     /// # Errors
     /// Any error of `body`; [`CudaError::Call`] where NCCL fails, or the group was left.
     pub fn exchange<'b>(&self, body: impl FnOnce(&Exchange<'_, 'b>) -> Result<()>) -> Result<()> {
-        let comm = lock(&self.comm);
+        let _calling = lock(&self.calling);
         let left = || CudaError::Call {
             what: "exchange between GPUs",
             reason: "the group was left because a worker has gone".to_owned(),
         };
-        let comm = comm.as_ref().filter(|_| !self.has_left()).ok_or_else(left)?;
+        let comm = self.comm().filter(|_| !self.has_left()).ok_or_else(left)?;
         self.device.bind()?;
         let asking = Asking::begin(&self.api)?;
-        let asked = body(&Exchange { communicator: self, comm: comm.0, values: PhantomData });
+        let asked = body(&Exchange { communicator: self, comm, values: PhantomData });
         let started = asking.end();
         asked?;
         started
@@ -195,19 +201,35 @@ impl Communicator {
     /// dropped; after ten seconds it is left to finish in the background.
     pub fn leave(&self) {
         self.left.store(true, Ordering::Relaxed);
-        // The lock is released at the end of this statement.
-        let comm = lock(&self.comm).take();
-        let Some(comm) = comm else { return };
+        let comm = Handle(self.comm.swap(ptr::null_mut(), Ordering::AcqRel));
+        if comm.0.is_null() {
+            return;
+        }
+        self.wait_for_calls();
         let (api, (ended, end)) = (self.api, channel::<()>());
         let leaving = Builder::new().name("leaving a group of GPUs".to_owned()).spawn(move || {
             let comm = comm;
-            // SAFETY: the handle was taken, so nothing else uses it any more. A failure cannot be reported.
+            // SAFETY: the handle was taken, so no new call uses it; NCCL allows a call that waits for others to be
+            // aborted by another thread. A failure cannot be reported.
             let _ = unsafe { (api.abort)(comm.0) };
             drop(ended);
         });
         if leaving.is_ok() {
             // Nothing is ever sent: this returns when the thread drops `ended`, or on the timeout.
             let _ = end.recv_timeout(LEAVING);
+        }
+    }
+
+    /// NCCL's handle, unless the group was left. `calling` must be held.
+    fn comm(&self) -> Option<Comm> {
+        Some(self.comm.load(Ordering::Acquire)).filter(|comm| !comm.is_null())
+    }
+
+    /// Waits for a call of NCCL that is running, but not for one that itself waits for a worker that has vanished.
+    fn wait_for_calls(&self) {
+        let start = Instant::now();
+        while matches!(self.calling.try_lock(), Err(TryLockError::WouldBlock)) && start.elapsed() < CALLING {
+            thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -219,13 +241,13 @@ impl Communicator {
     /// Whether NCCL reports that work it had started has failed, for example a connection. False while an exchange is
     /// being started.
     pub fn has_failed(&self) -> bool {
-        let Ok(comm) = self.comm.try_lock() else { return false };
+        let Ok(_calling) = self.calling.try_lock() else { return false };
         let mut status = SUCCESS;
-        let mut asked = |comm: &Handle| {
+        let mut asked = |comm: Comm| {
             // SAFETY: the group was not left yet, so the handle is valid; the function writes one number.
-            unsafe { (self.api.async_error)(comm.0, &mut status) }
+            unsafe { (self.api.async_error)(comm, &mut status) }
         };
-        comm.as_ref().is_some_and(|comm| asked(comm) == SUCCESS) && ![SUCCESS, IN_PROGRESS].contains(&status)
+        self.comm().is_some_and(|comm| asked(comm) == SUCCESS) && ![SUCCESS, IN_PROGRESS].contains(&status)
     }
 }
 
