@@ -25,7 +25,8 @@ const WORKSPACES: [usize; 3] = [WORKSPACE, 256 << 20, 32 << 20];
 /// second list can add some.
 const OF_FIRST: usize = 8;
 const OF_BOTH: usize = 12;
-/// After this time no further engine is tried, once `SOME` engines are timed.
+/// After this time no further engine is tried, once `SOME` engines are timed. It counts from when the first engine has
+/// run: until then cuDNN loads most of its code, which may take longer than all engines.
 const PATIENCE: Duration = Duration::from_secs(1);
 const SOME: usize = 3;
 /// cuDNN lists its proposals by expected speed: after `SLOW` in a row that take `FAR` times as long as the best, the
@@ -241,7 +242,7 @@ impl Convolutions {
     /// Times engines for a key, fastest first. At least one is returned. Another route is known to take `other`
     /// seconds.
     fn engines(&mut self, device: &Device, key: &Key, operands: Operands, other: f64) -> Result<Timed> {
-        let start = Instant::now();
+        let mut since = None;
         let operation = Rc::new(Operation::new(self.handle, key)?);
         let (mut timed, mut known) = (Timed::new(), Vec::new());
         let mut refused = None;
@@ -264,7 +265,8 @@ impl Convolutions {
             let mut slow = 0;
             for config in proposals {
                 let some = timed.len() >= SOME || (!timed.is_empty() && other.is_finite());
-                let enough = some && (slow >= SLOW || start.elapsed() > PATIENCE);
+                let enough =
+                    some && (slow >= SLOW || since.is_some_and(|since: Instant| since.elapsed() > PATIENCE));
                 if timed.len() >= most || enough {
                     break;
                 }
@@ -273,6 +275,7 @@ impl Convolutions {
                     Ok(Some(found)) => {
                         slow = if found.0 > FAR * best { slow + 1 } else { 0 };
                         timed.push(found);
+                        since.get_or_insert_with(Instant::now);
                     }
                     Ok(None) => {}
                     Err(error) => refused = Some(timing::survived(device, refused, error)?),
