@@ -22,9 +22,8 @@ def simclr(*words):
 
 def side_of(size):
     """The side of images of which `simclr` takes the central `size` pixels, unresized."""
-    # Above 32 pixels it takes 7/8 of an image.
-    assert size <= 32 or size % 7 == 0, f"images of {size} pixels: give 32 or less, or a multiple of 7"
-    return size if size <= 32 else size * 8 // 7
+    # Above 32 pixels it takes 7/8 of an image, rounded: there is a side for every size.
+    return size if size <= 32 else round(size * 8 / 7)
 
 
 def save(pictures, size, folder):
