@@ -66,6 +66,7 @@ impl Machine {
 
     fn lines(&self) -> Vec<String> {
         let row = |name: &str, text: String| format!("{name:<13} {text}");
+        let remedy = |text: &str| row("", format!("  {text}"));
         let build =
             if BUILT_IN { "with the feature `cuda`" } else { "for the CPU, without the feature `cuda`" };
         let unknown = || "not known".to_owned();
@@ -81,20 +82,23 @@ impl Machine {
         for (number, gpu) in self.gpus.gpus.iter().enumerate() {
             lines.push(row(&format!("GPU {number}"), described(gpu)));
         }
-        if let Some(problem) = self.problem() {
+        if let Some(problem) = &self.gpus.problem {
             let what = if self.gpus.gpus.is_empty() { "none" } else { "not used" };
             lines.push(row("GPU", format!("{what}: {problem}")));
+            lines.extend(GPU_ADVICE.strip_prefix(": ").map(remedy));
         }
         if let Some(driver) = &self.gpus.driver {
             let cuda = self.gpus.cuda.as_ref().map(|cuda| format!(", up to CUDA {cuda}"));
             lines.push(row("GPU driver", driver.clone() + &cuda.unwrap_or_default()));
         }
         for (library, found) in self.libraries.iter() {
-            let text = match found {
-                Some(found) => self.present(library, found),
-                None => format!("missing: {} ({})", library.gives(), library.remedy()),
-            };
-            lines.push(row(short(library), text));
+            match found {
+                Some(found) => lines.push(row(short(library), self.present(library, found))),
+                None => {
+                    lines.push(row(short(library), format!("missing: {}", library.gives())));
+                    lines.push(remedy(library.remedy()));
+                }
+            }
         }
         lines
     }
@@ -202,11 +206,14 @@ mod tests {
         let machine = Machine::look();
         let lines = machine.lines();
         for library in Library::ALL {
-            let line = lines.iter().find(|line| line.starts_with(short(library))).unwrap();
-            let found = machine.libraries.get(library);
-            match found {
+            let at = lines.iter().position(|line| line.starts_with(short(library))).unwrap();
+            let line = &lines[at];
+            match machine.libraries.get(library) {
                 Some(found) => assert!(line.contains(&found.path.display().to_string()), "{line}"),
-                None => assert!(line.contains(library.gives()) && line.contains(library.remedy()), "{line}"),
+                None => {
+                    assert!(line.contains(library.gives()), "{line}");
+                    assert_eq!(lines[at + 1].trim_start(), library.remedy());
+                }
             }
         }
     }
