@@ -349,6 +349,21 @@ fn keys_that_are_given_as_options_or_as_data() {
     // A command without such keys.
     let reply = simclr(&["doctor", "--epochs", "5"]).expect(2, &["unexpected argument"]);
     assert!(!reply.err.contains("this is a key"), "{}", reply.err);
+    for (words, tip) in [
+        (&["search", "run", "a", "--query", "b", "--top", "5"][..], Some("--k may be what is meant")),
+        (&["search", "run", "a", "--query", "b", "-k", "5"], Some("options have no short forms here: --k")),
+        (&["knn", "run", "--train", "a", "--labels", "5"], Some("--labels is an option of simclr finetune")),
+        (&["pretrain", "a", "-o", "run"], Some("options have no short forms here: --out")),
+        (&["views", "a", "--out", "b.png", "--count", "0"], Some("--images may be what is meant")),
+        (&["linear", "run", "--train", "a", "--epoch", "5"], Some("a similar argument exists: '--epochs'")),
+        (&["linear", "run", "--train", "a", "--nonsense"], None),
+    ] {
+        let reply = simclr(words).expect(2, &["unexpected argument"]);
+        let tips: Vec<&str> =
+            reply.err.lines().filter_map(|line| line.trim().strip_prefix("tip: ")).collect();
+        assert_eq!(tips, tip.into_iter().collect::<Vec<_>>(), "{words:?}");
+        assert!(!reply.err.contains("--config"), "{}", reply.err);
+    }
     simclr(&[&words[..], &["train.epochs=40"]].concat())
         .expect(2, &["train.epochs=40: no such file or folder", "--set train.epochs=40"]);
     assert!(!out.exists());

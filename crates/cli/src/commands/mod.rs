@@ -18,18 +18,16 @@ mod probe;
 mod quickstart;
 mod report;
 mod search;
+mod tips;
 mod transfer;
 mod views;
 
-use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use anyhow::Result;
-use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use simclr_data::FORMS;
-use simclr_train::config::key_called;
 
 use crate::exit::Done;
 
@@ -87,7 +85,7 @@ impl Program {
         let words = spread_sets(std::env::args_os(), |word| Path::new(word).exists());
         let matches = with_negative_values(Program::command())
             .try_get_matches_from(&words)
-            .unwrap_or_else(|error| with_key(error, &words).exit());
+            .unwrap_or_else(|error| tips::with_tips(error, &words).exit());
         Program::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
@@ -128,31 +126,6 @@ fn with_negative_values(command: clap::Command) -> clap::Command {
         }
     });
     command.mut_subcommands(with_negative_values)
-}
-
-/// Where an option is no option but the name of a key, `--epochs 5`, how that is set: clap only knows options.
-fn with_key(mut error: clap::Error, words: &[OsString]) -> clap::Error {
-    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidArg) else { return error };
-    let (command, given) = (Program::command(), given.clone());
-    let takes_keys = words.iter().find_map(|word| command.find_subcommand(word)).is_some_and(|command| {
-        ["preset", "set"]
-            .iter()
-            .all(|&name| command.get_arguments().any(|known| known.get_long() == Some(name)))
-    });
-    let name = given.strip_prefix("--").map(|name| name.replace('-', "_"));
-    let Some(key) = name.filter(|_| takes_keys).and_then(|name| key_called(&name)) else { return error };
-    let words = words.iter().map(|word| word.to_string_lossy());
-    let mut after = words.skip_while(|word| word.split('=').next() != Some(&given));
-    let value = after.next().and_then(|word| word.split_once('=').map(|(_, value)| value.to_owned()));
-    let value = value.or_else(|| after.next().filter(|word| !word.starts_with("--")).map(Cow::into_owned));
-    let tip = format!(
-        "this is a key of the configuration: --set {}={}",
-        key.path,
-        value.as_deref().unwrap_or("...")
-    );
-    error.remove(ContextKind::SuggestedArg);
-    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
-    error
 }
 
 /// `--set a.b=1 c.d=2` as `--set a.b=1 --set c.d=2`: several keys after one `--set`, without swallowing what
