@@ -28,8 +28,10 @@ default are part of both names, such as finetune-10%-seed-1.
 Examples:
   simclr finetune runs/cifar --train cifar/ --labels 1%
   simclr finetune runs/cifar --train cifar/ --labels 1% --rate tuned
-  simclr finetune runs/first --train labelled/ --labels 200 --epochs 100 --no-random
-  simclr finetune runs/v2 --train imagenet/train --test imagenet/val --labels 10% --head-layers 1 --json";
+  simclr finetune runs/first --train labelled/ --labels 200 \\
+      --epochs 100 --no-random
+  simclr finetune runs/v2 --train imagenet/train \\
+      --test imagenet/val --labels 10% --head-layers 1 --json";
 
 /// What a result's details tell of how the network came about.
 const SETTINGS: [&str; 7] = ["labels", "head_layers", "epochs", "batch", "rate", "weight_decay", "seed"];

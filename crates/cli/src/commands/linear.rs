@@ -14,7 +14,8 @@ use crate::watching::{Watching, training_plan};
 const EXAMPLES: &str = "\
 Examples:
   simclr linear runs/cifar --train cifar/
-  simclr linear runs/cifar --train cifar/train --test cifar/test --method sgd --epochs 30 --json
+  simclr linear runs/cifar --train cifar/train --test cifar/test \\
+      --method sgd --epochs 30 --json
   simclr linear runs/cifar --train cifar/ --projection";
 
 /// Evaluate an encoder by a linear classifier on its frozen features

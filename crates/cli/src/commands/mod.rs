@@ -166,6 +166,17 @@ mod tests {
     }
 
     #[test]
+    fn examples_fit_into_80_columns() {
+        let mut program = Program::command();
+        for command in program.get_subcommands_mut() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter(|line| line.starts_with("  simclr ")) {
+                assert!(line.chars().count() < 78, "{line}");
+            }
+        }
+    }
+
+    #[test]
     fn several_keys_after_one_set() {
         let spread = |words: &str| {
             let folder = |word: &OsStr| word == "split=train";

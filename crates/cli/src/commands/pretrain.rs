@@ -24,10 +24,13 @@ Examples:
   simclr pretrain photos/ --out runs/first --preset photos
   simclr pretrain photos/ --out runs/first --resume
   simclr pretrain photos/ --out runs/mine --preset photos --from runs/imagenet
-  simclr pretrain 'shards/train-{000..146}.tar' more.zip --out runs/large --preset imagenet
+  simclr pretrain 'shards/train-{000..146}.tar' more.zip \\
+      --out runs/large --preset imagenet
   simclr pretrain photos/ --out runs/first --workers 2
-  simclr pretrain photos/ --out runs/first --workers 4 --worker 0 --meet node0:29500     (and 1, 2, 3 on other machines)
-  simclr pretrain cifar/ --dry-run --preset cifar10 --set optim.rate=0.5 train.epochs=100
+  simclr pretrain photos/ --out runs/first --workers 4 --worker 0 \\
+      --meet node0:29500    # and --worker 1, 2, 3 on other machines
+  simclr pretrain cifar/ --dry-run --preset cifar10 \\
+      --set optim.rate=0.5 train.epochs=100
 
 The run folder holds config.toml (every key, enough to repeat the run), metrics.jsonl, TensorBoard \
 events, checkpoints/, and at the end encoder.safetensors under torchvision's names.";

@@ -25,9 +25,11 @@ use crate::{data, out, terminal};
 const EXAMPLES: &str = "\
 Examples:
   simclr search runs/first photos/ --query cat.jpg
-  simclr search runs/first photos/ --query cat.jpg --query dog.jpg --k 20 --out neighbours.png
-  simclr embed runs/first photos/ --out features.parquet    # once, then many searches without DATA:
-  simclr search runs/first --features features.parquet --query cat.jpg";
+  simclr search runs/first photos/ --query cat.jpg \\
+      --query dog.jpg --k 20 --out neighbours.png
+  simclr search runs/first --features features.parquet --query cat.jpg
+
+features.parquet comes from `simclr embed runs/first photos/ --out features.parquet`, once for many searches.";
 
 /// Side of the pictures of a sheet in pixels.
 const SIDE: u32 = 128;

@@ -66,7 +66,8 @@ these, also by earlier commands and by others that run at the same time, the bes
 Examples:
   simclr transfer runs/first suite.toml --dry-run
   simclr transfer runs/first suite.toml --json
-  simclr transfer runs/first suite.toml --protocol linear,finetune,scratch --steps 500 --rates 1e-3,1e-2,1e-1 --decays 0,1e-5";
+  simclr transfer runs/first suite.toml --protocol linear,finetune,scratch \\
+      --steps 500 --rates 1e-3,1e-2,1e-1 --decays 0,1e-5";
 
 /// Evaluate an encoder on the data sets listed in a file
 #[derive(Args, Debug)]

@@ -59,7 +59,8 @@ ones.
 
 Examples:
   simclr ablate temperature cifar/ --out studies/tau --preset small
-  simclr ablate my-study.toml photos/ --train labelled/ --out studies/mine --preset photos --seeds 3";
+  simclr ablate my-study.toml photos/ --train labelled/ \\
+      --out studies/mine --preset photos --seeds 3";
 
 /// Pretrain and evaluate variants of a recipe: the paper's ablations, or your own
 #[derive(Args, Debug)]
