@@ -164,7 +164,7 @@ fn warn_of_one_answer(evaluation: &Evaluation, name: &str) {
     }
 }
 
-/// A result in a few words: "56.4 % of 600 test images of A at step 7 (k = 200)".
+/// A result in a few words: "56.4% of 600 test images of A at step 7 (k = 200)".
 pub fn told(evaluation: &Evaluation) -> String {
     let top1 = terminal::percent(evaluation.trained.top1);
     let step = evaluation.step.map_or(String::new(), |step| format!(" at step {step}"));
@@ -281,13 +281,16 @@ fn table(evaluation: &Evaluation, name: &str) -> Vec<String> {
         let [top1, by_class] = [scores.top1, scores.mean_per_class].map(terminal::percent);
         format!("{name:<width$} {top1:>8} {top5:>8} {by_class:>15} {interval:>17}")
     };
-    let heads = ["top-1", "top-5", "mean per class", "95 % of top-1"];
+    let heads = ["top-1", "top-5", "mean per class", "95% of top-1"];
     lines.push(format!("{:<width$} {:>8} {:>8} {:>15} {:>17}", "", heads[0], heads[1], heads[2], heads[3]));
     lines.push(score_line(name, &evaluation.trained));
     lines.extend(evaluation.random.as_ref().map(|random| score_line(evaluation.baseline(), random)));
     lines.extend(evaluation.trained.no_better_than().map(|(class, share)| {
         format!("always {:?} would be right on {}", terminal::inert(class), terminal::percent(share))
     }));
+    if !listed.is_empty() {
+        lines.push(format!("{name} by class"));
+    }
     for (class, name) in listed.iter().zip(names) {
         let accuracy = class.accuracy.map_or("-".to_owned(), terminal::percent);
         let images = terminal::counted(class.images as usize, "test image");

@@ -1,7 +1,6 @@
 //! The arguments that make a configuration, shared by commands that train.
 
 use std::ffi::OsStr;
-use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -86,11 +85,12 @@ pub fn at_least_one<T: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<T,
 /// A whole number from `least` to `most`, for arguments.
 pub fn from_to<T>(least: T, most: T) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
 where
-    T: FromStr + PartialOrd + Display + Copy + Send + Sync + 'static,
+    T: FromStr + PartialOrd + TryInto<u64> + Copy + Send + Sync + 'static,
 {
+    let told = |end: T| terminal::grouped(end.try_into().unwrap_or_default());
     move |text| {
         let number = text.parse().ok().filter(|number| (least..=most).contains(number));
-        number.ok_or_else(|| format!("expected a whole number from {least} to {most}"))
+        number.ok_or_else(|| format!("expected a whole number from {} to {}", told(least), told(most)))
     }
 }
 

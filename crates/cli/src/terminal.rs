@@ -8,6 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+pub use simclr_data::text::{counted, grouped};
+pub use simclr_eval::report::percent;
 
 /// How much of a long list a person is shown.
 pub const LISTED: usize = 20;
@@ -136,29 +138,6 @@ pub fn ago(duration: Duration) -> String {
     }
 }
 
-/// A number with its thousands apart: "12,345".
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// A number of things: "1 image", "12,345 images".
-pub fn counted(number: usize, thing: &str) -> String {
-    format!("{} {thing}{}", grouped(number as u64), if number == 1 { "" } else { "s" })
-}
-
-/// A fraction as per cent: "56.4 %".
-pub fn percent(fraction: f64) -> String {
-    format!("{:.1} %", 100.0 * fraction)
-}
-
 /// A word of a command line as a shell reads it.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:,@+%".contains(c);
@@ -180,15 +159,10 @@ mod tests {
 
     #[test]
     fn numbers_and_words_for_people() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(1_234_567), "1,234,567");
-        assert_eq!((counted(1, "image"), counted(1000, "image")), ("1 image".into(), "1,000 images".into()));
         assert_eq!(clock(Duration::from_secs(3723)), "1:02:03");
         assert_eq!(clock(Duration::from_secs(63)), "1:03");
         let past = [59, 60, 7199, 86_400 * 40].map(|seconds| ago(Duration::from_secs(seconds)));
         assert_eq!(past, ["just now", "1 minute ago", "1 hour ago", "40 days ago"]);
-        assert_eq!(percent(0.5639), "56.4 %");
         assert_eq!(quoted("a/b.c"), "a/b.c");
         assert_eq!(quoted("it's"), r"'it'\''s'");
         assert_eq!(inert("a\x1b[31m\nb"), "a\u{fffd}[31m\nb");

@@ -84,7 +84,7 @@ fn a_study_from_file_to_table_and_again() {
     }
     simclr(&["knn", path(&out.join("no-head-seed1")), "--train", path(&data)]).expect(0, &[]);
     let third = simclr(&ablate(&study, &data, &out, &[])).expect(0, &[]);
-    for words in ["variant", "tau 1", "20.5 %", "in the same order here, linear", "paper: somewhere"] {
+    for words in ["variant", "tau 1", "20.5%", "in the same order here, linear", "paper: somewhere"] {
         assert!(third.out.contains(words), "no {words} in {}", third.out);
     }
     // A run that was begun by another recipe is not taken for one of this.

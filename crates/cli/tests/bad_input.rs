@@ -278,8 +278,8 @@ fn settings_that_make_no_sense() {
     simclr(&given).expect(2, &["c.toml"]);
     simclr(&["pretrain", path(&data), "--out", path(&out), "--preset", "cifar11"]).expect(2, &["cifar10"]);
     simclr(&["pretrain", path(&data), "--out", path(&out), "--threads", "0"])
-        .expect(2, &["--threads", "from 1 to 1024"]);
-    simclr(&["bench", "views", path(&data), "--size", "4"]).expect(2, &["--size", "from 8 to 1024"]);
+        .expect(2, &["--threads", "from 1 to 1,024"]);
+    simclr(&["bench", "views", path(&data), "--size", "4"]).expect(2, &["--size", "from 8 to 1,024"]);
     simclr(&["pretrain", path(&data), "--out", path(&out), "--set", "train.batch"])
         .expect(2, &["table.key=value"]);
     simclr(&["pretrain", path(&data)]).expect(2, &["--out"]);
@@ -290,10 +290,10 @@ fn settings_that_make_no_sense() {
         (&["--memory", "half"], &["--memory is \"half\"", "blocks"]),
         (&["--memory", ""], &["--memory: the value is missing"]),
         (&["--width", "1e-9"], &["--width is", "from 0.015625 to 16"]),
-        (&["--size", "-5"], &["--size is -5", "from 8 to 1024"]),
+        (&["--size", "-5"], &["--size is -5", "from 8 to 1,024"]),
         (&["--views", "2"], &["--views", "from 4 to 2097152"]),
         (&["--views", "many"], &["--views", "from 4 to 2097152"]),
-        (&["--threads", "5000"], &["--threads", "from 1 to 1024"]),
+        (&["--threads", "5000"], &["--threads", "from 1 to 1,024"]),
         (&["--views-on", "gpu"], &["--data"]),
     ] {
         simclr(&[&["bench", "step"], arguments].concat()).expect(2, words);

@@ -137,7 +137,7 @@ fn imports_that_cannot_be() {
     import(&encoder, &["--encoder", "resnet19"]).expect(2, &["resnet18", "resnet200"]);
     import(&encoder, &["--encoder", "resnet34"])
         .expect(2, &["encoder.safetensors", "is a resnet18, not a resnet34"]);
-    import(&encoder, &["--size", "4"]).expect(2, &["--size", "from 8 to 1024"]);
+    import(&encoder, &["--size", "4"]).expect(2, &["--size", "from 8 to 1,024"]);
     import(&checkpoints(&run)[0], &[]).expect(2, &["optimizer.", "checkpoint of simclr"]);
     import(&dir.path().join("nowhere"), &[]).expect(2, &["nowhere: no such file"]);
     import(&data, &[]).expect(2, &["the folder holds no checkpoint of TensorFlow"]);

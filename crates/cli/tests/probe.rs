@@ -13,7 +13,7 @@ fn what_h_and_z_know_is_told_and_reported() {
     simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
     let command = ["probe", path(&run), path(&data)];
     let reply = simclr(&command).expect(0, &["written to"]);
-    for words in ["32 images learnt from, 16 judged by", "colour or grey", "rotation", "99.3 %, 97.4 %"] {
+    for words in ["trained on 32 images, tested on 16", "colour or grey", "rotation", "99.3%, 97.4%"] {
         assert!(reply.out.contains(words), "no {words} in {}", reply.out);
     }
     let json = simclr(&[&command[..], &["--json"]].concat()).expect(0, &[]).json();

@@ -64,7 +64,7 @@ fn a_suite_from_images_to_report() {
     let other = "warning: dtd: DTD has 47 classes and this has 3";
     let words = ["cifar10: trained encoder, validation images", other, "written to"];
     let reply = simclr(&command).expect(0, &words);
-    for word in ["CIFAR-10", "top-1", "95.3 %", "11-point mAP", "ResNet-50 (4x)"] {
+    for word in ["CIFAR-10", "top-1", "95.3%", "11-point mAP", "ResNet-50 (4x)"] {
         assert!(reply.out.contains(word), "no {word} in {}", reply.out);
     }
     let json =

@@ -94,7 +94,7 @@ fn workers_that_cannot_train_together_say_why_and_leave_nothing() {
     let first = |more: &[&str]| with(pretrain(&data, &run, &[]), more);
     // What is wrong with the arguments.
     simclr(&first(&["--workers", "2", "--worker", "1"])).expect(2, &["--meet"]);
-    simclr(&first(&["--workers", "0"])).expect(2, &["from 1 to 1024"]);
+    simclr(&first(&["--workers", "0"])).expect(2, &["from 1 to 1,024"]);
     simclr(&first(&["--workers", "2", "--meet", &at])).expect(2, &["--worker 0 to 1"]);
     let no_folder = ["pretrain", path(&data), "--workers", "2", "--worker", "0", "--meet", &at];
     simclr(&no_folder).expect(2, &["give --out RUN"]);

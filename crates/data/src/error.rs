@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::decode::READ;
 use crate::listing::LeftOut;
 use crate::source::FORMS;
+use crate::text::{counted, grouped};
 
 /// An error of a data set or a loader. Every message names the file or the setting, what is wrong, and what would be
 /// right.
@@ -92,8 +93,12 @@ pub enum DataError {
 
     /// A balanced subset that would leave a class without image, or is larger than what it is drawn from.
     #[error(
-        "{images} cannot be drawn from {labelled} labelled images of {classes} classes so that each class gives some; a number \
-         from {classes} to {labelled} would be right"
+        "{} cannot be drawn from {}, some of each of {} classes; give a number from {} to {}",
+        counted(*images, "image"),
+        counted(*labelled, "labelled image"),
+        grouped(*classes as u64),
+        grouped(*classes as u64),
+        grouped(*labelled as u64)
     )]
     SubsetSize {
         /// The images asked for.
@@ -105,7 +110,11 @@ pub enum DataError {
     },
 
     /// Holding out as many images as asked for would leave none.
-    #[error("cannot hold out {held_out} of {images} images: at least one must be left to train on")]
+    #[error(
+        "cannot hold out {} of {}: at least one must be left to train on",
+        grouped(*held_out as u64),
+        counted(*images, "image")
+    )]
     HoldoutTooLarge {
         /// Images to be held out.
         held_out: usize,
@@ -115,7 +124,10 @@ pub enum DataError {
 
     /// An epoch does not hold one full batch.
     #[error(
-        "batch = {batch} is more than the {usable} readable images of the data set ({broken} are broken); {}",
+        "batch = {} is more than the {} of the data set ({} broken); {}",
+        grouped(*batch as u64),
+        counted(*usable, "readable image"),
+        grouped(*broken as u64),
         match usable {
             0 | 1 => "give images that can be read",
             _ => "choose a smaller batch",

@@ -69,6 +69,7 @@ mod stl10;
 mod subset;
 mod survey;
 mod temporary;
+pub mod text;
 mod tones;
 
 pub use cached::Cached;

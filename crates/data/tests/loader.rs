@@ -229,7 +229,7 @@ fn too_few_images_is_an_error_not_a_wait() {
     assert!(message.contains("batch = 6 is more than the 5 readable images"), "{message}");
     let message = error(numbers(8, &[0, 1, 2]), config(6, 2));
     assert!(
-        message.contains("batch = 6 is more than the 5 readable images of the data set (3 are broken)"),
+        message.contains("batch = 6 is more than the 5 readable images of the data set (3 broken)"),
         "{message}"
     );
     assert!(error(numbers(0, &[]), config(1, 1)).contains("0 readable"));

@@ -81,7 +81,7 @@ impl ClassCounts {
         present.iter().sum::<f64>() / present.len().max(1) as f64
     }
 
-    /// The 95 % interval of [`ClassCounts::accuracy`], by [`wilson`].
+    /// The 95% interval of [`ClassCounts::accuracy`], by [`wilson`].
     pub fn interval(&self) -> [f64; 2] {
         wilson(self.recognised.iter().sum(), self.images.iter().sum())
     }
@@ -92,13 +92,13 @@ impl ClassCounts {
     }
 }
 
-/// The 95 % interval of the true fraction when `right` of `images` were found right, by Wilson (1927): it holds for
+/// The 95% interval of the true fraction when `right` of `images` were found right, by Wilson (1927): it holds for
 /// few images too, and for fractions near 0 and 1. [0, 1] if there are no images.
 pub fn wilson(right: u64, images: u64) -> [f64; 2] {
     if images == 0 {
         return [0.0, 1.0];
     }
-    /// 2.5 % of the normal distribution lie above this many standard deviations.
+    /// 2.5% of the normal distribution lie above this many standard deviations.
     const Z: f64 = 1.959_963_984_540_054;
     let n = images as f64;
     let p = right as f64 / n;

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use simclr_data::text::{counted, grouped};
+
 use crate::config::{Memory, with_line};
 use crate::memory::Gigabytes;
 
@@ -214,8 +216,11 @@ pub enum TrainError {
     },
     /// A batch larger than the number of training images.
     #[error(
-        "train.batch is {batch}, but there {} to train on ({holdout} held out); {}",
-        if *images == 1 { "is only 1 image".to_owned() } else { format!("are only {images} images") },
+        "train.batch is {}, but there {} only {} to train on ({} held out); {}",
+        grouped(*batch as u64),
+        if *images == 1 { "is" } else { "are" },
+        counted(*images, "image"),
+        grouped(*holdout as u64),
         batch_advice(*batch, *images, *holdout)
     )]
     BatchTooLarge {
@@ -239,7 +244,8 @@ pub enum TrainError {
     },
     /// The features of a whole data set do not fit in memory.
     #[error(
-        "the features of {images} images take {} of memory{}: give fewer images, or end other programs",
+        "the features of {} take {} of memory{}: give fewer images, or end other programs",
+        counted(*images, "image"),
         Gigabytes(*needed),
         available.map_or_else(String::new, |available| format!(", {} are available", Gigabytes(available)))
     )]
@@ -267,7 +273,8 @@ pub enum TrainError {
     },
     /// A training step does not fit in memory.
     #[error(
-        "a batch of {batch} images takes about {} of memory with train.memory={memory}, and {} are available; {}",
+        "a batch of {} takes about {} of memory with train.memory={memory}, and {} are available; {}",
+        counted(*batch, "image"),
         Gigabytes(*needed),
         Gigabytes(*available),
         fitting_advice(*largest_batch, *blocks)

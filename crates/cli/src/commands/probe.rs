@@ -92,8 +92,8 @@ impl Probe {
             return Ok(());
         }
         terminal::print(&format!(
-            "{} images learnt from, {} judged by",
-            terminal::grouped(*train_images as u64),
+            "trained on {}, tested on {}",
+            terminal::counted(*train_images, "image"),
             terminal::grouped(*test_images as u64)
         ))?;
         terminal::print(&format!("{:<32} {:>8} {:>8} {:>8} {:>16}", "", "chance", "h", "z", "paper: h, z"))?;

@@ -111,7 +111,7 @@ impl BrokenImage {
 pub struct Scores {
     /// Fraction of test images whose class got the highest score.
     pub top1: f64,
-    /// The 95 % interval of that by the number of test images; `None` in results of earlier versions.
+    /// The 95% interval of that by the number of test images; `None` in results of earlier versions.
     #[serde(default)]
     pub interval: Option<[f64; 2]>,
     /// Fraction whose class was among the five likeliest; `None` with five classes or fewer.

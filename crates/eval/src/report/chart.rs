@@ -195,11 +195,7 @@ impl Chart {
     }
 
     fn tick(&self, value: f64, step: f64) -> String {
-        if self.percent {
-            format!("{}\u{202f}%", label(100.0 * value, 100.0 * step))
-        } else {
-            label(value, step)
-        }
+        if self.percent { format!("{}%", label(100.0 * value, 100.0 * step)) } else { label(value, step) }
     }
 
     fn value(&self, value: f64) -> String {

@@ -40,9 +40,9 @@ pub(super) fn escape(text: &str) -> String {
     out
 }
 
-/// A fraction as a percentage with one decimal, which no line break tears apart.
-pub(crate) fn percent(fraction: f64) -> String {
-    format!("{:.1}\u{202f}%", 100.0 * fraction)
+/// A fraction as a percentage with one decimal: "56.4%".
+pub fn percent(fraction: f64) -> String {
+    format!("{:.1}%", 100.0 * fraction)
 }
 
 /// A number in about three digits.
@@ -82,6 +82,6 @@ mod tests {
         for (value, expected) in cases {
             assert_eq!(short(value), expected);
         }
-        assert_eq!(percent(0.5637), "56.4\u{202f}%");
+        assert_eq!(percent(0.5637), "56.4%");
     }
 }

@@ -26,7 +26,7 @@ mod sections;
 mod study;
 
 pub use history::History;
-pub use html::short;
+pub use html::{percent, short};
 pub(crate) use map::{ClassMap, MapPoint};
 pub(crate) use picture::Picture;
 pub use picture::PictureError;
@@ -73,7 +73,7 @@ pub struct Report {
     pub(crate) skipped: Vec<Skipped>,
 }
 
-/// A figure with its name, such as "linear accuracy", "56.4 %".
+/// A figure with its name, such as "linear accuracy", "56.4%".
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Figure {
     /// What it is.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::html::{escape, page};
+use super::html::{escape, page, percent};
 use super::sections::{self, bar};
 use crate::study::{Judge, Order, Row, Study};
 
@@ -46,11 +46,7 @@ pub fn study_page(study: &Study, rows: &[Row], seeds: usize, recipe: &str) -> St
             let _ = write!(out, "<td{class}>{cell}</td>");
         }
         if has_paper {
-            let _ = write!(
-                out,
-                "<td>{}</td>",
-                row.variant.paper.map_or("–".to_owned(), |paper| format!("{paper:.1}\u{202f}%"))
-            );
+            let _ = write!(out, "<td>{}</td>", paper.map_or("–".to_owned(), percent));
         }
         out.push_str("</tr>\n");
     }
@@ -109,9 +105,9 @@ mod tests {
             Trial { scores: [None; 4], failure: Some("the loss is <nan>".to_owned()), ..trial(2, 0.0) };
         let page = study_page(&study, &rows(&study, &[trial(0, 0.5), trial(1, 0.6), failed]), 1, "[train]");
         for words in [
-            "50.0\u{202f}%",
-            "30.0\u{202f}%",
-            "60.6\u{202f}%",
+            "50.0%",
+            "30.0%",
+            "60.6%",
             "head.kind=linear",
             "&lt;script&gt;",
             "&lt;nan&gt;",

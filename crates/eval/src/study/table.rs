@@ -6,6 +6,7 @@ use serde::Serialize;
 use simclr_words::words;
 
 use super::{Study, Variant};
+use crate::report::percent;
 
 words! {
     /// The measures of a variant, in the order of the columns. All are fractions.
@@ -70,12 +71,12 @@ impl Mean {
     }
 }
 
-/// "56.4 %", or "56.4 ± 0.3 %" of several seeds.
+/// "56.4%", or "56.4 ± 0.3%" of several seeds.
 impl fmt::Display for Mean {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.deviation {
-            Some(deviation) => f.pad(&format!("{:.1} ± {:.1} %", 100.0 * self.mean, 100.0 * deviation)),
-            None => f.pad(&format!("{:.1} %", 100.0 * self.mean)),
+            Some(deviation) => f.pad(&format!("{:.1} ± {}", 100.0 * self.mean, percent(deviation))),
+            None => f.pad(&percent(self.mean)),
         }
     }
 }
@@ -154,8 +155,8 @@ mod tests {
         let mean = rows[1].mean(Judge::Knn).unwrap();
         assert_eq!((mean.mean, mean.seeds), (0.55, 2));
         assert!((mean.deviation.unwrap() - 0.005_f64.sqrt()).abs() < 1e-12);
-        assert_eq!(mean.to_string(), "55.0 ± 7.1 %");
-        assert_eq!(rows[0].mean(Judge::Knn).unwrap().to_string(), "40.0 %");
+        assert_eq!(mean.to_string(), "55.0 ± 7.1%");
+        assert_eq!(rows[0].mean(Judge::Knn).unwrap().to_string(), "40.0%");
         // None before linear before nonlinear in the paper; here the last two are the other way round.
         assert_eq!(Order::of(&rows, Judge::Knn), Some(Order { pairs: 3, agreeing: 2 }));
         assert_eq!(Order::of(&rows, Judge::Linear), None);

@@ -1,5 +1,6 @@
 //! The kinds of configuration values: what each accepts, and how messages describe it.
 
+use simclr_data::text::grouped;
 use toml::Value;
 
 use super::device_name::{DEVICES, DeviceName};
@@ -109,7 +110,7 @@ impl Kind {
         accepted.ok_or_else(|| self.expected(value))
     }
 
-    /// What is accepted, in words: "a whole number from 2 to 65536".
+    /// What is accepted, in words: "a whole number from 2 to 65,536".
     pub fn describe(&self) -> String {
         match self {
             Self::Whole(low, high) => format!("a whole number {}", whole_range(*low, *high)),
@@ -128,7 +129,8 @@ impl Kind {
                     .to_owned()
             }
             Self::Window => {
-                "\"full\", \"image\", or two whole numbers [low, high] from 0 to 65535, low < high".to_owned()
+                "\"full\", \"image\", or two whole numbers [low, high] from 0 to 65,535, low < high"
+                    .to_owned()
             }
             Self::Device => DEVICES.to_owned(),
             Self::Run => "the path of a run folder, or \"none\"".to_owned(),
@@ -165,7 +167,12 @@ impl Kind {
 }
 
 fn whole_range(low: u64, high: u64) -> String {
-    if high >= i64::MAX as u64 { format!("of {low} or more") } else { format!("from {low} to {high}") }
+    let low = grouped(low);
+    if high >= i64::MAX as u64 {
+        format!("of {low} or more")
+    } else {
+        format!("from {low} to {}", grouped(high))
+    }
 }
 
 fn auto(value: &Value) -> Option<Value> {

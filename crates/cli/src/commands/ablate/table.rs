@@ -35,7 +35,7 @@ pub fn tell((study, seeds): (&Study, u64), rows: &[Row], as_json: bool) -> Resul
             .iter()
             .map(|&judge| row.mean(judge).map_or(format!("{:>14}", "-"), |mean| format!("{mean:>14}")))
             .collect();
-        let paper = row.variant.paper.map_or("-".to_owned(), |paper| format!("{paper:.1} %"));
+        let paper = row.variant.paper.map_or("-".to_owned(), |paper| terminal::percent(paper / 100.0));
         terminal::print(&format!(
             "{:<width$} {} {paper:>8}",
             terminal::inert(&row.variant.name),

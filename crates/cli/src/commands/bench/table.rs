@@ -3,6 +3,8 @@
 use serde::Serialize;
 use simclr_engine::{Cost, Profile, Shape, Work};
 
+use crate::terminal;
+
 /// One kernel's share of a step.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
@@ -99,7 +101,6 @@ pub fn text(rows: &[Row]) -> Vec<String> {
         "operator", "shape", "pass", "calls", "ms", "share", "GFLOP/s", "of peak", "GB/s"
     );
     let number = |value: Option<f64>, digits: usize| value.map_or(String::new(), |v| format!("{v:.digits$}"));
-    let percent = |value: f64| format!("{:.1}%", 100.0 * value);
     let lines = rows.iter().map(|row| {
         let line = format!(
             "{:operator$}  {:shape$}  {:pass$}  {:>5}  {:>8.2}  {:>6}  {:>7}  {:>7}  {:>6}",
@@ -108,9 +109,9 @@ pub fn text(rows: &[Row]) -> Vec<String> {
             row.pass,
             number(Some(row.calls).filter(|&calls| calls > 0.0), 0),
             1e3 * row.seconds,
-            percent(row.share),
+            terminal::percent(row.share),
             number(row.gflops, 0),
-            row.share_of_peak.map_or(String::new(), percent),
+            row.share_of_peak.map_or(String::new(), terminal::percent),
             number(row.gb_per_s, 1),
         );
         line.trim_end().to_owned()
