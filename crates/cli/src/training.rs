@@ -17,8 +17,8 @@ use simclr_train::{Config, TrainError};
 use crate::exit::{Done, Rescued, Stopped};
 use crate::interrupt::{self, Watch};
 use crate::progress::{Assisting, Progress};
-use crate::terminal;
 use crate::workers::{Crew, Gathering, Place};
+use crate::{terminal, weights};
 
 /// A run folder, locked, with what is to be done in it.
 pub struct Training {
@@ -100,7 +100,7 @@ impl Training {
     /// Writes the encoder of a finished run for other programs.
     pub fn write_encoder(&self, checkpoint: &Path) -> Result<()> {
         let encoder = simclr_exchange::write_encoder(&self.folder, checkpoint)?;
-        terminal::say(&format!("encoder: {} (torchvision's names)", encoder.display()));
+        weights::tell(&self.folder, &self.config, &encoder);
         Ok(())
     }
 

@@ -1,8 +1,41 @@
 //! What other programs make of an encoder's weights.
 
+use std::path::Path;
+
+use simclr_train::Config;
 use simclr_train::config::{EncoderConfig, PoolPadding, Stem, Variant};
+use simclr_train::run_folder::RunFolder;
 
 use crate::terminal;
+
+/// Says where a finished run's encoder lies, and how another program gets one that it can load.
+pub fn tell(folder: &RunFolder, config: &Config, encoder: &Path) {
+    let run = terminal::quoted_path(folder.path());
+    let how = match beyond_torchvision(config).is_empty() {
+        true => "torchvision's names".to_owned(),
+        false => format!("for other programs: simclr export {run} --to onnx"),
+    };
+    terminal::say(&format!("encoder: {} ({how})", encoder.display()));
+}
+
+/// Warns where no network of another library takes the tensors, though their names are torchvision's.
+pub fn warn_of_no_network(config: &Config) {
+    let beyond = beyond_torchvision(config).join(" and ");
+    if !beyond.is_empty() {
+        terminal::warn(&format!(
+            "{beyond}: neither torchvision nor timm has such a network, and theirs refuse this file; --to onnx writes one \
+             that onnxruntime and others run as it is"
+        ));
+    }
+}
+
+/// The settings of an encoder that networks of torchvision and timm do not have.
+fn beyond_torchvision(config: &Config) -> Vec<String> {
+    let encoder = &config.encoder;
+    let width = (encoder.width != 1.0).then(|| format!("encoder.width={}", encoder.width));
+    let is_small = encoder.stem_at(config.data.image_size) == Stem::Small;
+    width.into_iter().chain(is_small.then(|| "encoder.stem=small".to_owned())).collect()
+}
 
 /// Warns where a network under torchvision's names is none of torchvision's.
 pub fn warn_of_other_networks(encoder: &EncoderConfig) {

@@ -13,7 +13,7 @@ use crate::encoding::{check_head, load_encoder};
 use crate::exit::Done;
 use crate::out::{check_ending, check_place};
 use crate::terminal;
-use crate::weights::warn_of_other_networks;
+use crate::weights::{warn_of_no_network, warn_of_other_networks};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,7 +37,8 @@ bicubic interpolation with antialiasing. As Pillow does it, but for the rounding
 torchvision: safetensors under the names of torchvision's ResNets, for images from 0 to 1, normalised only if the run \
 has encoder.normalize (the file's metadata say how).
   torchvision.models.resnet50().load_state_dict(safetensors.torch.load_file(FILE), strict=False)
-loads everything but fc.*, if the encoder has width 1 and torchvision's stem and shortcuts. If the run has \
+loads everything but fc.*, if the encoder has width 1 and torchvision's stem and shortcuts. Other encoders, such as \
+those of images up to 32 pixels (encoder.stem=small), are no network of torchvision's: take onnx. If the run has \
 encoder.pool_padding=same and an image size that is a multiple of 4, also set \
 network.maxpool = torch.nn.MaxPool2d(3, 2, ceil_mode=True). With encoder.variant=d the network is one of timm's, such as \
 resnet50d; with encoder.pool_padding=same as well, no library has it.";
@@ -109,6 +110,7 @@ impl Export {
         match self.to {
             Format::Torchvision => {
                 StateDict::new(&trained, self.projection)?.save(&out)?;
+                warn_of_no_network(&encoder.config);
                 warn_of_other_networks(&encoder.config.encoder);
             }
             Format::Onnx => OnnxFile::new(&trained, self.projection)?.save(&out)?,
