@@ -21,12 +21,9 @@ pub struct Progress {
     epochs: u64,
     again: String,
     plan: Option<Plan>,
-    batch: usize,
     bar: Option<Bar>,
     /// From when on, and after how many steps, the time of a step is known.
     timed_from: (Instant, u64),
-    epoch_started: Instant,
-    epoch_first_step: u64,
     /// When a line is due, unless an epoch ends before.
     line_due: Instant,
     /// How the run goes on where an error ends it that cost no step.
@@ -36,18 +33,15 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Of a run over `epochs` epochs in batches of `batch` images, which goes on with the command `again`.
-    pub fn new(epochs: u64, batch: usize, again: &str) -> Progress {
+    /// Of a run over `epochs` epochs, which goes on with the command `again`.
+    pub fn new(epochs: u64, again: &str) -> Progress {
         let now = Instant::now();
         Progress {
             epochs,
             again: again.to_owned(),
             plan: None,
-            batch,
             bar: None,
             timed_from: (now, 0),
-            epoch_started: now,
-            epoch_first_step: 0,
             line_due: now,
             rescued: None,
             skipped: [0; 2],
@@ -76,16 +70,16 @@ impl Observer for Progress {
                 "the first step takes longer: what this GPU is fastest with is tried, and kept for later runs",
             );
         }
+        terminal::say(legend(plan));
         self.bar = terminal::bar(plan.steps);
         if let Some(bar) = &self.bar {
             bar.set_position(plan.done);
             bar.reset_eta();
         }
-        self.epoch_first_step = plan.done;
         self.plan = Some(plan.clone());
-        self.epoch_started = Instant::now();
-        self.timed_from = (self.epoch_started, plan.done);
-        self.line_due = self.epoch_started + FIRST_LINE;
+        let now = Instant::now();
+        self.timed_from = (now, plan.done);
+        self.line_due = now + FIRST_LINE;
     }
 
     fn step(&mut self, record: &StepRecord) {
@@ -98,7 +92,7 @@ impl Observer for Progress {
             return;
         }
         let shown = format!(
-            "epoch {:.1}/{}  loss {:.3}  contrastive {}  {} views/s",
+            "epoch {:.1}/{}  loss {:.3}  acc {}  {} views/s",
             record.epoch,
             self.epochs,
             record.loss,
@@ -119,34 +113,10 @@ impl Observer for Progress {
     }
 
     fn epoch(&mut self, record: &EpochRecord) {
-        let steps = record.step.saturating_sub(self.epoch_first_step);
-        let speed = (2 * self.batch) as f64 * steps as f64 / self.epoch_started.elapsed().as_secs_f64();
-        let mut line = format!(
-            "epoch {}/{}  loss {:.3}  contrastive {}",
-            record.epoch,
-            self.epochs,
-            record.train_loss,
-            terminal::percent(record.train_contrastive_accuracy)
-        );
-        if let Some(health) = &record.health {
-            line += &format!(
-                "  held out: contrastive {}, rank {:.0}",
-                terminal::percent(health.contrastive_accuracy),
-                health.rank_me_h
-            );
-        }
-        if let Some(knn) = record.knn_top1 {
-            line += &format!(", kNN {}", terminal::percent(knn));
-        }
-        line += &format!("  {} views/s", terminal::grouped(speed as u64));
-        if let Some(time) = self.left(record.step).filter(|_| record.epoch < self.epochs) {
-            line += &left(time);
-        }
-        terminal::say(&line);
+        let left = self.left(record.step).filter(|_| record.epoch < self.epochs);
+        terminal::say(&epoch_line(record, self.epochs, left));
         self.skipped = [self.skipped[1], record.skipped];
-        self.epoch_first_step = record.step;
-        self.epoch_started = Instant::now();
-        self.line_due = self.line_due.max(self.epoch_started + NEXT_LINE);
+        self.line_due = self.line_due.max(Instant::now() + NEXT_LINE);
     }
 
     fn warn(&mut self, message: &str) {
@@ -159,7 +129,7 @@ impl Observer for Progress {
 
     fn rescued(&mut self, checkpoint: &Path) {
         let (checkpoint, again) = (checkpoint.display(), &self.again);
-        self.rescued = Some(format!("saved to {checkpoint}: once that is mended, go on with: {again}"));
+        self.rescued = Some(format!("saved to {checkpoint}: once that is mended, continue with: {again}"));
     }
 
     fn stop(&self) -> bool {
@@ -190,6 +160,28 @@ impl Observer for Assisting {
     }
 }
 
+/// What the figures of [`epoch_line`] are.
+fn legend(plan: &Plan) -> &'static str {
+    match plan.holdout {
+        0 => "acc: contrastive accuracy, the share of views that find their partner",
+        _ => "acc: views that find their partner (training/held out); rank: dimensions in use",
+    }
+}
+
+/// What an epoch came to, in a line that a terminal of 80 columns holds.
+fn epoch_line(record: &EpochRecord, epochs: u64, time_left: Option<Duration>) -> String {
+    let accuracy = terminal::percent(record.train_contrastive_accuracy);
+    let mut line = format!("epoch {}/{epochs}  loss {:.3}  acc {accuracy}", record.epoch, record.train_loss);
+    if let Some(health) = &record.health {
+        let accuracy = terminal::percent(health.contrastive_accuracy);
+        line += &format!("/{accuracy}  rank {:.0}", health.rank_me_h);
+    }
+    if let Some(knn) = record.knn_top1 {
+        line += &format!("  kNN {}", terminal::percent(knn));
+    }
+    line + &time_left.map_or_else(String::new, left)
+}
+
 fn left(time: Duration) -> String {
     format!("  {} left", terminal::clock(time))
 }
@@ -200,9 +192,9 @@ pub fn tell(does: &str, plan: &Plan, epochs: u64) {
         0 => String::new(),
         // Of more that may have been asked for.
         images if images == (plan.images + images) / 10 => {
-            format!(" ({} more held out: a tenth, the most)", terminal::grouped(images as u64))
+            format!(" ({} held out, the limit of one tenth)", terminal::grouped(images as u64))
         }
-        images => format!(" ({} more held out)", terminal::grouped(images as u64)),
+        images => format!(" ({} held out)", terminal::grouped(images as u64)),
     };
     terminal::say(&format!(
         "{does} on {}{held_out}: {}, {} of {} images, {} parameters, {}",
@@ -218,7 +210,7 @@ pub fn tell(does: &str, plan: &Plan, epochs: u64) {
     }
     let each = match plan.workers {
         1 => String::new(),
-        workers => format!("{workers} workers share each batch; in each, "),
+        workers => format!("{workers} workers share each batch; each "),
     };
     terminal::say(&format!("{each}{}", plan.memory));
     if plan.cached.bytes >= WORTH_TELLING || plan.cached.shrunk.is_some() {
@@ -227,5 +219,39 @@ pub fn tell(does: &str, plan: &Plan, epochs: u64) {
     data::say_left_out(&plan.left_out);
     if plan.views != ViewsPlace::Cpu(None) {
         terminal::say(&plan.views.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use simclr_train::pretrain::Health;
+
+    use super::*;
+
+    #[test]
+    fn a_line_of_an_epoch_fits_into_80_columns() {
+        let health = Health {
+            loss: 5.0,
+            contrastive_accuracy: 0.443,
+            alignment: 0.0,
+            uniformity: 0.0,
+            rank_me_h: 112.4,
+            rank_me_z: 0.0,
+            spread: 0.0,
+        };
+        let record = EpochRecord {
+            epoch: 100,
+            step: 7,
+            train_loss: 5.1234,
+            train_contrastive_accuracy: 0.458,
+            health: Some(health),
+            knn_top1: Some(0.731),
+            skipped: 0,
+        };
+        let line = epoch_line(&record, 800, Some(Duration::from_secs(3763)));
+        assert_eq!(line, "epoch 100/800  loss 5.123  acc 45.8%/44.3%  rank 112  kNN 73.1%  1:02:43 left");
+        assert!(line.len() <= 80);
+        let bare = EpochRecord { health: None, knn_top1: None, ..record };
+        assert_eq!(epoch_line(&bare, 800, None), "epoch 100/800  loss 5.123  acc 45.8%");
     }
 }

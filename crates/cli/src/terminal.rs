@@ -1,5 +1,6 @@
 //! Lines for a person on standard error, clear of the progress bar; results on standard output.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::ops::Deref;
 use std::path::Path;
@@ -7,14 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 pub use simclr_data::text::{counted, grouped};
 pub use simclr_eval::report::percent;
 
 /// How much of a long list a person is shown.
 pub const LISTED: usize = 20;
 
-const TEMPLATE: &str = "{bar:24} {percent:>3}%  {msg}  {eta_precise} left";
+/// The message comes last: a narrow terminal cuts it off.
+const TEMPLATE: &str = "{bar:10} {percent:>3}%  {time_left} left  {wide_msg}";
 
 /// The bar that is on the screen, if one is: lines go above it.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -49,7 +51,10 @@ pub fn bar(length: u64) -> Option<Bar> {
     }
     let bar = ProgressBar::new(length);
     if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
-        bar.set_style(style.progress_chars("=> "));
+        let time_left = |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = write!(out, "{}", clock(state.eta()));
+        };
+        bar.set_style(style.with_key("time_left", time_left).progress_chars("=> "));
     }
     *shown() = Some(bar.clone());
     Some(Bar(bar))

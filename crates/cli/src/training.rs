@@ -120,7 +120,7 @@ impl Training {
         drop(watch);
         let started = Instant::now();
         let watch = Watch::start("stopping: finishing this step and saving");
-        let mut progress = Progress::new(self.config.train.epochs, self.config.train.batch, again);
+        let mut progress = Progress::new(self.config.train.epochs, again);
         let run = (&self.folder, self.from.as_ref().map(|from| &from.checkpoint));
         let result = lead(dataset, &self.config, run, &crew.team(), &device, &mut progress);
         let rescued = progress.rescued.take();

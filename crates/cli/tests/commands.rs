@@ -35,7 +35,7 @@ fn a_run_from_images_to_report() {
     class_folders(&data, 3, 32);
     let run = dir.path().join("deep/run");
     let reply = simclr(&pretrain(&data, &run, &["data.holdout=8"]))
-        .expect(0, &["8 more held out", "epoch 2/2", "held out: contrastive", "kNN", "views/s"]);
+        .expect(0, &["8 held out", "epoch 2/2", "%  rank ", "  kNN ", "training/held out"]);
     assert!(reply.out.is_empty(), "messages belong on standard error: {}", reply.out);
     let epochs = metrics(&run).into_iter().filter(|line| line["kind"] == "epoch").count();
     assert_eq!(epochs, 2);

@@ -93,7 +93,7 @@ fn data_that_go_during_a_run() {
     let mut child = start(&pretrain(&data, &run, &sets));
     assert!(wait_for(&run, 2, &mut child), "{}", finish(child).err);
     fs::rename(&data, &away).unwrap();
-    let again = format!("once that is mended, go on with: simclr {}", resume(&data, &run).join(" "));
+    let again = format!("once that is mended, continue with: simclr {}", resume(&data, &run).join(" "));
     let reply = finish(child).expect(1, &[path(&data), "No such file", "bring back what has gone", &again]);
     let newest = checkpoints(&run).pop().unwrap();
     assert!(reply.err.contains(path(&newest)) && !run.join("skipped.jsonl").exists(), "{}", reply.err);
@@ -112,7 +112,7 @@ fn data_that_go_during_a_study() {
     let mut child = start(&study);
     assert!(wait_for(&out.join("none-seed0"), 2, &mut child), "{}", finish(child).err);
     fs::rename(&data, &away).unwrap();
-    let reply = finish(child).expect(1, &["once that is mended, go on with: the same command"]);
+    let reply = finish(child).expect(1, &["once that is mended, continue with: the same command"]);
     assert!(!reply.err.contains("--resume"), "{}", reply.err);
 }
 
