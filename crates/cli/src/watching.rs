@@ -1,10 +1,32 @@
-//! How an evaluation is watched: a bar on a terminal, a line a stage elsewhere.
+//! How an evaluation is watched: a bar on a terminal; elsewhere a line for each stage that takes some time.
+
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
 
 use simclr_eval::protocols::{Progress, Side};
 use simclr_eval::report::short;
 use simclr_train::Schedule;
 
 use crate::terminal::{self, Bar};
+
+/// A stage without a bar is told once it has taken so long.
+const WORTH_A_LINE: Duration = Duration::from_secs(2);
+
+/// Something to be said in a while, unless it is dropped before.
+struct Line(#[expect(dead_code, reason = "that it goes is what is waited for")] Sender<()>);
+
+impl Line {
+    fn after(delay: Duration, say: impl FnOnce() + Send + 'static) -> Line {
+        let (kept, dropped) = channel();
+        thread::spawn(move || {
+            if dropped.recv_timeout(delay) == Err(RecvTimeoutError::Timeout) {
+                say();
+            }
+        });
+        Line(kept)
+    }
+}
 
 /// Shows what a protocol tells.
 #[derive(Default)]
@@ -13,6 +35,7 @@ pub struct Watching {
     subject: String,
     stage: String,
     bar: Option<Bar>,
+    line: Option<Line>,
 }
 
 impl Watching {
@@ -25,24 +48,25 @@ impl Watching {
     pub fn see(&mut self, progress: Progress) {
         match progress {
             Progress::Encoding { side, set, done, images } => {
-                let detail = format!("{side}, {set} images");
-                self.advance(detail.clone(), detail, done as u64, images as u64);
+                let images_of_set = terminal::counted(images, &format!("{set} image"));
+                let stage = format!("{side}: encoding {images_of_set}");
+                self.advance(stage, format!("{side}: {set} images"), done as u64, images as u64);
             }
             Progress::Averaging { done, batches } => {
-                let detail = format!("{}, running averages", Side::Random);
+                let detail = format!("{}: running averages", Side::Random);
                 self.advance(detail.clone(), detail, done as u64, batches as u64);
             }
-            Progress::Fitting { side } => self.begin(format!("{side}, logistic regression"), None),
+            Progress::Fitting { side } => self.begin(format!("{side}: logistic regression"), None),
             Progress::Planned { images, of, epochs, batch, rate, rates, memory } => {
-                let choice = match rates {
-                    1 => String::new(),
-                    more => format!(" or what does best of {more}, tried on four fifths of the labels"),
+                let rate = match rates {
+                    1 => at_rate(rate),
+                    more => format!("the best of {more} rates, chosen on a fifth of the labels"),
                 };
                 terminal::say(&format!(
-                    "{} of {} labels: {}{choice}",
+                    "{} of {} labels: {}, {rate}",
                     terminal::grouped(images as u64),
                     terminal::grouped(of as u64),
-                    training_plan(images, (epochs, batch, rate)),
+                    training_plan(images, epochs, batch),
                 ));
                 terminal::say(&memory.to_string());
             }
@@ -52,22 +76,22 @@ impl Watching {
                 });
                 let settings = match decay {
                     Some(decay) => format!("rate {}, decay {}", scientific(rate), scientific(decay)),
-                    None => format!("{side}, rate {}", short(rate)),
+                    None => format!("{side}, {}", at_rate(rate)),
                 };
                 terminal::say(&format!("{}{number} of {of}: {settings}: {found}", self.subject));
             }
             Progress::Epoch { side, learner, epoch, epochs, loss, top1, .. } => {
                 let detail =
-                    format!("{side}, epoch {epoch}/{epochs}  loss {loss:.3}  {}", terminal::percent(top1));
-                self.advance(format!("{side}, {learner}"), detail, epoch, epochs);
+                    format!("{side}: epoch {epoch}/{epochs}  loss {loss:.3}  {}", terminal::percent(top1));
+                self.advance(format!("{side}: {learner}"), detail, epoch, epochs);
             }
         }
     }
 
     /// Images went through an encoder that is not judged.
     pub fn embedding(&mut self, done: usize, images: usize) {
-        let stage = format!("{} to go through the encoder", terminal::counted(images, "image"));
-        self.advance(stage, "images".to_owned(), done as u64, images as u64);
+        let stage = format!("encoding {}", terminal::counted(images, "image"));
+        self.advance(stage.clone(), stage, done as u64, images as u64);
     }
 
     fn begin(&mut self, stage: String, length: Option<u64>) {
@@ -76,10 +100,11 @@ impl Watching {
             return;
         }
         // The one before leaves the screen first.
-        self.bar = None;
+        (self.bar, self.line) = (None, None);
         self.bar = length.and_then(terminal::bar);
         if self.bar.is_none() {
-            terminal::say(&stage);
+            let line = stage.clone();
+            self.line = Some(Line::after(WORTH_A_LINE, move || terminal::say(&line)));
         }
         self.stage = stage;
     }
@@ -93,12 +118,17 @@ impl Watching {
     }
 }
 
-/// How `images` are learnt from by stochastic gradient descent: epochs, images a step, rate of the first step.
-pub fn training_plan(images: usize, (epochs, batch, rate): (u64, usize, f64)) -> String {
+/// How `images` are learnt from by stochastic gradient descent: epochs, and images a step.
+pub fn training_plan(images: usize, epochs: u64, batch: usize) -> String {
     let steps = Schedule::steps(images as u64, batch as u64, epochs);
     let counted = |count: u64, what| terminal::counted(count as usize, what);
-    let (epochs, steps, rate) = (counted(epochs, "epoch"), counted(steps, "step"), short(rate));
-    format!("{epochs}, {steps}, batch {batch}, rate {rate}")
+    let (epochs, steps) = (counted(epochs, "epoch"), counted(steps, "step"));
+    format!("{epochs}, {steps}, batch {}", terminal::grouped(batch as u64))
+}
+
+/// The rate of the first step.
+pub fn at_rate(rate: f64) -> String {
+    format!("rate {}", short(rate))
 }
 
 /// A number of 0 or more in two digits: "3.2e-4", "1e-2", "0".
@@ -106,5 +136,21 @@ fn scientific(number: f64) -> String {
     match number == 0.0 {
         true => "0".to_owned(),
         false => format!("{number:.1e}").replace(".0e", "e"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dropped_before_its_time_is_not_said() {
+        let (said, heard) = channel();
+        let soon = said.clone();
+        let line = Line::after(Duration::ZERO, move || soon.send("soon").unwrap());
+        assert_eq!(heard.recv(), Ok("soon"));
+        drop((line, Line::after(Duration::from_secs(3600), move || said.send("late").unwrap())));
+        // The senders go with what would have used them.
+        assert!(heard.recv().is_err());
     }
 }

@@ -33,6 +33,9 @@ Examples:
   simclr finetune runs/v2 --train imagenet/train \\
       --test imagenet/val --labels 10% --head-layers 1 --json";
 
+/// In fewer steps the paper's rate, which is low, does not take a network far.
+const FEW_STEPS: u64 = 300;
+
 /// What a result's details tell of how the network came about.
 const SETTINGS: [&str; 7] = ["labels", "head_layers", "epochs", "batch", "rate", "weight_decay", "seed"];
 
@@ -96,6 +99,12 @@ impl Finetune {
         drop(watching);
         // A result that cannot be told is no reason to lose the network.
         let concluded = self.judged.conclude((&encoder, &splits), tuned.evaluation.clone());
+        if self.rate.is_none() && tuned.steps < FEW_STEPS {
+            terminal::say(&format!(
+                "only {}: --rate tuned or more --epochs usually do better",
+                terminal::counted(tuned.steps as usize, "step")
+            ));
+        }
         if self.rate.is_none() && tuned.evaluation.random.is_some() {
             terminal::say(
                 "the learning rate is the paper's for pretrained networks; for a fair comparison let each have its own: \

@@ -9,7 +9,7 @@ use crate::exit::{Done, usage};
 use crate::judging::Judged;
 use crate::settings::{above_zero, at_least_one, seed};
 use crate::terminal;
-use crate::watching::{Watching, training_plan};
+use crate::watching::{Watching, at_rate, training_plan};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -120,9 +120,10 @@ impl Linear {
         let images = splits.train().len();
         options.check(images)?;
         terminal::say(&format!(
-            "{}: {}",
+            "{}: {}, {}",
             terminal::counted(images, "image"),
-            training_plan(images, (options.epochs, options.batch, options.rate))
+            training_plan(images, options.epochs, options.batch),
+            at_rate(options.rate)
         ));
         let models = self.judged.versus(encoder, splits, watching)?;
         Ok(protocols::linear_sgd(&models, splits, &options, &mut |progress| watching.see(progress))?)

@@ -27,17 +27,16 @@ pub struct Choice {
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kept = match self.memory {
-            Memory::Blocks => "blocks: only the input of each residual block is kept",
-            Memory::Full => "full: every activation is kept",
+            Memory::Blocks => "train.memory=blocks keeps only the input of each residual block",
+            Memory::Full => "train.memory=full keeps every activation",
         };
-        write!(f, "memory {kept}; about {} of memory", Gigabytes(self.needs.total()))?;
-        match self.available {
-            Some(available) => write!(f, ", {} are available", Gigabytes(available))?,
-            None => write!(f, "; how much is available the system does not say")?,
+        write!(f, "needs about {} of memory ({kept}", Gigabytes(self.needs.total()))?;
+        if let Some(full) = &self.full {
+            write!(f, "; full would need {}", Gigabytes(full.total()))?;
         }
-        match &self.full {
-            Some(full) => write!(f, " and full would take {}", Gigabytes(full.total())),
-            None => Ok(()),
+        match self.available {
+            Some(available) => write!(f, "); {} available", Gigabytes(available)),
+            None => write!(f, "); how much is available the system does not say"),
         }
     }
 }
@@ -173,7 +172,7 @@ mod tests {
         let blocks = chosen(&[], Some(beyond_state - 1)).unwrap();
         assert_eq!((blocks.memory, blocks.full), (Memory::Blocks, Some(full.needs)));
         assert!(blocks.needs.total() < full.needs.total());
-        assert!(blocks.to_string().contains("full would take"), "{blocks}");
+        assert!(blocks.to_string().contains("; full would need "), "{blocks}");
         // What is given is kept, though there is room.
         assert_eq!(chosen(&["train.memory=blocks"], None).unwrap().memory, Memory::Blocks);
     }
