@@ -115,8 +115,14 @@ pub fn with_advice(error: &(dyn std::error::Error + 'static)) -> String {
     let advice = advice.or_else(|| error.downcast_ref().and_then(advice_on_training));
     match advice.or_else(|| error.downcast_ref().and_then(advice_on_data)) {
         Some(advice) => format!("{error}: {advice}"),
+        None if is_no_run(error) => format!("{error}; a run is the folder that was given to pretrain --out"),
         None => error.to_string(),
     }
+}
+
+fn is_no_run(error: &(dyn std::error::Error + 'static)) -> bool {
+    let of_evaluation = matches!(error.downcast_ref(), Some(EvalError::Train(TrainError::NoRun { .. })));
+    of_evaluation || matches!(error.downcast_ref(), Some(TrainError::NoRun { .. }))
 }
 
 fn advice_on_evaluation(error: &EvalError) -> Option<String> {
@@ -130,6 +136,7 @@ fn advice_on_evaluation(error: &EvalError) -> Option<String> {
             let change = if failure.is_some() { " --set optim.rate=..." } else { "" };
             format!("simclr pretrain DATA --out {} --resume{change}", terminal::quoted_path(run))
         }
+        EvalError::Labels { .. } => "--labels 100%".to_owned(),
         EvalError::NoSplit { .. } => "leave --split out".to_owned(),
         EvalError::NoFeatures { .. } => "simclr embed RUN DATA --out FILE.parquet".to_owned(),
         EvalError::Taken { .. } => "give another --out".to_owned(),
@@ -274,7 +281,7 @@ mod tests {
         for (error, end) in [
             (
                 TrainError::RunExists { path: path(), trains: true },
-                "give another folder, or go on with this one: --resume",
+                "give another folder, or continue this one: --resume",
             ),
             (
                 TrainError::RunExists { path: path(), trains: false },

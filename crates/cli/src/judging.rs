@@ -2,20 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use clap::Args;
 use serde_json::{Value, json};
 use simclr_data::DataError;
+use simclr_eval::EvalError;
 use simclr_eval::protocols::{
     self, Evaluation, Opened, Paired, Scores, SharedPaths, Splits, TrainedEncoder, Versus, random_encoder,
 };
-use simclr_train::Model;
-use simclr_train::run_folder::result_file;
+use simclr_train::run_folder::{RunFolder, result_file};
+use simclr_train::{Model, TrainError};
 
 use crate::copies::{self, Comparing};
 use crate::data::Opening;
 use crate::encoding::Encoding;
-use crate::exit::usage;
+use crate::exit::{usage, with_advice};
 use crate::out;
 use crate::sheet::grid::shortened;
 use crate::terminal::{self, LISTED};
@@ -78,11 +79,24 @@ impl Results {
 impl Judged {
     /// Loads the encoder and opens the images; refuses a folder that takes no results before any work is done.
     pub fn load(&self) -> Result<(TrainedEncoder, Splits)> {
-        let encoder = self.encoding.load(&self.run)?;
+        let encoder = self.encoding.load(&self.run).map_err(|error| self.perhaps_swapped(error))?;
         self.results.check(&encoder)?;
         let strict = self.encoding.is_strict(&encoder);
         let splits = splits(&encoder, &self.train, self.test.as_deref(), strict)?;
         Ok((encoder, splits.strict(strict)))
+    }
+
+    /// An error of loading the run, with a word where the images are one.
+    fn perhaps_swapped(&self, error: Error) -> Error {
+        let is_no_run = matches!(error.downcast_ref(), Some(EvalError::Train(TrainError::NoRun { .. })));
+        match is_no_run && RunFolder::exists(&self.train) {
+            true => usage(format!(
+                "{}; {} is one: were they swapped?",
+                with_advice(&*error),
+                terminal::quoted_path(&self.train)
+            )),
+            false => error,
+        }
     }
 
     /// The encoder beside a random one.
@@ -167,7 +181,7 @@ fn warn_of_one_answer(evaluation: &Evaluation, name: &str) {
 /// A result in a few words: "56.4% of 600 test images of A at step 7 (k = 200)".
 pub fn told(evaluation: &Evaluation) -> String {
     let top1 = terminal::percent(evaluation.trained.top1);
-    let step = evaluation.step.map_or(String::new(), |step| format!(" at step {step}"));
+    let step = evaluation.step.map_or(String::new(), |step| format!(" at step {}", terminal::grouped(step)));
     let settings = match evaluation.settings() {
         none if none.is_empty() => none,
         some => format!(" ({some})"),
@@ -263,8 +277,8 @@ fn table(evaluation: &Evaluation, name: &str) -> Vec<String> {
         what += &format!(", {settings}");
     }
     let mut lines = vec![format!(
-        "{what}, {} images learnt from, {} tested on, {} classes",
-        terminal::grouped(evaluation.train_images as u64),
+        "{what}: trained on {}, tested on {}, {} classes",
+        terminal::counted(evaluation.train_images, "image"),
         terminal::grouped(evaluation.test_images as u64),
         evaluation.classes
     )];

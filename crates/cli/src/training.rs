@@ -57,8 +57,8 @@ fn continued(resumed: Resumed, given: impl FnOnce(&Config) -> Result<Config>) ->
     let out = resumed.folder.path();
     match &resumed.from {
         Some(found) if !resumed.is_finished() => {
-            let (step, file) = (found.checkpoint.meta.step, found.path.display());
-            terminal::say(&format!("going on after step {step}, from {file}"));
+            let (step, file) = (terminal::grouped(found.checkpoint.meta.step), found.path.display());
+            terminal::say(&format!("resuming after step {step}, from {file}"));
         }
         Some(_) => (),
         None => terminal::say(&format!("{} has no checkpoint yet: beginning anew", out.display())),

@@ -101,7 +101,7 @@ fn a_recipe_that_does_not_converge_is_told_after_the_others() {
     let fast = "[[variant]]\nname = \"too fast\"\nset = [\"optim.name=sgd\", \"optim.rate=1e30\"]\n";
     let text = STUDY.replacen("[[variant]]", &format!("{fast}[[variant]]"), 1);
     let (study, out) = (write(dir.path(), &text), dir.path().join("out"));
-    let told = ["beyond what f32 holds", "4 of 4: no head", "error: no result: too fast, seed 0\n"];
+    let told = ["not finite (infinite or NaN)", "4 of 4: no head", "error: no result: too fast, seed 0\n"];
     let reply = simclr(&ablate(&study, &data, &out, &[])).expect(1, &told);
     assert!(reply.err.contains("  because: did not converge: "), "{}", reply.err);
     assert!(reply.out.contains("too fast, seed 0: did not converge"), "{}", reply.out);
@@ -145,10 +145,10 @@ fn whether_other_images_converge_is_not_known() {
     });
     let text = format!("title = \"Rates\"\n{}", fast.concat());
     let (study, out) = (write(dir.path(), &text), dir.path().join("out"));
-    let told = ["beyond what f32 holds", "no result: 1e30, seed 0; 2e30, seed 0"];
+    let told = ["not finite (infinite or NaN)", "no result: 1e30, seed 0; 2e30, seed 0"];
     simclr(&ablate(&study, &data, &out, &[])).expect(1, &told);
     fs::copy(data.join("class 0/3.png"), data.join("class 0/new.png")).unwrap();
-    simclr(&ablate(&study, &data, &out, &[])).expect(1, &["training on", "beyond what f32 holds"]);
+    simclr(&ablate(&study, &data, &out, &[])).expect(1, &["training on", "not finite (infinite or NaN)"]);
     let third = simclr(&ablate(&study, &data, &out, &[])).expect(1, &[]);
     assert!(!third.err.contains("training on"), "{}", third.err);
 }

@@ -33,7 +33,8 @@ fn a_path_that_is_not_there() {
     for command in ["knn", "linear", "finetune"] {
         simclr(&[command, path(&nowhere), "--train", path(&data)]).expect(2, &["holds no run"]);
     }
-    simclr(&["report", path(&nowhere)]).expect(2, &["holds no run"]);
+    simclr(&["report", path(&nowhere)])
+        .expect(2, &["holds no run", "; a run is the folder that was given to pretrain --out\n"]);
     simclr(&resume(&data, &nowhere)).expect(2, &["holds no run"]);
     let grid = nowhere.join("grid.png");
     simclr(&["views", path(&data), "--out", path(&grid)]).expect(2, &["no folder"]);
@@ -168,7 +169,7 @@ fn broken_images_are_remembered() {
     let listed = fs::read_to_string(out.join("skipped.jsonl")).unwrap();
     assert!(listed.lines().count() > 3, "{listed}");
     fs::remove_file(checkpoints(&out).pop().unwrap()).unwrap();
-    simclr(&resume(&data, &out)).expect(0, &["going on after step"]);
+    simclr(&resume(&data, &out)).expect(0, &["resuming after step"]);
     assert_eq!(fs::read_to_string(out.join("skipped.jsonl")).unwrap(), listed);
 }
 
@@ -375,8 +376,7 @@ fn an_output_folder_that_is_taken() {
     let out = dir.path().join("run");
     simclr(&pretrain(&data, &out, &[])).expect(0, &[]);
     let before = fs::read(&checkpoints(&out)[0]).unwrap();
-    simclr(&pretrain(&data, &out, &[]))
-        .expect(2, &["already holds a run", "or go on with this one: --resume"]);
+    simclr(&pretrain(&data, &out, &[])).expect(2, &["already holds a run", "or continue this one: --resume"]);
     simclr(&["quickstart", "--out", path(&out)]).expect(2, &["already holds a run", "--force"]);
     // Its figures would be replaced by those of made images.
     simclr(&["quickstart", "--out", path(&out), "--resume"]).expect(2, &["a run of pretrain"]);
@@ -420,7 +420,7 @@ fn damaged_checkpoints_are_named_and_stepped_over() {
     flip_a_byte(&all[4]);
     let knn = ["knn", path(&out), "--train", path(&data), "--json"];
     simclr(&knn).expect(0, &["warning:", "step-00000006", "step-00000005", "damaged"]);
-    simclr(&resume(&data, &out)).expect(0, &["step-00000006", "damaged", "going on after step 4"]);
+    simclr(&resume(&data, &out)).expect(0, &["step-00000006", "damaged", "resuming after step 4"]);
     assert_eq!(fs::read(out.join("encoder.safetensors")).unwrap(), encoder);
     checkpoints(&out).iter().for_each(|file| flip_a_byte(file));
     simclr(&resume(&data, &out)).expect(1, &["all of the", "checkpoints"]);
@@ -450,6 +450,13 @@ fn labels_that_are_not_there() {
         picture(8, 0, number).save(unlabelled.join(format!("{number}.png"))).unwrap();
     }
     simclr(&["knn", path(&out), "--train", path(&unlabelled)]).expect(2, &["no labels", "sub-folder"]);
+    let class = data.join("class 0");
+    let one_class = ["--train", path(&data), "--test", path(&class)];
+    let reply = simclr(&[&["knn", path(&out)][..], &one_class].concat());
+    let reply = reply.expect(2, &["the test images have no labels"]);
+    assert!(!reply.err.contains("learnt from as well"), "{}", reply.err);
+    let swapped = format!("to pretrain --out; {} is one: were they swapped?\n", path(&out));
+    simclr(&["knn", path(&data), "--train", path(&out)]).expect(2, &["holds no run: ", &swapped]);
     let strange = dir.path().join("strange");
     class_folders(&strange, 1, 2);
     fs::rename(strange.join("class 0"), strange.join("unicorn")).unwrap();
@@ -461,8 +468,11 @@ fn labels_that_are_not_there() {
     };
     // 39 of the 48 images are left to learn from.
     finetune(&["--labels", "5%"])
-        .expect(2, &["labels 5%: 2 cannot be drawn from 39 labelled images", "a number from 3 to"]);
-    finetune(&["--labels", "99"]).expect(2, &["labels 99:", "a number from 3 to"]);
+        .expect(2, &["5% of 39 labels is 2 images, fewer than the 3 classes; give 100%, or a number from 3 to 39: --labels 100%"]);
+    finetune(&["--labels", "99"]).expect(
+        2,
+        &["labels are to be 99, more than the 39 that there are; give 100%, or a number from 3 to 39"],
+    );
     finetune(&["--head-layers", "9"]).expect(2, &["head layers are 9", "has 2"]);
     finetune(&["--labels", "6", "--batch", "7"]).expect(2, &["batch = 7", "6"]);
     finetune(&["--out", path(&data.join("class 0/0.png"))])
@@ -509,7 +519,7 @@ fn a_full_disk() {
         common::skipped(&format!(": no small disk can be mounted here: {}", reply.err));
         return;
     }
-    let reply = reply.expect(0, &["cannot write", "No space left", "free some space", "going on after step"]);
+    let reply = reply.expect(0, &["cannot write", "No space left", "free some space", "resuming after step"]);
     // The newest that is there is told, after what is to be mended.
     let newest = reply.out.lines().filter(|line| line.starts_with("step-")).max().unwrap();
     let at = |words: &str| reply.err.find(words).unwrap_or_else(|| panic!("no {words}: {}", reply.err));

@@ -31,7 +31,7 @@ fn a_configuration_that_is_not_that_of_the_checkpoint() {
 
     // What changes nothing may be changed in the file, too.
     fs::write(&file, whole.replace("keep_checkpoints = 9\n", "keep_checkpoints = 2\n")).unwrap();
-    simclr(&resume(&data, &out)).expect(0, &["going on after step 5"]);
+    simclr(&resume(&data, &out)).expect(0, &["resuming after step 5"]);
     assert_eq!(checkpoints(&out).len(), 2);
 
     // Without a checkpoint nobody knows what is missing.
@@ -98,7 +98,7 @@ fn data_that_go_during_a_run() {
     let newest = checkpoints(&run).pop().unwrap();
     assert!(reply.err.contains(path(&newest)) && !run.join("skipped.jsonl").exists(), "{}", reply.err);
     fs::rename(&away, &data).unwrap();
-    simclr(&resume(&data, &run)).expect(0, &["going on after step"]);
+    simclr(&resume(&data, &run)).expect(0, &["resuming after step"]);
     assert_same_run(&run, &reference);
 }
 
@@ -125,7 +125,7 @@ fn a_dry_run_of_a_run_that_is_there() {
     let dry = |words: Vec<String>| simclr(&[&words[..], &["--dry-run".to_owned()]].concat());
     dry(resume(&data, &out)).expect(0, &["is finished"]);
     fs::remove_file(checkpoints(&out).pop().unwrap()).unwrap();
-    let reply = dry(resume(&data, &out)).expect(0, &["going on after step 5", "would train"]);
+    let reply = dry(resume(&data, &out)).expect(0, &["resuming after step 5", "would train"]);
     assert!(reply.out.contains("batch = 16\n"), "{}", reply.out);
     let other = [&resume(&data, &out)[..], &["--set", "train.batch=8"].map(str::to_owned)].concat();
     dry(other).expect(2, &["train.batch", "is 8"]);
@@ -160,7 +160,7 @@ fn a_run_whose_numbers_ended_it_says_so() {
     let (dir, data) = small_data();
     let run = dir.path().join("run");
     let fast = ["optim.name=sgd", "optim.rate=1e30"];
-    simclr(&pretrain(&data, &run, &fast)).expect(1, &["beyond what f32 holds"]);
+    simclr(&pretrain(&data, &run, &fast)).expect(1, &["not finite (infinite or NaN)"]);
     let page = || fs::read_to_string(run.join("report.html")).unwrap();
     simclr(&["report", path(&run)]).expect(0, &[]);
     assert!(page().contains("0 of 2 epochs") && page().contains("It stopped at step "), "{}", page());

@@ -66,16 +66,16 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
     assert!(wait_for(&run, 2, &mut child), "{}", finish(child).err);
     // What sits between a person and the program may pass a signal on that it got itself.
     send(&["-INT", "-TERM"], &child);
-    let reply = finish(child).expect(130, &["stopping", "go on with: simclr pretrain", "--resume"]);
+    let reply = finish(child).expect(130, &["stopping", "continue with: simclr pretrain", "--resume"]);
     let newest = checkpoints(&run).pop().unwrap();
     assert!(reply.err.contains(&format!("saved to {}", newest.display())), "{}", reply.err);
 
     assert!(run.join("data.cache").metadata().unwrap().len() > 48 * 20 * 20 * 3);
 
     // The very command that it names.
-    let line = reply.err.lines().find_map(|line| line.strip_prefix("go on with: simclr ")).unwrap();
+    let line = reply.err.lines().find_map(|line| line.strip_prefix("continue with: simclr ")).unwrap();
     let script = format!("exec \"$PROGRAM\" {line}");
-    common::shell(&script, &[]).expect(0, &["going on after step"]);
+    common::shell(&script, &[]).expect(0, &["resuming after step"]);
     assert_same_run(&run, &reference);
     assert!(!run.join("data.cache").exists());
     simclr(&resume(&data, &run)).expect(0, &["is finished"]);

@@ -205,7 +205,7 @@ fn what_is_wrong_is_named() {
             "nothing is evaluated, for the faults of data set own; data set gone",
         ];
         let reply = simclr(&[&["transfer", path(&run), path(&suite)], dry].concat()).expect(2, &all);
-        assert!(reply.out.is_empty() && !reply.err.contains("sets none apart"), "{}", reply.err);
+        assert!(reply.out.is_empty() && !reply.err.contains("no test images of its own"), "{}", reply.err);
     }
     for (text, expected) in cases {
         let suite = write(dir.path(), text);

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use simclr_data::text::{counted, grouped};
 use simclr_data::{DataError, not_a_file};
 use simclr_train::pretrain::Failure;
 
@@ -83,12 +84,12 @@ pub enum EvalError {
         expected: &'static str,
     },
     /// A number of labels that does not suit the training images.
-    #[error("labels {labels}: {source}")]
+    #[error("{}", labels_problem(*labels, problem))]
     Labels {
         /// What was asked for.
         labels: Labels,
         /// What is wrong with it.
-        source: DataError,
+        problem: DataError,
     },
     /// More layers of the projection head asked for than it has.
     #[error("head layers are {asked}, but the projection head of this run has {layers}; give at most that")]
@@ -308,6 +309,23 @@ fn write_advice(error: &io::Error) -> &'static str {
 
 fn parts(there: &[&str]) -> String {
     if there.is_empty() { String::new() } else { format!(", only {}", there.join(" and ")) }
+}
+
+/// What is wrong with so many labels.
+fn labels_problem(labels: Labels, problem: &DataError) -> String {
+    let DataError::SubsetSize { images, classes, labelled } = *problem else {
+        return format!("labels {labels}: {problem}");
+    };
+    let [chosen, least, most] = [images, classes, labelled].map(|count| grouped(count as u64));
+    let what = match labels {
+        Labels::Percent(_) => format!("{labels} of {most} labels is {}", counted(images, "image")),
+        Labels::Images(_) => format!("labels are to be {chosen}"),
+    };
+    let relation = match images < classes {
+        true => format!("fewer than the {least} classes"),
+        false => format!("more than the {most} that there are"),
+    };
+    format!("{what}, {relation}; give 100%, or a number from {least} to {most}")
 }
 
 fn smaller_batch(largest: Option<usize>) -> String {

@@ -377,5 +377,5 @@ fn what_does_not_fit_is_named() {
     assert!(error(TOYS, &[few, test]).contains("too few images to choose settings"));
     let without = TOYS.replace("test = \"test\"\n", "");
     let found = error(&without, &[train]);
-    assert!(found.contains("suite.toml: `set.toys.test` is nowhere"), "{found}");
+    assert!(found.contains("suite.toml: [[set]] toys needs `test = \"...\"`: "), "{found}");
 }

@@ -191,7 +191,7 @@ pub enum TrainError {
     },
     /// A training step gave non-finite values. Its result is not saved.
     #[error(
-        "{what} at step {} (rate {rate:.4e}) are beyond what f32 holds, or no numbers; {}",
+        "{what} at step {} (rate {rate:.4e}) are not finite (infinite or NaN); {}",
         step + 1,
         last_good_advice(last_good.as_deref(), *rate)
     )]
@@ -461,7 +461,7 @@ fn no_run(path: &Path) -> String {
 }
 
 fn going_on(trains: bool) -> &'static str {
-    if trains { ", or go on with this one" } else { "" }
+    if trains { ", or continue this one" } else { "" }
 }
 
 fn batch_advice(batch: usize, images: usize, holdout: usize) -> String {

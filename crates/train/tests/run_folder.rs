@@ -49,10 +49,7 @@ fn a_folder_that_holds_something_is_refused_and_left_alone() {
     let path = folder.path().join("run");
     drop(create(&path).unwrap());
     let message = create(&path).unwrap_err().to_string();
-    assert!(
-        message.ends_with("already holds a run; give another folder, or go on with this one"),
-        "{message}"
-    );
+    assert!(message.ends_with("already holds a run; give another folder, or continue this one"), "{message}");
 
     let other = folder.path().join("other");
     for name in ["photo.jpg", "config.toml"] {

@@ -90,7 +90,7 @@ impl Import {
             terminal::say(&format!("other networks in it, for --prefix: {}", listed(&quoted)));
         }
         if !imported.left_out.is_empty() {
-            terminal::say(&format!("left out, as no part of it: {}", listed(&imported.left_out)));
+            terminal::say(&format!("not imported (not part of the encoder): {}", listed(&imported.left_out)));
         }
         let stem = if encoder.stem_at(size) == Stem::Small { " with the stem for small images" } else { "" };
         let d = match (encoder.settled_variant(), encoder.selective_kernels > 0.0) {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use simclr_data::Reading;
 use simclr_eval::EvalError;
 use simclr_eval::embedding::{Images, Split};
-use simclr_eval::protocols::{Classifier, Evaluation, Predicted, Recognised, SavedNetwork, saved_networks};
+use simclr_eval::protocols::{Classifier, Predicted, Recognised, SavedNetwork, saved_networks};
 use simclr_exchange::FineTunedFile;
 use simclr_train::file_system::{AtomicFile, Disk};
 use simclr_train::run_folder::RunFolder;
@@ -20,7 +20,6 @@ use crate::data::Opening;
 use crate::encoding::warn_of_broken;
 use crate::exit::{Done, usage};
 use crate::interrupt::{self, Watch};
-use crate::judging::told;
 use crate::settings::{OnDevice, Threads, at_least_one};
 use crate::watching::Watching;
 use crate::{data, out, terminal, training};
@@ -186,12 +185,11 @@ fn network_of(path: &Path) -> Result<PathBuf> {
     }
     let (run, _) = RunFolder::open(path)?;
     let found = saved_networks(&run)?;
-    let run = path.display();
+    let run = terminal::quoted_path(path);
     match &found[..] {
         [network] => Ok(network.path.clone()),
         [] => Err(usage(format!(
-            "{run} has no fine-tuned network; make one: simclr finetune {} --train LABELLED",
-            terminal::quoted_path(path)
+            "{run} has no fine-tuned network; make one: simclr finetune {run} --train LABELLED"
         ))),
         several => {
             let networks: String =
@@ -204,11 +202,13 @@ fn network_of(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// A fine-tuned network, what is known of it, and its age.
+/// A fine-tuned network: its accuracy, its settings and its age.
 fn described(SavedNetwork { path, written, evaluation }: &SavedNetwork) -> String {
-    let of_result = |found: &Evaluation| format!("{}: {}", found.title(), told(found));
-    let known = evaluation.as_ref().map_or("no result".to_owned(), of_result);
+    let known = match evaluation {
+        Some(found) => vec![terminal::percent(found.trained.top1), found.settings()],
+        None => vec!["no result".to_owned()],
+    };
     let age = written.and_then(|written| written.elapsed().ok()).map(terminal::ago);
-    let known = [Some(known), age].into_iter().flatten().collect::<Vec<_>>().join(", ");
-    format!("{}  {known}", terminal::quoted_path(path))
+    let known: Vec<_> = known.into_iter().chain(age).filter(|part| !part.is_empty()).collect();
+    format!("{}  {}", terminal::quoted_path(path), known.join(", "))
 }

@@ -114,9 +114,9 @@ impl Pretrain {
             _ => error,
         })?;
         if !outcome.finished {
-            let (step, saved) = (outcome.step, outcome.checkpoint.display());
+            let (step, saved) = (terminal::grouped(outcome.step), outcome.checkpoint.display());
             terminal::say(&format!("stopped after step {step}, saved to {saved}"));
-            terminal::say(&format!("go on with: {again}"));
+            terminal::say(&format!("continue with: {again}"));
             return Ok(Done::Interrupted);
         }
         self.conclude(out, &training, &source, &outcome.checkpoint)?;
@@ -286,7 +286,8 @@ impl Pretrain {
 }
 
 fn say_finished(out: &Path, config: &Config) {
-    terminal::say(&format!("{} is finished: all {} epochs are done", out.display(), config.train.epochs));
+    let epochs = terminal::grouped(config.train.epochs);
+    terminal::say(&format!("{} is finished: all {epochs} epochs are done", out.display()));
 }
 
 fn resume_command(data: &[PathBuf], out: &Path) -> String {

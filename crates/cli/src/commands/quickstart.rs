@@ -103,14 +103,14 @@ impl Quickstart {
         } else {
             let outcome = training.go(&source.train, &Gathering::ALONE, &self.resume_command())?;
             if !outcome.finished {
-                terminal::say(&format!("stopped after step {}, saved", outcome.step));
-                terminal::say(&format!("go on with: {}", self.resume_command()));
+                terminal::say(&format!("stopped after step {}, saved", terminal::grouped(outcome.step)));
+                terminal::say(&format!("continue with: {}", self.resume_command()));
                 return Ok(Done::Interrupted);
             }
             write_encoder(&training.folder, &outcome.checkpoint)?;
             if interrupt::requested() {
                 terminal::say(&format!(
-                    "stopped after training, saved; go on with: {}",
+                    "stopped after training, saved; continue with: {}",
                     self.resume_command()
                 ));
                 return Ok(Done::Interrupted);
@@ -133,7 +133,7 @@ impl Quickstart {
         };
         if !is_ours {
             return Err(usage(format!(
-                "--resume: {out} is a run of pretrain; go on with: simclr pretrain DATA --out {} --resume",
+                "--resume: {out} is a run of pretrain; continue with: simclr pretrain DATA --out {} --resume",
                 terminal::quoted_path(&self.out)
             )));
         }

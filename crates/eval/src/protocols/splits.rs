@@ -92,7 +92,7 @@ impl Splits {
     pub(super) fn labelled(&self, labels: Labels, seed: u64) -> Result<Splits, EvalError> {
         let images = labels.count(self.train.len());
         let few = balanced_subset(self.train.clone(), images, seed)
-            .map_err(|source| EvalError::Labels { labels, source })?;
+            .map_err(|problem| EvalError::Labels { labels, problem })?;
         Ok(Splits { train: Arc::new(few), ..self.clone() })
     }
 

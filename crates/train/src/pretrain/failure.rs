@@ -54,7 +54,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Failure { step, what, .. } = self;
-        write!(f, "stopped at step {step}: {what} are beyond what f32 holds, or no numbers")
+        write!(f, "stopped at step {step}: {what} are not finite (infinite or NaN)")
     }
 }
 

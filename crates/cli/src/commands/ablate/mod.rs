@@ -181,7 +181,7 @@ impl Ablate {
                 Ok(trial) => trial,
             };
             let Some(trial) = trial else {
-                terminal::say("go on with the same command");
+                terminal::say("continue with the same command");
                 return Ok(Done::Interrupted);
             };
             trials.push(trial);

@@ -140,11 +140,10 @@ fn refuse_shared(parts: &[(&'static str, &Placed)], spec: &SetSpec, suite: &Path
 }
 
 fn without_test(spec: &SetSpec, suite: &Path) -> EvalError {
-    TrainError::BadValue {
-        origin: suite.display().to_string(),
-        key: format!("set.{}.test", spec.name),
-        found: "nowhere".to_owned(),
-        expected: format!("the path of the images to test on: {} sets none apart", spec.train.display()),
-    }
-    .into()
+    let message = format!(
+        "[[set]] {} needs `test = \"...\"`: {} has no test images of its own",
+        spec.name,
+        spec.train.display()
+    );
+    TrainError::Syntax { origin: suite.display().to_string(), message }.into()
 }
