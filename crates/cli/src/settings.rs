@@ -73,6 +73,9 @@ pub struct OnDevice {
     pub device: Option<DeviceName>,
 }
 
+/// The keys that say for which images settings are meant.
+const SIZES: [&str; 2] = ["data.image_size", "train.from"];
+
 /// More threads than this only wait for each other; the most that `train.threads` takes, too.
 const MOST_THREADS: usize = 1024;
 
@@ -216,6 +219,17 @@ impl Settings {
     pub fn resolve(&self, source: &Source, threads: Threads) -> Result<Config> {
         let images = source.to_pretrain();
         self.with_layers(None, threads, |layers| Ok(resolve_for(layers, &*images)?))
+    }
+
+    /// Says whose settings these are where nobody chose any that suit the images: no preset, no file, no size of images.
+    pub fn say_unsized(&self, config: &Config) {
+        let chooses = |set: &String| SIZES.iter().any(|key| set.starts_with(&format!("{key}=")));
+        if self.preset.is_none() && self.config.is_none() && !self.sets.iter().any(chooses) {
+            terminal::say(&format!(
+                "no --preset: ImageNet-sized settings ({0} on {1} x {1} pixels); for your own photos: --preset photos",
+                config.encoder.name, config.data.image_size
+            ));
+        }
     }
 
     /// Warns of keys that were given and mean nothing in `config`, which was made of these settings.

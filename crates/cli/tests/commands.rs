@@ -185,13 +185,43 @@ fn a_dry_run_prints_a_configuration_that_can_be_used() {
 }
 
 #[test]
+fn settings_that_nobody_chose_are_told() {
+    let (_dir, data) = small_data();
+    let plan = ["pretrain", path(&data), "--dry-run", "--set", "train.batch=8", "encoder.width=0.0625"];
+    let told = "no --preset: ImageNet-sized settings (resnet18 on 224 x 224 pixels); for your own photos: --preset photos";
+    simclr(&plan).expect(0, &[told]);
+    for chosen in [["--set", "data.image_size=16"], ["--preset", "small"]] {
+        let reply = simclr(&[&plan[..], &chosen].concat()).expect(0, &[]);
+        assert!(!reply.err.contains("no --preset"), "{}", reply.err);
+    }
+}
+
+#[test]
+fn what_comes_next_is_told_with_labels_and_without() {
+    let (dir, data) = small_data();
+    let (run, run_of_one) = (dir.path().join("run"), dir.path().join("run of one"));
+    let once = ["train.epochs=1", "train.batch=8"];
+    let next = format!("next: simclr knn {} --train {} (how good is it?)", path(&run), path(&data));
+    simclr(&pretrain(&data, &run, &once)).expect(0, &[&next]);
+    let class = data.join("class 0");
+    let next = format!(
+        "next: simclr report '{}' --train '{}' (neighbours, maps)\nwith labels: simclr knn '{}' --train LABELLED\n",
+        path(&run_of_one),
+        path(&class),
+        path(&run_of_one)
+    );
+    let for_others = format!("(for other programs: simclr export '{}' --to onnx)", path(&run_of_one));
+    simclr(&pretrain(&class, &run_of_one, &once)).expect(0, &[&next, &for_others]);
+}
+
+#[test]
 fn photos_chooses_and_says_why() {
     let (_dir, data) = small_data();
     // The warm-up that is chosen follows epochs that are given.
     let few = ["pretrain", path(&data), "--preset", "photos", "--dry-run", "--set", "train.epochs=2"];
     assert!(simclr(&few).expect(0, &[]).out.contains("warmup_epochs = 0.2\n"));
     let reply = simclr(&["pretrain", path(&data), "--preset", "photos", "--dry-run"])
-        .expect(0, &["photos: views of 32 x 32", "photos: batch of"]);
+        .expect(0, &["preset photos: views of 32 x 32", "preset photos: batch of"]);
     assert!(reply.out.contains("image_size = 32"), "{}", reply.out);
 }
 

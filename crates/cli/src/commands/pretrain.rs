@@ -163,12 +163,17 @@ impl Pretrain {
     fn conclude(&self, out: &Path, training: &Training, source: &Source, checkpoint: &Path) -> Result<()> {
         training.write_encoder(checkpoint)?;
         warn_of_other_networks(&training.config.encoder);
-        if let Some(labelled) = self.labelled(source) {
-            terminal::say(&format!(
-                "how good is it? simclr knn {} --train {}",
-                terminal::quoted_path(out),
-                terminal::quoted_path(labelled)
-            ));
+        let run = terminal::quoted_path(out);
+        match self.labelled(source) {
+            Some(labelled) => {
+                let labelled = terminal::quoted_path(labelled);
+                terminal::say(&format!("next: simclr knn {run} --train {labelled} (how good is it?)"));
+            }
+            None => {
+                let data = self.data.first().map(|path| terminal::quoted_path(path)).unwrap_or_default();
+                terminal::say(&format!("next: simclr report {run} --train {data} (neighbours, maps)"));
+                terminal::say(&format!("with labels: simclr knn {run} --train LABELLED"));
+            }
         }
         Ok(())
     }
@@ -244,7 +249,7 @@ impl Pretrain {
                 let source = Opening::new(&decoding).open(&self.data)?;
                 data::look_at(&*source.to_pretrain(), decoding.window)?;
                 let config = self.settings.resolve(&source, self.threads)?;
-                self.settings.warn_of_idle(&config)?;
+                self.advise(&config)?;
                 (config, source)
             }
         };
@@ -274,13 +279,7 @@ impl Pretrain {
     }
 
     fn advise(&self, config: &Config) -> Result<()> {
-        if self.settings.preset.is_none() && self.settings.config.is_none() && self.settings.sets.is_empty() {
-            terminal::say(&format!(
-                "no preset: ResNet-18 on {0} x {0} pixels, the paper's recipe; --preset photos chooses sizes from \
-                 the images and the machine",
-                config.data.image_size
-            ));
-        }
+        self.settings.say_unsized(config);
         self.settings.warn_of_idle(config)
     }
 }

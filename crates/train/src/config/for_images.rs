@@ -71,7 +71,7 @@ impl Layers<'_> {
             reasons.push(format!("train.batch=auto: {reason}"));
         }
         let of_photos = chosen.iter().flat_map(|chosen| chosen.reasons_in(&config));
-        reasons.extend(of_photos.map(|reason| format!("{}: {reason}", photos::NAME)));
+        reasons.extend(of_photos.map(|reason| format!("preset {}: {reason}", photos::NAME)));
         Ok(ForImages { config, reasons })
     }
 }
@@ -133,7 +133,7 @@ mod tests {
         let ForImages { config, reasons } = layers.resolve_for(&images, machine).unwrap();
         assert_eq!((config.data.image_size, config.encoder.width, config.train.batch), (64, 0.25, 32));
         assert_eq!((config.train.epochs, config.optim.warmup_epochs), (20, 2.0));
-        assert!(reasons.iter().all(|reason| reason.starts_with("photos: ")), "{reasons:?}");
+        assert!(reasons.iter().all(|reason| reason.starts_with("preset photos: ")), "{reasons:?}");
         assert!(reasons.iter().any(|reason| reason.contains("views of 64 x 64 pixels")), "{reasons:?}");
         assert!(!reasons.iter().any(|reason| reason.contains("epochs")), "{reasons:?}");
 

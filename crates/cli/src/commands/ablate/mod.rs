@@ -136,6 +136,7 @@ impl Ablate {
         let mut opening = Opening::new(&self.settings.data()?);
         let source = opening.open(&self.data)?;
         let base = self.settings.resolve(&source, self.threads)?;
+        self.settings.say_unsized(&base);
         let device = training::device_of(&base)?;
         let planned = self.plan(&study, &base, &source, &device)?;
         let Some(out) = self.out.clone().filter(|_| !self.dry_run) else {
