@@ -1,4 +1,4 @@
-//! The same image more than once: in both parts of an evaluation, or of several classes.
+//! Duplicate images: in both the training and the test part, or with labels of several classes.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use simclr_data::Dataset;
 
 use crate::terminal::{self, Bar};
 
-/// Shows how many images were compared.
+/// The progress of comparing images.
 #[derive(Default)]
 pub struct Comparing {
     bar: OnceLock<Option<Bar>>,
@@ -15,7 +15,7 @@ pub struct Comparing {
 }
 
 impl Comparing {
-    /// So many of them; any thread may tell it, and a later one sooner.
+    /// Reports that `done` of `of` images were compared. Threads may call it in any order.
     pub fn see(&self, done: usize, of: usize) {
         let done = self.most.fetch_max(done, Ordering::Relaxed).max(done);
         let bar = self.bar.get_or_init(|| {
@@ -27,7 +27,7 @@ impl Comparing {
     }
 }
 
-/// Warns of images that have labels of several classes, the groups of the same that `found` tells.
+/// Warns of identical images with labels of several classes; each group of `found` holds such images.
 pub fn warn_of_contradicting(images: &dyn Dataset, found: &[Vec<u32>]) {
     let Some(first) = found.first() else { return };
     terminal::warn(&format!(
@@ -41,7 +41,7 @@ pub fn warn_of_contradicting(images: &dyn Dataset, found: &[Vec<u32>]) {
     ));
 }
 
-/// An image and its labels, by the first of each: `a.png of "cat" = b.png of "dog"`.
+/// Identical images, one for each of their labels: `a.png of "cat" = b.png of "dog"`.
 pub fn labelled(images: &dyn Dataset, group: &[u32]) -> String {
     let mut seen = Vec::new();
     let each = group.iter().filter_map(|&image| {
@@ -53,8 +53,8 @@ pub fn labelled(images: &dyn Dataset, group: &[u32]) -> String {
     each.collect::<Vec<_>>().join(" = ")
 }
 
-/// Warns of test images, `of` of them there are, that are learnt from as well, as the first is, called like that and
-/// like this there; of those of a data set called `set`, where there are several, with what to do.
+/// Warns that `images` of the `of` test images are also among the images to learn from. The first of them is called
+/// `first`, and `like` among the latter. `set` names the data set where there are several; `advice` says what to do.
 pub fn warn_of_shared(set: Option<&str>, images: usize, of: usize, [first, like]: [&str; 2], advice: &str) {
     terminal::warn(&format!(
         "{}{} of the {} test images {} learnt from as well, such as {first}{}: the figures tell little of images that are new; \

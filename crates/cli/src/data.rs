@@ -1,4 +1,4 @@
-//! Opening data sets, and saying what they are.
+//! Opening data sets, and describing them to the user.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,18 +31,18 @@ impl Opening {
         Opening(Opener { decode: config.decode(), index: Index::default(), strict: config.strict })
     }
 
-    /// The same, with what an earlier run found.
+    /// Like `new`, with the index that an earlier run saved.
     pub fn with_index(config: &DataConfig, index: &Path) -> Opening {
         let Opening(opener) = Opening::new(config);
         Opening(Opener { index: Index::load(index), ..opener })
     }
 
-    /// The same; whether something that cannot be read is an error, whatever the configuration says.
+    /// Sets whether anything unreadable is an error, whatever the configuration says.
     pub fn strict(self, strict: bool) -> Opening {
         Opening(Opener { strict, ..self.0 })
     }
 
-    /// Opens one or several data sets as one, says what it is, and warns of what cannot be read.
+    /// Opens one or several data sets as one, prints a description, and warns of what cannot be read.
     pub fn open(&mut self, paths: &[PathBuf]) -> Result<Source, DataError> {
         let source = self.0.open(paths).map_err(|error| match error {
             DataError::Image { name, reason } => {
@@ -58,7 +58,7 @@ impl Opening {
         Ok(source)
     }
 
-    /// Keeps what was found. Without it a later start only takes longer.
+    /// Saves the index. A failure is only a warning: without an index, later starts take longer.
     pub fn save(&mut self, index: &Path) {
         if let Err(error) = self.0.index.save(index) {
             terminal::warn(&format!("{}: {error}; the data will be listed again", index.display()));
@@ -66,13 +66,13 @@ impl Opening {
     }
 }
 
-/// Fewer images than this are few for contrastive learning.
+/// Data sets with fewer images than this get a warning: contrastive learning needs many.
 const FEW: usize = 100;
 
-/// Warns of images from which nothing or little can be learnt, as far as a few of them tell.
+/// Looks at a sample of the images, and warns if nothing or little can be learnt from them.
 ///
 /// # Errors
-/// That none of them can be read.
+/// Fails if none of the images can be read.
 pub fn look_at(images: &dyn Dataset, window: Window) -> Result<()> {
     let Glance { images: looked_at, superfluous, tones } = Glance::at(images);
     if looked_at == 0 {
@@ -97,7 +97,7 @@ pub fn look_at(images: &dyn Dataset, window: Window) -> Result<()> {
 }
 
 /// # Errors
-/// That none of the images can be read, and why the first cannot.
+/// Fails if none of the images can be read, and says why the first cannot.
 fn check_any_is_readable(images: &dyn Dataset) -> Result<()> {
     let (mut scratch, mut first) = (DecodeScratch::default(), None);
     for index in 0..images.len() {
@@ -110,10 +110,10 @@ fn check_any_is_readable(images: &dyn Dataset) -> Result<()> {
     bail!("none of the images can be read; `simclr data` tells what is wrong with each (the first: {first})")
 }
 
-/// Images that are stored with 16 bits a channel.
+/// The kind of images that are stored with 16 bits a channel.
 pub const DEEP: &str = "16 bits";
 
-/// The kinds of images that the window leaves dark or flat, with their values and what would be right.
+/// The kinds of images that `window` leaves dark or flat, each with its range of values and advice.
 pub fn dark(tones: &Tones, window: Window) -> impl Iterator<Item = (&'static str, String)> {
     let of_only = |Values { images, least, most }| {
         format!("{} of only {least} to {most} out of 255", terminal::counted(images, "image"))
@@ -137,7 +137,7 @@ pub fn dark(tones: &Tones, window: Window) -> impl Iterator<Item = (&'static str
     deep.into_iter().chain(grey)
 }
 
-/// Says which operators mean nothing on the images, which are grey.
+/// Prints which operators are left out of the views because the images are grey.
 pub fn say_left_out(operators: &[&str]) {
     if !operators.is_empty() {
         terminal::say(&format!("grey images: {} left out of the views", operators.join(", ")));
@@ -166,7 +166,7 @@ fn line(name: &str, source: &Source) -> String {
     if classes > 0 {
         line += &format!(", {classes} classes");
     }
-    // A data set that lacks labels here and there: pretraining uses these images, evaluation does not.
+    // Some images of a labelled data set may lack a label: pretraining uses them, evaluation does not.
     let parts = [Some(&source.train), source.test.as_ref()].into_iter().flatten();
     let without = |part: &Arc<dyn Dataset>| (0..part.len()).filter(|&i| part.label(i).is_none()).count();
     let without: usize = parts.filter(|part| !part.classes().is_empty()).map(without).sum();

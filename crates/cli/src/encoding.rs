@@ -1,4 +1,4 @@
-//! The encoder of a run, and how it is run: what commands share that put images through it.
+//! Loading and running a run's encoder, for the commands that put images through it.
 
 use std::path::{Path, PathBuf};
 
@@ -45,18 +45,18 @@ impl Encoding {
         load_encoder(run, self.best, &device)
     }
 
-    /// Whether the first image that cannot be read is the end.
+    /// Whether an image that cannot be read is an error.
     pub fn is_strict(&self, encoder: &TrainedEncoder) -> bool {
         self.strict || encoder.config.data.strict
     }
 
-    /// How images are read for it.
+    /// How to read images for `encoder`.
     pub fn reading(&self, encoder: &TrainedEncoder) -> Reading {
         Reading { threads: encoder.model.device.threads(), strict: self.is_strict(encoder) }
     }
 }
 
-/// The encoder of a run folder; what had to be passed over was warned of.
+/// Loads the encoder of a run folder, and prints a line about it. Damaged checkpoints are skipped with a warning.
 pub fn load_encoder(run: &Path, best: bool, device: &Device) -> Result<TrainedEncoder> {
     let which = if best { WhichCheckpoint::Best } else { WhichCheckpoint::Newest };
     let encoder = TrainedEncoder::load(run, which, device)?;
@@ -76,7 +76,7 @@ pub fn load_encoder(run: &Path, best: bool, device: &Device) -> Result<TrainedEn
     Ok(encoder)
 }
 
-/// Readies the device to train copies of the encoder.
+/// Prepares the device to train copies of the encoder.
 pub fn prepare_to_train(encoder: &TrainedEncoder) -> Result<()> {
     let device = &encoder.model.device;
     if device.is_gpu() {
@@ -88,8 +88,8 @@ pub fn prepare_to_train(encoder: &TrainedEncoder) -> Result<()> {
     Ok(())
 }
 
-/// What copies of the encoder keep for backward: what is not kept is computed again to the same bits, so that only
-/// the room for it counts.
+/// What copies of the encoder keep for the backward pass. The rest is recomputed to the same bits, so the choice
+/// depends only on the memory available.
 pub fn memory_to_train(encoder: &TrainedEncoder) -> Auto<Memory> {
     match encoder.config.train.memory {
         Auto::Value(Memory::Blocks) => Auto::Value(Memory::Blocks),
@@ -97,7 +97,7 @@ pub fn memory_to_train(encoder: &TrainedEncoder) -> Auto<Memory> {
     }
 }
 
-/// Refuses `--projection` of a run without a projection head.
+/// Rejects `--projection` for a run without a projection head.
 pub fn check_head(encoder: &TrainedEncoder, run: &Path) -> Result<()> {
     match encoder.config.head.kind {
         HeadKind::None => Err(usage(format!(
@@ -108,7 +108,7 @@ pub fn check_head(encoder: &TrainedEncoder, run: &Path) -> Result<()> {
     }
 }
 
-/// Opens images to be decoded as the encoder's own were. With `strict`, something that cannot be read is an error.
+/// Opens images, to be decoded as the encoder's training images were. With `strict`, anything unreadable is an error.
 pub fn open_for(encoder: &TrainedEncoder, data: &[PathBuf], strict: bool) -> Result<Source> {
     let index = encoder.run.index();
     let mut opening = Opening::with_index(&encoder.config.data, &index).strict(strict);
@@ -117,7 +117,7 @@ pub fn open_for(encoder: &TrainedEncoder, data: &[PathBuf], strict: bool) -> Res
     Ok(source)
 }
 
-/// Tells which images could not be read and what became of them.
+/// Warns of the images that could not be read; `fate` says what became of them.
 pub fn warn_of_broken(broken: &[Broken], fate: &str) {
     if broken.is_empty() {
         return;

@@ -1,4 +1,4 @@
-//! Exit codes, and how an error is told: 0 done, 1 failed, 2 used wrongly, 130 stopped by Ctrl-C.
+//! Reports errors, and turns them into exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C.
 
 use std::fmt;
 use std::io;
@@ -16,19 +16,19 @@ use crate::terminal;
 
 const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
-/// What a shell reports of a process that an interrupt ended: 128 + SIGINT.
+/// The code that a shell reports for a process ended by an interrupt: 128 + SIGINT.
 pub const INTERRUPTED: u8 = 130;
 
-/// How a command ended, where it did not fail.
+/// How a command ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
-    /// All of it.
+    /// The command did all its work.
     Finished,
-    /// Stopped at the user's wish, with what was done saved.
+    /// The command stopped at the user's request, after saving what it had done.
     Interrupted,
 }
 
-/// A command that was given something it cannot work with; the message says what would be right.
+/// The command was given something that it cannot work with. The message says what would be right.
 #[derive(Debug)]
 pub struct Usage(pub String);
 
@@ -40,7 +40,7 @@ impl fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// Ctrl-C came before there was anything to save; it has been answered.
+/// Ctrl-C came before there was anything to save. The reply to it has already been printed.
 #[derive(Debug)]
 pub struct Stopped;
 
@@ -52,7 +52,7 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
-/// How a run goes on that an error ended which cost it no step; said after the error.
+/// How to continue a run after an error that cost it no step. Printed after the error.
 #[derive(Debug)]
 pub struct Rescued(pub String);
 
@@ -62,12 +62,12 @@ impl fmt::Display for Rescued {
     }
 }
 
-/// An error of the user's, from its message.
+/// Returns a [`Usage`] error with this message.
 pub fn usage(message: impl Into<String>) -> Error {
     Usage(message.into()).into()
 }
 
-/// Tells an error on standard error and gives the process's exit code.
+/// Prints an error to standard error, and returns the exit code of the process.
 pub fn code(result: Result<Done>) -> ExitCode {
     match result {
         Ok(Done::Finished) => ExitCode::SUCCESS,
@@ -91,12 +91,12 @@ fn tell(error: &Error) {
     }
 }
 
-/// An error and its causes in one line, for one that does not end the command.
+/// Formats an error and its causes on one line, for an error that does not end the command.
 pub fn in_a_line(error: &Error) -> String {
     lines(error).join("; because: ")
 }
 
-/// The error and its causes, those left out that the line above them says already.
+/// The error and its causes, without those that the line above already contains.
 fn lines(error: &Error) -> Vec<String> {
     let rescued = error.downcast_ref::<Rescued>().map(ToString::to_string);
     let mut lines: Vec<String> = Vec::new();
@@ -108,7 +108,7 @@ fn lines(error: &Error) -> Vec<String> {
     lines
 }
 
-/// An error, and how what it asks for is said on the command line.
+/// Formats an error, with advice on which argument or command does what it asks for.
 pub fn with_advice(error: &(dyn std::error::Error + 'static)) -> String {
     let advice = error.downcast_ref().and_then(advice_on_evaluation);
     let advice = advice.or_else(|| error.downcast_ref().and_then(advice_on_exchange));
@@ -193,7 +193,7 @@ fn is_broken_pipe(error: &Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Whether an error is the user's.
+/// Whether the user caused the error.
 pub fn is_usage(error: &Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<Usage>()

@@ -1,4 +1,4 @@
-//! Signals. Ctrl-C: the first lets the command come to a good end, the second stops at once.
+//! Signals. The first Ctrl-C lets the command finish cleanly, the second stops it at once.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
@@ -6,29 +6,29 @@ use std::time::{Duration, Instant};
 
 use crate::{exit, terminal};
 
-/// Nobody would notice a request to stop: Ctrl-C ends the process.
+/// Nothing polls [`requested`], so Ctrl-C ends the process.
 const IDLE: u8 = 0;
-/// Somebody asks [`requested`] after every step.
+/// A command polls [`requested`] after every step.
 const WATCHED: u8 = 1;
 /// Ctrl-C was pressed.
 const REQUESTED: u8 = 2;
 
-/// What follows a request within this is the same one: a terminal that is closed hangs up twice, and a launcher
-/// passes on what the program got itself, too.
+/// Signals this soon after a request are part of it: a terminal that is closed hangs up twice, and a launcher forwards
+/// a signal that the program itself received, too.
 const ONE_REQUEST: Duration = Duration::from_secs(1);
 
 static STATE: AtomicU8 = AtomicU8::new(IDLE);
-/// What is said when Ctrl-C is pressed.
+/// The reply to Ctrl-C.
 static REPLY: Mutex<&str> = Mutex::new("");
 /// When Ctrl-C was pressed.
 static SINCE: Mutex<Option<Instant>> = Mutex::new(None);
 
-/// While it lives, Ctrl-C (or SIGTERM, or SIGHUP) is a request to stop. One that was answered holds for the rest of
-/// the program: whatever is watched later finds it.
+/// While it lives, Ctrl-C (or SIGTERM, or SIGHUP) is a request to stop. A request holds for the rest of the process:
+/// later watches find it.
 pub struct Watch(());
 
 impl Watch {
-    /// Starts watching. `reply` is said to a request.
+    /// Starts watching. `reply` is printed when Ctrl-C is pressed.
     pub fn start(reply: &'static str) -> Watch {
         static HANDLER: Once = Once::new();
         HANDLER.call_once(|| {
@@ -53,26 +53,26 @@ fn become_unless_requested(state: u8) {
     let _ = STATE.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next);
 }
 
-/// Whether Ctrl-C was pressed while somebody watched.
+/// Whether Ctrl-C was pressed while a [`Watch`] was alive.
 pub fn requested() -> bool {
     STATE.load(Ordering::SeqCst) == REQUESTED
 }
 
-/// Makes a file that grows beyond what is allowed (`ulimit -f`) an error of the write, which is told, where a signal
-/// would end the process.
+/// Makes the growth of a file beyond its limit (`ulimit -f`) an error of the write, which is reported, instead of a
+/// signal that ends the process.
 pub fn outlive_limits_of_files() {
     #[cfg(unix)]
     {
         use nix::sys::signal::{SigSet, Signal};
-        // Held back for good: threads that start later inherit it.
+        // Blocked for good: threads that start later inherit it.
         if let Err(error) = SigSet::from(Signal::SIGXFSZ).thread_block() {
             tracing::debug!("a limit on the size of files will end the program: {error}");
         }
     }
 }
 
-/// Goes on ignoring the requests that whoever started the program had it ignore (`nohup`, or `&` in a script), which
-/// watching would end.
+/// Keeps ignoring the stop signals that the program was started to ignore (`nohup`, or `&` in a script). The handler of
+/// a [`Watch`] would otherwise act on them.
 pub fn ignore_what_is_ignored() {
     #[cfg(unix)]
     {
@@ -81,14 +81,14 @@ pub fn ignore_what_is_ignored() {
         let ignored = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
             .into_iter()
             .filter(|&signal| ignores(&status, signal as u32));
-        // Held back, as threads and processes that start later inherit.
+        // Blocked: threads and processes that start later inherit that.
         if let Err(error) = ignored.collect::<SigSet>().thread_block() {
             tracing::debug!("signals that were to be ignored will stop the program: {error}");
         }
     }
 }
 
-/// Whether a process of this status (`/proc/PID/status`) ignores a signal.
+/// Whether a process with this status (`/proc/PID/status`) ignores a signal.
 #[cfg(unix)]
 fn ignores(status: &str, signal: u32) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -118,7 +118,7 @@ mod tests {
         let first = Watch::start("stopping");
         assert!(!requested());
         on_signal();
-        // The same request, sent twice, which would end the process if it were another.
+        // The same request, sent twice. A new request would end the process.
         on_signal();
         drop(first);
         let _second = Watch::start("stopping after this step");

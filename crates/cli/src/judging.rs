@@ -1,4 +1,4 @@
-//! What the measuring commands share: the encoder of a run, the images to judge it by, and how results are told.
+//! What the evaluation commands share: the encoder of a run, the images to judge it by, and the printing of results.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ use crate::watching::Watching;
 
 /// The share of each class set apart to test on where there are no test images.
 const SET_APART: f64 = 0.2;
-/// Letters of a class's name; of a longer one the file tells all.
+/// The most letters shown of a class's name. The result's file has the whole name.
 const LONGEST: usize = 40;
 
 /// An encoder and labelled images.
@@ -62,12 +62,12 @@ pub struct Results {
 }
 
 impl Results {
-    /// The folder for those of an encoder.
+    /// The folder for an encoder's results.
     pub fn folder(&self, encoder: &TrainedEncoder) -> PathBuf {
         self.out.clone().unwrap_or_else(|| encoder.run.evaluations())
     }
 
-    /// Refuses a folder that takes none, before any work is done.
+    /// Rejects a folder that cannot be written to, before any work is done.
     pub fn check(&self, encoder: &TrainedEncoder) -> Result<()> {
         match (out::check_folder(&self.folder(encoder)), &self.out) {
             (Err(error), None) => Err(usage(format!("{error}; give another: --out DIR"))),
@@ -77,7 +77,7 @@ impl Results {
 }
 
 impl Judged {
-    /// Loads the encoder and opens the images; refuses a folder that takes no results before any work is done.
+    /// Loads the encoder and opens the images; rejects an unwritable folder for results before any work is done.
     pub fn load(&self) -> Result<(TrainedEncoder, Splits)> {
         let encoder = self.encoding.load(&self.run).map_err(|error| self.perhaps_swapped(error))?;
         self.results.check(&encoder)?;
@@ -86,7 +86,7 @@ impl Judged {
         Ok((encoder, splits.strict(strict)))
     }
 
-    /// An error of loading the run, with a word where the images are one.
+    /// Adds a hint to the error of loading the run, if the images are a run: the two may have been swapped.
     fn perhaps_swapped(&self, error: Error) -> Error {
         let is_no_run = matches!(error.downcast_ref(), Some(EvalError::Train(TrainError::NoRun { .. })));
         match is_no_run && RunFolder::exists(&self.train) {
@@ -99,7 +99,7 @@ impl Judged {
         }
     }
 
-    /// The encoder beside a random one.
+    /// The encoder, and beside it a random one unless `--no-random` is given.
     pub fn versus(
         &self,
         encoder: &TrainedEncoder,
@@ -117,7 +117,7 @@ impl Judged {
         Ok(Versus { trained, random: Some(random) })
     }
 
-    /// Writes a result to its folder and tells it: each is done where the other cannot be.
+    /// Writes a result to its folder and prints it. Each is done even if the other fails.
     pub fn conclude(
         &self,
         (encoder, splits): (&TrainedEncoder, &Splits),
@@ -151,7 +151,7 @@ impl Judged {
     }
 }
 
-/// Warns of classes of which no training image could be read, `of` telling where.
+/// Warns of classes of which no training image could be read. `of` precedes the message and names the data set.
 pub fn warn_of_unlearnt(classes: &[String], of: &str) {
     let (which, whose) = match classes {
         [] => return,
@@ -163,7 +163,7 @@ pub fn warn_of_unlearnt(classes: &[String], of: &str) {
     terminal::warn(&format!("{of}no training image of {which} could be read, yet {whose} test images count"));
 }
 
-/// Warns where all test images were taken for one class.
+/// Warns if all test images were predicted to be of one class.
 fn warn_of_one_answer(evaluation: &Evaluation, name: &str) {
     let sides =
         [Some((name, &evaluation.trained)), evaluation.random.as_ref().map(|it| (evaluation.baseline(), it))];
@@ -189,8 +189,8 @@ pub fn told(evaluation: &Evaluation) -> String {
     format!("{top1} of {}{step}{settings}", evaluation.judged_by())
 }
 
-/// Labelled images to learn from and to test on, decoded as the encoder's were. With `strict`, something that cannot be
-/// read is an error.
+/// Opens labelled images to learn from and to test on, to be decoded as the encoder's were. With `strict`, anything
+/// unreadable is an error.
 pub fn splits(encoder: &TrainedEncoder, train: &Path, test: Option<&Path>, strict: bool) -> Result<Splits> {
     let index = encoder.run.index();
     let mut opening = Opening::with_index(&encoder.config.data, &index).strict(strict);
@@ -212,8 +212,8 @@ pub fn splits(encoder: &TrainedEncoder, train: &Path, test: Option<&Path>, stric
     Ok(splits)
 }
 
-/// Images to learn from and to test on, as [`protocols::pair`] has them: with `threads` threads. Images that are in both
-/// are warned of, and so are labels that contradict each other; that some are set apart is said.
+/// Pairs images to learn from with images to test on by [`protocols::pair`], with `threads` threads. Warns of images
+/// that are in both and of contradicting labels, and says if some images are set apart to test on.
 pub fn pair(train: Opened, test: Option<Opened>, threads: usize) -> Result<Splits> {
     let comparing = Comparing::default();
     let paired = protocols::pair(train, test, SET_APART, threads, &|done, of| comparing.see(done, of));
@@ -241,7 +241,7 @@ pub fn pair(train: Opened, test: Option<Opened>, threads: usize) -> Result<Split
     Ok(splits)
 }
 
-/// A result in one JSON object, accuracies as fractions.
+/// A result as one JSON object, with accuracies as fractions.
 pub fn summary(evaluation: &Evaluation) -> Value {
     let Evaluation { trained, random, .. } = evaluation;
     let largest = trained.largest_class();
@@ -269,7 +269,7 @@ pub fn summary(evaluation: &Evaluation) -> Value {
     })
 }
 
-/// A result of the encoder that is called `name`, for a person.
+/// The lines that show a result to a person. `name` is what the encoder is called.
 fn table(evaluation: &Evaluation, name: &str) -> Vec<String> {
     let mut what = evaluation.title();
     let settings = evaluation.settings();

@@ -17,7 +17,7 @@ pub fn start() {
     let _ = Registry::default().with(Lines.with_filter(filter)).try_init();
 }
 
-/// Panics of decoders on damaged files are caught and told as errors; they need not show twice.
+/// Hides caught panics: those of decoders on damaged files are reported as errors, and need not show twice.
 pub fn leave_out_caught_panics() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

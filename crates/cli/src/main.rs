@@ -23,7 +23,7 @@ mod workers;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Before there is a second thread.
+    // These must run before there is a second thread.
     simclr_cuda::settle_environment();
     interrupt::outlive_limits_of_files();
     interrupt::ignore_what_is_ignored();

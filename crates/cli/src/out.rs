@@ -1,4 +1,4 @@
-//! Files that `--out` names, and folders that results go to.
+//! Checks of the files that `--out` names, and of folders for results.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use simclr_train::run_folder::RunFolder;
 
 use crate::exit::usage;
 
-/// Refuses a file that does not end as what is written into it does.
+/// Rejects a file name without the ending of the format that is written.
 pub fn check_ending(out: &Path, ending: &str) -> Result<()> {
     match out.extension().is_some_and(|end| end.eq_ignore_ascii_case(ending)) {
         true => Ok(()),
@@ -18,7 +18,7 @@ pub fn check_ending(out: &Path, ending: &str) -> Result<()> {
     }
 }
 
-/// Refuses a folder that takes no file, before hours go into what is to be written there. It need not be there yet.
+/// Rejects a folder that cannot be written to, before hours of work go into what belongs there. It need not exist yet.
 pub fn check_folder(folder: &Path) -> Result<()> {
     let there = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
     match AtomicFile::create(&Disk, &there.join("new")) {
@@ -27,12 +27,12 @@ pub fn check_folder(folder: &Path) -> Result<()> {
     }
 }
 
-/// Refuses a file for which there is no place.
+/// Rejects an output path that cannot be written: it must be a new or a regular file in an existing folder.
 pub fn check_place(out: &Path) -> Result<()> {
     if out.is_dir() {
         return Err(usage(format!("--out {}: is a folder; give a file", out.display())));
     }
-    // What is written takes its place.
+    // The new file would replace it.
     if out.exists() && !out.is_file() {
         return Err(usage(format!("--out {}: is no regular file; give another name", out.display())));
     }
@@ -47,17 +47,17 @@ pub fn check_place(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses to replace a file that is one of the images, or lies among them.
+/// Refuses to replace a file that is one of the images or lies among them.
 pub fn check_apart(out: &Path, data: &[PathBuf]) -> Result<()> {
     if out.exists() && is_among(out, data) { Err(among(out)) } else { Ok(()) }
 }
 
-/// Refuses to replace an image of what was opened at `data`, which a list may name wherever it lies.
+/// Refuses to replace an image of `source`, opened at `data`. A list may name images that lie anywhere.
 pub fn check_no_image(out: &Path, source: &Source, data: &[PathBuf]) -> Result<()> {
     if !out.exists() {
         return Ok(());
     }
-    // Images of several data sets are called by their whole paths.
+    // With several data sets, images are named by their whole paths.
     let (images, test) = Placed::all(source.clone(), data.first().map_or(Path::new(""), PathBuf::as_path));
     match images.has(out) || test.is_some_and(|test| test.has(out)) {
         true => Err(among(out)),
@@ -70,13 +70,13 @@ fn among(out: &Path) -> Error {
     usage(format!("--out {out}: is there already, among the images, and is not replaced; give another file"))
 }
 
-/// Refuses a picture that would be one of the images from then on, and a run on them another.
+/// Rejects a picture among the images: later runs would read it as one of them, and so differ.
 pub fn check_new_image(out: &Path, data: &[PathBuf]) -> Result<()> {
     check_apart(out, data)?;
     check_elsewhere(out, data, "the picture would be one of the images")
 }
 
-/// Refuses a table among archives, which would be read in their place from then on; beside images it is left alone.
+/// Rejects a Parquet table among archives, as later runs would read it instead of them. Beside images it is not read.
 pub fn check_new_archive(out: &Path, source: &Source, data: &[PathBuf]) -> Result<()> {
     let is_table = out.extension().is_some_and(|end| end.eq_ignore_ascii_case("parquet"));
     match is_table && source.kind.is_of_archives() {
@@ -92,7 +92,7 @@ fn check_elsewhere(out: &Path, data: &[PathBuf], why: &str) -> Result<()> {
     }
 }
 
-/// Whether a path is, or would be once it is made, one of `data` or in one.
+/// Whether a path is one of `data` or lies in one, or would once it exists.
 pub fn is_among(out: &Path, data: &[PathBuf]) -> bool {
     let Ok(whole) = std::path::absolute(out) else { return false };
     let there = whole.ancestors().find_map(|path| path.canonicalize().ok());

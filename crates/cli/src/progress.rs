@@ -1,4 +1,4 @@
-//! How a run is watched: a bar on a terminal; elsewhere a line an epoch, and now and then one within long epochs.
+//! Progress of a training run: a bar on a terminal; elsewhere a line per epoch, and now and then one in long epochs.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,32 +8,32 @@ use simclr_train::pretrain::{EpochRecord, Observer, Plan, StepRecord, ViewsPlace
 use crate::terminal::Bar;
 use crate::{data, interrupt, terminal};
 
-/// So many bytes of decoded images are told, when they are kept in memory.
+/// A cache of decoded images in memory is mentioned from this many bytes on.
 const WORTH_TELLING: u64 = 1_000_000_000;
 
-/// Without a bar, the first line of how fast it goes and when it would end comes after so long, ...
+/// Without a bar, the first line with the speed and the time left is printed after this long ...
 const FIRST_LINE: Duration = Duration::from_secs(20);
-/// ... and the next within an epoch after so long without any.
+/// ... and the next one within an epoch after this long without a line.
 const NEXT_LINE: Duration = Duration::from_secs(300);
 
-/// Shows a run's progress and hands it the user's wish to stop.
+/// Shows a run's progress, and passes on the user's request to stop.
 pub struct Progress {
     epochs: u64,
     again: String,
     plan: Option<Plan>,
     bar: Option<Bar>,
-    /// From when on, and after how many steps, the time of a step is known.
+    /// The time and the step that the time per step is measured from.
     timed_from: (Instant, u64),
-    /// When a line is due, unless an epoch ends before.
+    /// When the next line is due, unless an epoch ends before that.
     line_due: Instant,
-    /// How the run goes on where an error ends it that cost no step.
+    /// How to continue the run, if an error that cost no step ended it.
     pub rescued: Option<String>,
-    /// Images that could not be used, as of the last epoch and of the one before it.
+    /// How many images could not be used, as of the epoch before last and of the last one.
     skipped: [usize; 2],
 }
 
 impl Progress {
-    /// Of a run over `epochs` epochs, which goes on with the command `again`.
+    /// Follows a run over `epochs` epochs, which the command `again` continues.
     pub fn new(epochs: u64, again: &str) -> Progress {
         let now = Instant::now();
         Progress {
@@ -48,7 +48,7 @@ impl Progress {
         }
     }
 
-    /// Whether some of so many images that could not be used were met, and warned of, in the last epoch.
+    /// Whether some of these `skipped` images were met, and warned of, in the last epoch.
     pub fn has_just_told_of(&self, skipped: usize) -> bool {
         skipped > self.skipped[0]
     }
@@ -83,7 +83,7 @@ impl Observer for Progress {
     }
 
     fn step(&mut self, record: &StepRecord) {
-        // The first step on a GPU tries kernels: no step after it takes as long.
+        // The first step on a GPU tries out kernels, so it takes longer than any later one.
         let tries = self.plan.as_ref().is_some_and(|plan| plan.on_gpu && plan.done == self.timed_from.1);
         if tries {
             self.timed_from = (Instant::now(), record.step);
@@ -137,7 +137,7 @@ impl Observer for Progress {
     }
 }
 
-/// Watches the part of a worker in a run that another worker keeps and tells of.
+/// Follows a worker of a run that another worker keeps and reports on.
 pub struct Assisting;
 
 impl Observer for Assisting {
@@ -186,11 +186,11 @@ fn left(time: Duration) -> String {
     format!("  {} left", terminal::clock(time))
 }
 
-/// Says a plan, which does or would do something over `epochs` epochs.
+/// Prints a plan over `epochs` epochs. `does` is what the program does or would do with it.
 pub fn tell(does: &str, plan: &Plan, epochs: u64) {
     let held_out = match plan.holdout {
         0 => String::new(),
-        // Of more that may have been asked for.
+        // More may have been asked for.
         images if images == (plan.images + images) / 10 => {
             format!(" ({} held out, the limit of one tenth)", terminal::grouped(images as u64))
         }

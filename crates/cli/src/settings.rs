@@ -73,19 +73,19 @@ pub struct OnDevice {
     pub device: Option<DeviceName>,
 }
 
-/// The keys that say for which images settings are meant.
+/// The keys that fit settings to the size of images.
 const SIZES: [&str; 2] = ["data.image_size", "train.from"];
 
-/// More threads than this only wait for each other; the most that `train.threads` takes, too.
+/// The most threads, as for `train.threads`: more would only wait for each other.
 const MOST_THREADS: usize = 1024;
 
-/// A whole number above 0, for arguments.
+/// Parses a whole number above 0.
 pub fn at_least_one<T: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<T, String> {
     let number = text.parse().ok().filter(|number| *number >= T::from(1));
     number.ok_or_else(|| "expected a whole number of at least 1".to_owned())
 }
 
-/// A whole number from `least` to `most`, for arguments.
+/// Parses a whole number from `least` to `most`.
 pub fn from_to<T>(least: T, most: T) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
 where
     T: FromStr + PartialOrd + TryInto<u64> + Copy + Send + Sync + 'static,
@@ -97,25 +97,25 @@ where
     }
 }
 
-/// A seed, for arguments: what `train.seed` takes.
+/// Parses a seed, as `train.seed` takes it.
 pub fn seed(text: &str) -> Result<u64, String> {
     let number = text.parse().ok().filter(|&number| i64::try_from(number).is_ok());
     number.ok_or_else(|| "expected a whole number of 0 or more".to_owned())
 }
 
-/// A number above 0, for arguments.
+/// Parses a number above 0.
 pub fn above_zero(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number| *number > 0.0 && f64::is_finite(*number));
     number.ok_or_else(|| "expected a number above 0".to_owned())
 }
 
-/// A number of 0 or more, for arguments.
+/// Parses a number of 0 or more.
 pub fn zero_or_more(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number| *number >= 0.0 && f64::is_finite(*number));
     number.ok_or_else(|| "expected a number of 0 or more".to_owned())
 }
 
-/// One of some words, for arguments.
+/// Parses the word of one of the values `all`.
 pub fn one_of<T: Copy + Send + Sync + 'static>(
     all: &'static [T],
     word: fn(T) -> &'static str,
@@ -125,23 +125,23 @@ pub fn one_of<T: Copy + Send + Sync + 'static>(
     })
 }
 
-/// Any text, of which shells complete these words: for arguments whose help lists them already, and whose faults are
-/// told better elsewhere.
+/// Parses any text, and has shells complete these words. For arguments whose help already lists them, and whose errors
+/// are reported better elsewhere.
 pub fn suggesting(words: impl IntoIterator<Item = &'static str>) -> Suggesting<StringValueParser> {
     Suggesting { parser: StringValueParser::new(), words: words.into_iter().collect() }
 }
 
-/// The same with the words that a configuration key accepts.
+/// Like [`suggesting`], with the words that a configuration key accepts.
 pub fn suggesting_for(path: &str) -> Suggesting<StringValueParser> {
     suggesting(KEYS.iter().filter(|key| key.path == path).flat_map(|key| key.kind.words()))
 }
 
-/// A device, for arguments.
+/// Parses a device.
 pub fn device() -> impl TypedValueParser<Value = DeviceName> {
     Suggesting { parser: DeviceName::from_str, words: vec!["auto", "cpu", "cuda"] }
 }
 
-/// What `parser` takes, of which some words are suggested.
+/// Accepts what `parser` does, and suggests some words.
 #[derive(Clone)]
 pub struct Suggesting<P> {
     parser: P,
@@ -166,19 +166,19 @@ impl<P: TypedValueParser> TypedValueParser for Suggesting<P> {
 }
 
 impl Threads {
-    /// The number, 0 for one per processor.
+    /// The number of threads; 0 means one per processor.
     pub fn count(self) -> usize {
         self.threads.unwrap_or(0)
     }
 
-    /// The number, with one per processor counted.
+    /// The number of threads; by default the number of processors.
     pub fn counted(self) -> usize {
         self.threads.unwrap_or_else(processors)
     }
 }
 
-/// What trains on `device`, and how much memory it has: not how many threads were asked for, on which nothing may
-/// depend that is computed.
+/// What trains on `device`, and how much memory it has. The number of threads is not part of it, as no result may
+/// depend on that.
 fn machine(device: DeviceName) -> Machine {
     if !device.is_gpu() {
         return Machine::processors();
@@ -189,20 +189,20 @@ fn machine(device: DeviceName) -> Machine {
     Machine { trainer: Trainer::Gpu, memory: memory.unwrap_or_else(memory::available_bytes) }
 }
 
-/// What `layers` say for training on `images`, on this machine. What is chosen for these is said.
+/// Resolves `layers` for training on `images` on this machine, and prints the reasons for what is chosen.
 pub fn resolve_for(layers: &Layers<'_>, images: &dyn Dataset) -> Result<Config, TrainError> {
     let ForImages { config, reasons } = layers.resolve_for(images, machine)?;
     reasons.iter().for_each(|reason| terminal::say(reason));
     Ok(config)
 }
 
-/// Processors that this program may use; 1 where the system does not tell.
+/// The number of processors that this program may use; 1 where the system does not say.
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl DataSettings {
-    /// The table `[data]`.
+    /// Resolves the table `[data]`.
     pub fn resolve(&self) -> Result<DataConfig> {
         if let Some(other) = self.sets.iter().find(|set| !set.starts_with("data.")) {
             return Err(usage(format!("--set {other}: only keys of [data] count here, such as data.window")));
@@ -214,14 +214,14 @@ impl DataSettings {
 }
 
 impl Settings {
-    /// The configuration for training on `source`. What `photos` chooses is said, and what batch is where that is left
-    /// to the program.
+    /// Resolves the configuration for training on `source`. Prints what `photos` chooses, and the batch where that is
+    /// left to the program.
     pub fn resolve(&self, source: &Source, threads: Threads) -> Result<Config> {
         let images = source.to_pretrain();
         self.with_layers(None, threads, |layers| Ok(resolve_for(layers, &*images)?))
     }
 
-    /// Says whose settings these are where nobody chose any that suit the images: no preset, no file, no size of images.
+    /// Prints which settings are used if none were chosen to suit the images: no preset, no file, no image size.
     pub fn say_unsized(&self, config: &Config) {
         let chooses = |set: &String| SIZES.iter().any(|key| set.starts_with(&format!("{key}=")));
         if self.preset.is_none() && self.config.is_none() && !self.sets.iter().any(chooses) {
@@ -232,7 +232,7 @@ impl Settings {
         }
     }
 
-    /// Warns of keys that were given and mean nothing in `config`, which was made of these settings.
+    /// Warns of keys that were given and have no effect in `config`, which was resolved from these settings.
     pub fn warn_of_idle(&self, config: &Config) -> Result<()> {
         let given = self.with_layers(None, Threads::default(), |layers| Ok(layers.given()?))?;
         for key in given {
@@ -243,17 +243,17 @@ impl Settings {
         Ok(())
     }
 
-    /// The table `[data]`: how images are decoded must be known before they are looked at.
+    /// Resolves the table `[data]` alone: how to decode images must be known before they are looked at.
     pub fn data(&self) -> Result<DataConfig> {
         self.with_layers(None, Threads::default(), |layers| Ok(layers.data()?))
     }
 
-    /// The configuration of a run that is taken up again, with what was given changed.
+    /// Resolves the configuration of a run that is resumed: `base`, changed by what was given.
     pub fn resolve_over(&self, base: &Config, threads: Threads) -> Result<Config> {
         self.with_layers(Some(base), threads, |layers| Ok(Config::resolve(layers)?))
     }
 
-    /// An error of resuming, with the preset named where a key is wrong that it set and nobody else.
+    /// Rewrites an error of resuming to name the preset, if the wrong key was set by the preset alone.
     pub fn named(&self, error: Error) -> Error {
         let Some(TrainError::Conflict { key, problem, .. }) = error.downcast_ref() else { return error };
         let given = self.with_layers(None, Threads::default(), |layers| Ok(layers.given()?));
@@ -268,7 +268,7 @@ impl Settings {
         }
     }
 
-    /// What is made of everything that was given.
+    /// Calls `made` with all layers that were given.
     fn with_layers<R>(
         &self,
         base: Option<&Config>,

@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 pub use simclr_data::text::{counted, grouped};
 pub use simclr_eval::report::percent;
 
-/// How much of a long list a person is shown.
+/// How many items of a long list are shown to a person.
 pub const LISTED: usize = 20;
 
 /// The message comes last: a narrow terminal cuts it off.
@@ -70,12 +70,12 @@ pub fn has_color() -> bool {
     is_interactive() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Leaves out all lines but errors, in a process whose starter tells all there is to tell.
+/// Whether to print errors only, for a process whose parent reports everything else.
 pub fn hush(hushed: bool) {
     HUSHED.store(hushed, Ordering::Relaxed);
 }
 
-/// A line on standard error. That nobody reads it is no reason to stop.
+/// Prints a line to standard error. Failing to is no reason to stop.
 pub fn say(line: &str) {
     if !HUSHED.load(Ordering::Relaxed) {
         write_line(line);
@@ -92,12 +92,12 @@ fn write_line(line: &str) {
     }
 }
 
-/// A line that something is not as it should be.
+/// Prints a warning.
 pub fn warn(message: &str) {
     say(&marked("warning", "33", message));
 }
 
-/// A line that something failed.
+/// Prints an error, even if [`hush`] silences other lines.
 pub fn error(message: &str) {
     write_line(&marked("error", "31", message));
 }
@@ -111,12 +111,12 @@ fn marked(word: &str, color: &str, message: &str) -> String {
     }
 }
 
-/// Text without control characters other than line breaks: file names are data and must not drive a terminal.
+/// Replaces control characters other than line breaks: file names are data and must not drive a terminal.
 pub fn inert(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// A line on standard output.
+/// Prints a line to standard output.
 ///
 /// # Errors
 /// Whatever writing to it returns; a closed pipe is not a failure of the program.
@@ -143,7 +143,7 @@ pub fn ago(duration: Duration) -> String {
     }
 }
 
-/// A word of a command line as a shell reads it.
+/// Quotes a word of a command line for a shell.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:,@+%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -153,7 +153,7 @@ pub fn quoted(word: &str) -> String {
     }
 }
 
-/// The same of a path.
+/// Quotes a path of a command line for a shell.
 pub fn quoted_path(path: &Path) -> String {
     quoted(&path.display().to_string())
 }

@@ -1,4 +1,4 @@
-//! A run that is begun or taken up again, and carried through.
+//! Starting or resuming a run, and training it to the end.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,37 +20,37 @@ use crate::progress::{Assisting, Progress};
 use crate::workers::{Crew, Gathering, Place};
 use crate::{terminal, weights};
 
-/// A run folder, locked, with what is to be done in it.
+/// A locked run folder, and what to do in it.
 pub struct Training {
-    /// Where it goes.
+    /// The folder of the run.
     pub folder: RunFolder,
-    /// What is computed.
+    /// The configuration of the run.
     pub config: Config,
     from: Option<Found>,
-    /// Whether the run was made by us, just now.
+    /// Whether this process has just created the run.
     new: bool,
 }
 
-/// Makes the run folder.
+/// Creates the run folder.
 pub fn begin(out: &Path, config: Config) -> Result<Training> {
     let folder = RunFolder::create(out, &config)?;
     Ok(Training { folder, config, from: None, new: true })
 }
 
-/// Takes a run up again, from its newest good checkpoint; damaged ones are named and passed over. `given` makes of the
-/// configuration that it was begun with the one that it goes on with.
+/// Resumes a run from its newest good checkpoint, with warnings about damaged ones. `given` turns the configuration
+/// that the run was started with into the one that it continues with.
 pub fn resume(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<Training> {
     let Resumed { folder, config, from, .. } = continued(pretrain::resume(out)?, given)?;
     Ok(Training { folder, config, from, new: false })
 }
 
-/// What [`resume`] would go on with, and where, without touching anything.
+/// Returns what [`resume`] would continue with and from where, without touching anything.
 pub fn look(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<(Config, Option<Meta>)> {
     let Resumed { config, from, .. } = continued(pretrain::look(out)?, given)?;
     Ok((config, from.map(|from| from.checkpoint.meta)))
 }
 
-/// What a run goes on with; from where, and what ended it before, is told.
+/// Decides how a run continues. Prints from where, and warns of what ended it before.
 fn continued(resumed: Resumed, given: impl FnOnce(&Config) -> Result<Config>) -> Result<Resumed> {
     let given = given(&resumed.config)?;
     let resumed = resumed.change(&given)?;
@@ -77,7 +77,7 @@ fn continued(resumed: Resumed, given: impl FnOnce(&Config) -> Result<Config>) ->
 }
 
 impl Training {
-    /// Where the run stood when it was saved before, if it was.
+    /// The state in which the run was last saved, if it was.
     pub fn saved(&self) -> Option<&Meta> {
         self.from.as_ref().map(|from| &from.checkpoint.meta)
     }
@@ -87,8 +87,8 @@ impl Training {
         self.saved().is_some_and(|meta| meta.epoch >= self.config.train.epochs)
     }
 
-    /// Leaves a run whose epochs are all done as one that was not stopped after its last checkpoint: with its encoder
-    /// in a file, and without the images that were kept for it.
+    /// Completes a run whose epochs are all done, but which was stopped after its last checkpoint: writes its encoder to
+    /// a file, and removes the images that were cached for it.
     pub fn complete(&self) -> Result<()> {
         if let Some(from) = self.from.as_ref().filter(|_| !self.folder.path().join(ENCODER).exists()) {
             self.write_encoder(&from.path)?;
@@ -104,9 +104,9 @@ impl Training {
         Ok(())
     }
 
-    /// Trains until done, or until Ctrl-C, as `gathering` says alone or together with others. A data set that turns
-    /// out too small, a batch too large, a device or workers that are not there leave no folder behind. After an error
-    /// that cost no step, the command `again` is said to go on with it.
+    /// Trains until done, or until Ctrl-C, alone or with other workers as `gathering` says. If the data set turns out
+    /// too small, the batch too large, or a device or worker missing, no new folder is left behind. An error that cost
+    /// no step names `again` as the command to continue with.
     pub fn go(&self, dataset: &Arc<dyn Dataset>, gathering: &Gathering, again: &str) -> Result<Outcome> {
         let (watch, train) = (Watch::start("stopping"), &self.config.train);
         let (place, threads) = (&gathering.place, gathering.threads(&self.config));
@@ -157,7 +157,7 @@ impl Training {
         }
     }
 
-    /// Takes away a run that is new, in which no step was taken.
+    /// Removes the run if it is new and no step was taken in it.
     fn abandon(&self) {
         let unlogged = self.folder.metrics().metadata().map_or(true, |found| found.len() == 0);
         // Steps that were not logged yet may have been saved.
@@ -168,7 +168,7 @@ impl Training {
     }
 }
 
-/// Whether a run may have ended so before its first step.
+/// Whether a run may have ended with this error before its first step.
 fn may_be_before_first_step(error: &TrainError) -> bool {
     error.is_before_first_step()
         || matches!(
@@ -182,25 +182,25 @@ fn may_be_before_first_step(error: &TrainError) -> bool {
         )
 }
 
-/// Takes the part of a worker, of `crew`, in a run that another keeps.
+/// Works as a member of `crew` in a run that another worker keeps.
 pub fn assist(dataset: &Arc<dyn Dataset>, config: &Config, place: &Place, crew: &Crew) -> Result<Done> {
     let device = device_of_worker(config.train.device, place, config.train.threads.value().unwrap_or(0))?;
     let finished = pretrain::assist(dataset, config, &crew.team(), &device, &mut Assisting);
     Ok(if finished? { Done::Finished } else { Done::Interrupted })
 }
 
-/// What a configuration says to compute on; see [`device`].
+/// Opens the device of a configuration; see [`device`].
 pub fn device_of(config: &Config) -> Result<Device> {
     device(config.train.device, config.train.threads.value().unwrap_or(0))
 }
 
-/// What `name` says, with `threads` threads (0: one per core) for what the processor computes of the network and as
-/// many for everything else. A GPU that is taken is named, and where a program that could use one takes none, why.
+/// Opens the device `name`, with `threads` threads (0: one per core) for what the processor computes of the network and
+/// as many for everything else. Prints which GPU is used or, in a build that supports GPUs, why none is.
 pub fn device(name: DeviceName, threads: usize) -> Result<Device> {
     device_of_worker(name, &Place::Alone, threads)
 }
 
-/// The same for a worker, whose GPU may be another than that which is named to all.
+/// Like [`device`], for a worker, whose GPU may differ from the one that all workers were given.
 fn device_of_worker(name: DeviceName, place: &Place, threads: usize) -> Result<Device> {
     let opened = name.open_with(threads, |first| place.gpu(first));
     let (device, why) = match name {
@@ -213,18 +213,18 @@ fn device_of_worker(name: DeviceName, place: &Place, threads: usize) -> Result<D
     if device.is_gpu() {
         terminal::say(&format!("computing on {device}"));
     }
-    // Built once a process: a second call asks for the same number.
+    // Fails if it exists already: a second call in a process asks for the same number of threads.
     if rayon::ThreadPoolBuilder::new().num_threads(device.threads()).build_global().is_err() {
         tracing::debug!("the shared threads are there already");
     }
     Ok(device)
 }
 
-/// How a program is had that uses GPUs, in one that cannot; to be added to why it cannot.
+/// How to install a program that can use GPUs; empty if this one can. Appended to the reason why this one cannot.
 pub const GPU_ADVICE: &str =
     if BUILT_IN { "" } else { ": cargo install --locked --path crates/cli --features cuda" };
 
-/// The error of a GPU that was asked for and cannot be had.
+/// The error for a GPU that was asked for and cannot be used.
 pub fn no_gpu(name: DeviceName, error: EngineError) -> anyhow::Error {
     let message = format!("--device {name} (train.device): {error}{GPU_ADVICE}; simclr doctor tells more");
     anyhow::Error::new(error).context(message)

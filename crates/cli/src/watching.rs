@@ -1,4 +1,4 @@
-//! How an evaluation is watched: a bar on a terminal; elsewhere a line for each stage that takes some time.
+//! Progress of an evaluation: a bar on a terminal; elsewhere a line for each stage that takes some time.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -10,10 +10,10 @@ use simclr_train::Schedule;
 
 use crate::terminal::{self, Bar};
 
-/// A stage without a bar is told once it has taken so long.
+/// Without a bar, a stage gets a line once it has taken this long.
 const WORTH_A_LINE: Duration = Duration::from_secs(2);
 
-/// Something to be said in a while, unless it is dropped before.
+/// A line that is printed after a delay, unless this is dropped before.
 struct Line(#[expect(dead_code, reason = "that it goes is what is waited for")] Sender<()>);
 
 impl Line {
@@ -28,10 +28,10 @@ impl Line {
     }
 }
 
-/// Shows what a protocol tells.
+/// Shows the progress that a protocol reports.
 #[derive(Default)]
 pub struct Watching {
-    /// What stands before every stage.
+    /// What precedes every stage.
     subject: String,
     stage: String,
     bar: Option<Bar>,
@@ -44,7 +44,7 @@ impl Watching {
         Watching { subject: format!("{name}: "), ..Watching::default() }
     }
 
-    /// Takes what a protocol tells.
+    /// Shows a report of a protocol.
     pub fn see(&mut self, progress: Progress) {
         match progress {
             Progress::Encoding { side, set, done, images } => {
@@ -88,7 +88,7 @@ impl Watching {
         }
     }
 
-    /// Images went through an encoder that is not judged.
+    /// Shows how many images went through an encoder that is not being evaluated.
     pub fn embedding(&mut self, done: usize, images: usize) {
         let stage = format!("encoding {}", terminal::counted(images, "image"));
         self.advance(stage.clone(), stage, done as u64, images as u64);
@@ -99,7 +99,7 @@ impl Watching {
         if stage == self.stage {
             return;
         }
-        // The one before leaves the screen first.
+        // The bar before must leave the screen first.
         (self.bar, self.line) = (None, None);
         self.bar = length.and_then(terminal::bar);
         if self.bar.is_none() {
@@ -118,7 +118,7 @@ impl Watching {
     }
 }
 
-/// How `images` are learnt from by stochastic gradient descent: epochs, and images a step.
+/// Describes training on `images` by stochastic gradient descent: epochs, steps and batch.
 pub fn training_plan(images: usize, epochs: u64, batch: usize) -> String {
     let steps = Schedule::steps(images as u64, batch as u64, epochs);
     let counted = |count: u64, what| terminal::counted(count as usize, what);
@@ -131,7 +131,7 @@ pub fn at_rate(rate: f64) -> String {
     format!("rate {}", short(rate))
 }
 
-/// A number of 0 or more in two digits: "3.2e-4", "1e-2", "0".
+/// A number of 0 or more with two significant digits: "3.2e-4", "1e-2", "0".
 fn scientific(number: f64) -> String {
     match number == 0.0 {
         true => "0".to_owned(),

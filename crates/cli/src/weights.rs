@@ -8,7 +8,7 @@ use simclr_train::run_folder::RunFolder;
 
 use crate::terminal;
 
-/// Says where a finished run's encoder lies, and how another program gets one that it can load.
+/// Prints where the encoder of a finished run is, and how to get one that other programs can load.
 pub fn tell(folder: &RunFolder, config: &Config, encoder: &Path) {
     let run = terminal::quoted_path(folder.path());
     let how = match beyond_torchvision(config).is_empty() {
@@ -18,7 +18,7 @@ pub fn tell(folder: &RunFolder, config: &Config, encoder: &Path) {
     terminal::say(&format!("encoder: {} ({how})", encoder.display()));
 }
 
-/// Warns where no network of another library takes the tensors, though their names are torchvision's.
+/// Warns if no other library has a network that takes the tensors, though they have torchvision's names.
 pub fn warn_of_no_network(config: &Config) {
     let beyond = beyond_torchvision(config).join(" and ");
     if !beyond.is_empty() {
@@ -29,7 +29,7 @@ pub fn warn_of_no_network(config: &Config) {
     }
 }
 
-/// The settings of an encoder that networks of torchvision and timm do not have.
+/// The settings of an encoder that no network of torchvision or timm has.
 fn beyond_torchvision(config: &Config) -> Vec<String> {
     let encoder = &config.encoder;
     let width = (encoder.width != 1.0).then(|| format!("encoder.width={}", encoder.width));
@@ -37,7 +37,7 @@ fn beyond_torchvision(config: &Config) -> Vec<String> {
     width.into_iter().chain(is_small.then(|| "encoder.stem=small".to_owned())).collect()
 }
 
-/// Warns where a network under torchvision's names is none of torchvision's.
+/// Warns if torchvision has no network that computes the same from tensors with these names.
 pub fn warn_of_other_networks(encoder: &EncoderConfig) {
     let EncoderConfig { name, selective_kernels, pool_padding, .. } = *encoder;
     let (stem, variant) = (encoder.stem.value(), encoder.settled_variant());

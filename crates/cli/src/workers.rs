@@ -1,4 +1,4 @@
-//! Several processes that train together: which of them this is, and how it comes to the others.
+//! Training with several processes: which of them this is, and how it joins the others.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,24 +16,24 @@ use crate::exit::{Stopped, usage};
 use crate::settings::{OnDevice, from_to, processors};
 use crate::{interrupt, terminal};
 
-/// More workers than this would send each other more than they compute.
+/// The most workers: more would send each other more than they compute.
 const MOST: usize = 1024;
-/// How long workers on other machines are waited for.
+/// How long to wait for workers on other machines.
 const ELSEWHERE: Duration = Duration::from_secs(600);
-/// How long those are that were started here.
+/// How long to wait for workers that were started here.
 const HERE: Duration = Duration::from_secs(60);
-/// How long those that were started here may take to end.
+/// How long workers that were started here may take to end.
 const ENDING: Duration = Duration::from_secs(10);
 
-/// Who started this process says it under these names: torchrun, Open MPI, MPICH and Intel's MPI, Slurm. The others
-/// may themselves run within what Slurm numbers. The last tells which of those on its machine it is.
+/// The environment variables in which launchers give a process its rank, the number of processes, and its rank on its
+/// machine: torchrun, Open MPI, MPICH and Intel's MPI, Slurm. Slurm is last, as the others may run within its tasks.
 const NUMBERED_BY: [[&str; 3]; 4] = [
     ["RANK", "WORLD_SIZE", LOCAL_RANK],
     ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"],
     ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"],
     ["SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"],
 ];
-/// We say it to those that we start, too.
+/// Also set for the workers that this process starts.
 const LOCAL_RANK: &str = "LOCAL_RANK";
 
 /// Train with several processes
@@ -65,14 +65,14 @@ pub struct Working {
 pub enum Place {
     /// The only one.
     Alone,
-    /// The first of so many on this machine, which starts the others.
+    /// The first of this many on this machine, which starts the others.
     First(usize),
-    /// One of several that meet, the `local`-th on its machine as far as whoever started it says.
+    /// One of several that meet. `local` is its rank on its machine as far as the launcher gives it.
     Meeting { rank: usize, of: usize, local: usize, at: String },
 }
 
 impl Place {
-    /// Which part of the work is done here, as far as that is known before the others have come.
+    /// Which part of the work is done here, as far as that is known before the others have joined.
     pub fn part(&self) -> Part {
         match *self {
             Place::Alone => Part::WHOLE,
@@ -81,10 +81,10 @@ impl Place {
         }
     }
 
-    /// The number of the GPU of this worker where all were told `first`: each on a machine takes its own.
+    /// The number of this worker's GPU, if all workers were given `first`: each on a machine takes its own.
     pub fn gpu(&self, first: usize) -> usize {
         let Place::Meeting { local: local @ 1.., .. } = *self else { return first };
-        // Who may see one alone calls it the first. Where there are too few, two find that they have the same.
+        // A worker that sees only one GPU calls it 0. With too few GPUs two workers share one, which is reported later.
         let count = Gpus::find(&Libraries::find()).gpus.len().max(1);
         (first + local) % count
     }
@@ -134,7 +134,7 @@ impl Working {
         self.started
     }
 
-    /// What to add to a command line that takes the run up again.
+    /// The arguments that a command line needs to continue the run.
     pub fn again(&self) -> String {
         let mut words = String::new();
         words += &self.workers.map_or(String::new(), |of| format!(" --workers {of}"));
@@ -146,13 +146,13 @@ impl Working {
 
 /// How the workers of a run that this one keeps come together.
 pub struct Gathering<'g> {
-    /// Which of them this is.
+    /// Which worker this is.
     pub place: Place,
-    /// What processes are started with that this one starts.
+    /// What to start the other processes with, if this one starts them.
     pub start: Option<Start<'g>>,
 }
 
-/// What the processes are started with that worker 0 starts.
+/// What worker 0 starts the other processes with.
 pub struct Start<'s> {
     pub data: &'s [PathBuf],
     pub out: &'s Path,
@@ -160,11 +160,11 @@ pub struct Start<'s> {
 }
 
 impl Gathering<'_> {
-    /// One process.
+    /// A single process.
     pub const ALONE: Gathering<'static> = Gathering { place: Place::Alone, start: None };
 
-    /// The threads to compute with; 0: one per core. Workers that share a machine, and were not told otherwise,
-    /// share its cores.
+    /// The number of threads to compute with; 0 means one per core. Workers that this process starts share the cores
+    /// with it, unless the configuration sets a number.
     pub fn threads(&self, config: &Config) -> usize {
         let given = config.train.threads.value();
         match self.place {
@@ -173,7 +173,7 @@ impl Gathering<'_> {
         }
     }
 
-    /// Waits for the others, and tells them how the run is configured.
+    /// Waits for the other workers, and sends them the configuration of the run.
     pub fn gather(&self, config: &Config) -> Result<Crew> {
         let (host, of, most, mut started) = match (&self.place, &self.start) {
             (Place::First(of), Some(start)) => {
@@ -194,7 +194,7 @@ impl Gathering<'_> {
     }
 }
 
-/// Does what may wait for others, until Ctrl-C.
+/// Runs `wait`, which may wait for other workers, until Ctrl-C.
 fn patiently<R>(
     most: Duration,
     check: &mut dyn FnMut() -> Result<(), TrainError>,
@@ -208,15 +208,15 @@ fn patiently<R>(
     if waited.is_err() && interrupt::requested() { Err(Stopped.into()) } else { Ok(waited?) }
 }
 
-/// The workers of a run, come together.
+/// The connected workers of a run.
 pub struct Crew {
-    // Before the processes: they end when nobody is connected any more.
+    // Dropped before the processes, which end once nothing is connected any more.
     workers: Option<Workers>,
     _started: Started,
 }
 
 impl Crew {
-    /// Comes to the workers of a run that another keeps, and learns how it is configured.
+    /// Joins the workers of a run that another worker keeps, and receives its configuration.
     pub fn join(rank: usize, of: usize, at: &str) -> Result<(Crew, Config)> {
         terminal::say(&format!("worker {rank} of {of}, looking for worker 0 at {at}"));
         let workers = patiently(ELSEWHERE, &mut || Ok(()), |patience| Workers::join(rank, of, at, patience))?;
@@ -226,7 +226,7 @@ impl Crew {
         Ok((Crew { workers: Some(workers), _started: Started(Vec::new()) }, config))
     }
 
-    /// The workers, as pretraining wants them.
+    /// The workers in the form that pretraining takes.
     pub fn team(&self) -> Team<'_> {
         match &self.workers {
             Some(workers) => Team::new(workers, workers.here()),
@@ -235,7 +235,7 @@ impl Crew {
     }
 }
 
-/// Processes that this one has started, which end with it.
+/// Processes that this one has started, and that end with it.
 struct Started(Vec<Child>);
 
 impl Started {
@@ -263,7 +263,7 @@ impl Started {
         Ok(started)
     }
 
-    /// Fails where one has ended.
+    /// Fails if a process has ended.
     fn check(&mut self) -> Result<(), TrainError> {
         for (i, child) in self.0.iter_mut().enumerate() {
             if let Ok(Some(status)) = child.try_wait() {
@@ -284,7 +284,7 @@ impl Drop for Started {
             while matches!(child.try_wait(), Ok(None)) && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            // One that has ended needs none, and one that cannot be ended we can do nothing about.
+            // A process that has ended cannot be killed, and nothing can be done about one that cannot be ended.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(place(Some(1), None, false, &[]).unwrap(), Place::Alone);
         assert_eq!(place(Some(3), None, false, &[]).unwrap(), Place::First(3));
         assert_eq!(place(None, None, true, &slurm).unwrap(), meeting(3, 4));
-        // Within what Slurm started as one, torchrun started two.
+        // torchrun started two processes within a single task of Slurm.
         let both = [("SLURM_PROCID", "0"), ("SLURM_NTASKS", "1"), ("RANK", "1"), ("WORLD_SIZE", "2")];
         assert_eq!(place(None, None, true, &both).unwrap(), meeting(1, 2));
         assert_eq!(place(Some(4), Some(0), true, &slurm).unwrap(), meeting(0, 4));
@@ -323,7 +323,7 @@ mod tests {
         let numbered = [(open_mpi[0], "5"), (open_mpi[1], "8"), (open_mpi[2], "1"), (LOCAL_RANK, "0")];
         let expected = Place::Meeting { rank: 5, of: 8, local: 1, at: "a:1".to_owned() };
         assert_eq!(place(None, None, true, &numbered).unwrap(), expected);
-        // By hand each says for itself.
+        // A rank given by hand overrides the launcher's.
         assert_eq!(place(Some(8), Some(5), true, &numbered).unwrap(), meeting(5, 8));
         assert_eq!(meeting(1, 2).gpu(3), 3);
         for (workers, worker, words) in

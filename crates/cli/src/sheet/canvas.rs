@@ -11,8 +11,8 @@ pub const LETTER: usize = get_raster_width(FontWeight::Regular, RasterHeight::Si
 /// Off white, so that a view that is all white shows.
 const PAPER: u8 = 238;
 
-/// `name` where the font has all its letters, those of European languages in Latin script; else what is named by
-/// its number, `thing 7`.
+/// `name` if the font has all its letters, as it has those of European languages in Latin script; else `thing` and
+/// `number`, such as `class 7`.
 pub fn written(name: &str, thing: &str, number: u32) -> String {
     match name.chars().all(|letter| raster(letter).is_some()) {
         true => name.to_owned(),
@@ -20,7 +20,7 @@ pub fn written(name: &str, thing: &str, number: u32) -> String {
     }
 }
 
-/// A letter that can be seen; the font has some without any ink.
+/// The raster of a letter, unless it is invisible: the font has some letters without any ink.
 fn raster(letter: char) -> Option<RasterizedChar> {
     let raster = get_raster(letter, FontWeight::Regular, RasterHeight::Size16)?;
     let is_seen = letter.is_whitespace() || raster.rows().any(|row| row.iter().any(|&ink| ink > 0));
@@ -33,7 +33,7 @@ pub struct Canvas {
 }
 
 impl Canvas {
-    /// Empty, `width` x `height` pixels.
+    /// An empty canvas of `width` x `height` pixels.
     pub fn new(width: usize, height: usize) -> Canvas {
         Canvas { image: RgbImage::from_pixel(width as u32, height as u32, image::Rgb([PAPER; 3])) }
     }
@@ -80,7 +80,7 @@ mod tests {
         for name in ["daisy", "Gänseblümchen", "mák", "pâquerette", "stokrotka łąkowa"] {
             assert_eq!(written(name, "class", 3), name);
         }
-        // Of the last, a letter would be there and not be seen.
+        // The font has a raster for the last, but without ink.
         for name in ["ромашка", "雛菊", "a\u{301}", "a\u{200b}", "\u{ad}"] {
             assert_eq!(written(name, "class", 3), "class 3");
         }

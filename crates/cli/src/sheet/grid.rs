@@ -1,4 +1,4 @@
-//! A sheet of rows: a picture, and beside it those that belong to it, each with words below.
+//! A sheet of rows: a picture, and beside it those that belong to it, each with words below it.
 
 use image::RgbImage;
 use image::imageops::{FilterType, resize};
@@ -21,14 +21,14 @@ pub struct Cell {
 
 /// A picture and those that belong to it.
 pub struct Row {
-    /// What the others are of; its words are faint, and cut where they are longer than the others'.
+    /// What the others belong to. Its words are faint, and cut to the width of a column.
     pub head: Cell,
-    /// The others.
+    /// The pictures beside it.
     pub cells: Vec<Cell>,
 }
 
-/// The sheet, `legend` above all. Pictures are `size` pixels wide or high, or enlarged if that is small; a head may
-/// have any size.
+/// Draws the sheet, with `legend` at the top. Pictures are `size` pixels wide or high, and enlarged if that is small; a
+/// head may have any size.
 pub fn draw(rows: &[Row], size: u32, legend: &str) -> RgbImage {
     let side = size * LEAST_SIDE.div_ceil(size).max(1);
     let letters = rows.iter().flat_map(|row| &row.cells).flat_map(|cell| &cell.lines);
@@ -40,7 +40,7 @@ pub fn draw(rows: &[Row], size: u32, legend: &str) -> RgbImage {
     };
     let columns = 1 + rows.iter().map(|row| row.cells.len()).max().unwrap_or(0);
     let full_height = rows.iter().map(|row| height(row) + GAP).sum::<usize>() + 2 * GAP + LINE;
-    // A few narrow columns leave no room for it.
+    // The legend may be wider than a few narrow columns.
     let full_width = (columns * (column + GAP) + GAP).max(legend.chars().count() * LETTER + 2 * GAP);
     let mut canvas = Canvas::new(full_width, full_height);
     canvas.write(legend, GAP, GAP, FAINT);
@@ -58,7 +58,7 @@ pub fn draw(rows: &[Row], size: u32, legend: &str) -> RgbImage {
 
 fn place(canvas: &mut Canvas, cell: &Cell, (x, y, side): (usize, usize, u32), shade: u8, column: usize) {
     let shown = fitted(&cell.picture, side);
-    // At the foot of its square, so that the words belong to it.
+    // At the bottom of its square, right above its words.
     canvas.put(&shown, x, y + (side - shown.height()) as usize);
     for (i, line) in cell.lines.iter().enumerate() {
         let line = shortened(line, column / LETTER);
@@ -78,7 +78,7 @@ pub fn fitted(picture: &RgbImage, side: u32) -> RgbImage {
     resize(picture, scaled(width), scaled(height), filter)
 }
 
-/// The end of a name is what tells it from others: the beginning is cut.
+/// Shortens a name by cutting its beginning: it is the end that tells names apart.
 pub fn shortened(text: &str, letters: usize) -> String {
     let count = text.chars().count();
     if count <= letters {

@@ -12,8 +12,8 @@ use simclr_train::file_system::{Disk, write_atomically};
 
 use crate::out::{check_ending, check_new_image, check_place};
 
-/// Refuses what cannot become a sheet's file, before anything is computed: a place among the images of `data`
-/// among others.
+/// Rejects a path that a sheet cannot be written to, such as one among the images of `data`, before anything is
+/// computed.
 pub fn check_out(path: &Path, data: &[PathBuf]) -> Result<()> {
     check_ending(path, "png")?;
     check_place(path)?;
