@@ -1,4 +1,4 @@
-//! `simclr completions`: what a shell completes.
+//! `simclr completions`: completion scripts for shells.
 
 use anyhow::Result;
 use clap::{Args, CommandFactory};

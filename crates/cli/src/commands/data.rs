@@ -23,7 +23,7 @@ use crate::sheet::grid::{fitted, shortened};
 use crate::sheet::{self, check_out, picture};
 use crate::terminal::{self, LISTED};
 
-/// The sheet of samples: so many columns and rows of squares of so many pixels.
+/// The sheet of samples has this many columns and rows, of squares this many pixels wide.
 const COLUMNS: usize = 8;
 const ROWS: usize = 6;
 const SIDE: u32 = 128;
@@ -98,7 +98,7 @@ impl Data {
     }
 }
 
-/// All parts as one, those to test on last: an image that lies in both is a duplicate.
+/// All parts as one data set, the test part last: an image in two parts is a duplicate.
 fn whole(source: &Source) -> Concat {
     let mut sets: Vec<(String, Arc<dyn Dataset>)> = vec![(String::new(), source.to_pretrain())];
     sets.extend(source.test.iter().map(|test| ("test: ".to_owned(), test.clone())));
@@ -106,7 +106,7 @@ fn whole(source: &Source) -> Concat {
     Concat::new(sets, classes)
 }
 
-/// The classes of which no image is to train on, where others are.
+/// Classes that occur only in the test part.
 fn in_test_alone<'a>(source: &Source, whole: &'a Concat) -> &'a [String] {
     match source.train.classes().len() {
         0 => &[],
@@ -201,7 +201,7 @@ fn lines(source: &Source, whole: &Concat, found: &Survey, window: Window) -> Vec
     lines
 }
 
-/// How many images there are, and how many of each part where there are several.
+/// The number of images, and of each part if there are several.
 fn images(source: &Source, whole: &Concat) -> String {
     let count = |number: usize| terminal::grouped(number as u64);
     let parts: Vec<String> = [
@@ -274,11 +274,11 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
     })
 }
 
-/// A sheet of samples: a row for each of some classes, or images spread over the whole set; and how many classes
-/// these are.
+/// Draws a sheet of samples: a row for each of some classes, or images spread over the whole set. Returns also how many
+/// classes it shows.
 fn samples(whole: &Concat) -> Result<(RgbImage, usize)> {
     let mut scratch = DecodeScratch::default();
-    // Broken ones are told elsewhere.
+    // Broken images are reported elsewhere.
     let mut readable = |images: &mut dyn Iterator<Item = u32>, most: usize| -> Vec<u32> {
         let readable = |&image: &u32| whole.read(image as usize, &mut scratch).is_ok();
         let mut shown: Vec<u32> = images.filter(readable).take(most).collect();
@@ -313,13 +313,13 @@ fn samples(whole: &Concat) -> Result<(RgbImage, usize)> {
     Ok((canvas.into_image(), classes))
 }
 
-/// About `count` images spread evenly over `images`: every other one first, the rest stands in for broken ones.
+/// About `count` images spread evenly over `images`, and then as many between them, to stand in for broken ones.
 fn spread(images: &[u32], count: usize) -> impl Iterator<Item = u32> {
     let step = images.len().div_ceil(2 * count).max(1);
     images.iter().step_by(2 * step).chain(images.iter().skip(step).step_by(2 * step)).copied()
 }
 
-/// The images of each row of the sheet: of some classes, and in the last row those without a label, if there are any.
+/// The images of each row of the sheet: one row per class for some classes, and last, if there are any, the unlabelled.
 fn by_class(whole: &Concat) -> Vec<Vec<u32>> {
     let mut by_class = vec![Vec::new(); whole.classes().len()];
     let mut without = Vec::new();

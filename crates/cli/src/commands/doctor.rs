@@ -40,7 +40,7 @@ struct Machine {
     processor: Option<String>,
     threads: usize,
     instructions: Vec<String>,
-    /// Bytes in all, and those that programs may still take.
+    /// The bytes in total, and those that programs can still take.
     memory: [Option<u64>; 2],
     libraries: Libraries,
     gpus: Gpus,
@@ -59,7 +59,7 @@ impl Machine {
         }
     }
 
-    /// Why no GPU can be used, and what would help in a build for the CPU.
+    /// Why no GPU can be used and, in a build for the CPU, what would help.
     fn problem(&self) -> Option<String> {
         self.gpus.problem.as_ref().map(|problem| format!("{problem}{GPU_ADVICE}"))
     }
@@ -112,7 +112,7 @@ impl Machine {
         }
     }
 
-    /// The version of a library: what it says itself where this build can load it.
+    /// The version of a library: the one that it reports itself, where this build can load it.
     #[cfg(feature = "cuda")]
     fn version(&self, library: Library, _: &Found) -> Result<Option<String>, String> {
         self.libraries.version_of(library).map(Some).map_err(|error| error.to_string())
@@ -162,7 +162,7 @@ impl Machine {
     }
 }
 
-/// A library's name as the head of a line.
+/// A library's name at the head of a line.
 fn short(library: Library) -> &'static str {
     match library {
         Library::Driver => "libcuda",
@@ -185,7 +185,7 @@ fn gigabytes(bytes: u64) -> String {
     format!("{:.1} GB", bytes as f64 / 1e9)
 }
 
-/// The name of the first processor that Linux's /proc/cpuinfo lists.
+/// The name of the first processor in Linux's /proc/cpuinfo.
 fn model(cpuinfo: &str) -> Option<String> {
     let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())

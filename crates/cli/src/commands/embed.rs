@@ -1,4 +1,4 @@
-//! `simclr embed`: what an encoder makes of images, in a file for other programs.
+//! `simclr embed`: an encoder's features of images, in a file for other programs.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;

@@ -80,7 +80,7 @@ enum Format {
 }
 
 impl Format {
-    /// Its name, its files' ending, and the file's name in a run folder.
+    /// The format's name, its file extension, and the name of its file in a run folder.
     fn names(self) -> [&'static str; 3] {
         match self {
             Format::Torchvision => ["torchvision", "safetensors", ENCODER],

@@ -1,4 +1,4 @@
-//! `simclr finetune`: what a pretrained encoder is worth where there are few labels.
+//! `simclr finetune`: how much a pretrained encoder helps where there are few labels.
 
 use std::fs;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ Examples:
 /// In fewer steps the paper's rate, which is low, does not take a network far.
 const FEW_STEPS: u64 = 300;
 
-/// What a result's details tell of how the network came about.
+/// The details of a result that say how the network was trained.
 const SETTINGS: [&str; 7] = ["labels", "head_layers", "epochs", "batch", "rate", "weight_decay", "seed"];
 
 /// Fine-tune a copy of an encoder on a few labels, to see what pretraining was worth
@@ -97,7 +97,7 @@ impl Finetune {
         let models = self.judged.versus(&encoder, &splits, &mut watching)?;
         let tuned = protocols::finetune(&models, &splits, &options, &mut |progress| watching.see(progress))?;
         drop(watching);
-        // A result that cannot be told is no reason to lose the network.
+        // A result that cannot be printed is no reason to lose the network.
         let concluded = self.judged.conclude((&encoder, &splits), tuned.evaluation.clone());
         if self.rate.is_none() && tuned.steps < FEW_STEPS {
             terminal::say(&format!(
@@ -121,7 +121,7 @@ impl Finetune {
         Ok(Done::Finished)
     }
 
-    /// Writes the fine-tuned network beside its result.
+    /// Writes the fine-tuned network next to its result.
     fn keep(&self, encoder: &TrainedEncoder, tuned: FineTuned) -> Result<PathBuf> {
         let folder = self.judged.results.folder(encoder);
         let file = network_file(&folder, &tuned.evaluation.protocol);

@@ -1,4 +1,4 @@
-//! `simclr import`: a network of another program as a run.
+//! `simclr import`: turns a network of another program into a run.
 
 use std::path::PathBuf;
 
@@ -84,7 +84,7 @@ impl Import {
             terminal::say(&format!("taken off the names: {}", terminal::inert(&imported.prefix)));
         }
         if !imported.other_prefixes.is_empty() {
-            // One may have nothing before its names.
+            // Quoted, since a prefix may be empty.
             let quoted: Vec<_> =
                 imported.other_prefixes.iter().map(|prefix| format!("\"{prefix}\"")).collect();
             terminal::say(&format!("other networks in it, for --prefix: {}", listed(&quoted)));
@@ -133,7 +133,7 @@ impl Import {
     }
 }
 
-/// The first names, and how many more there are.
+/// The first few names, and how many more there are.
 fn listed(names: &[String]) -> String {
     const SHOWN: usize = 4;
     let shown = terminal::inert(&names[..names.len().min(SHOWN)].join(", "));

@@ -1,4 +1,4 @@
-//! `simclr knn`: how good an encoder is, by the nearest neighbours of what it makes of images.
+//! `simclr knn`: how good an encoder is, judged by nearest neighbours among its features.
 
 use anyhow::Result;
 use clap::Args;

@@ -1,4 +1,4 @@
-//! `simclr linear`: how good an encoder is, by a linear classifier on what it makes of images.
+//! `simclr linear`: how good an encoder is, judged by a linear classifier on its features.
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -75,7 +75,7 @@ impl Linear {
         Ok(Done::Finished)
     }
 
-    /// What only the other method takes is refused, which would be left out of account.
+    /// Rejects arguments that only the other method takes, and that would be ignored.
     fn check(&self) -> Result<()> {
         if self.projection && self.method == Method::Sgd {
             return Err(usage(

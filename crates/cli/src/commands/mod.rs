@@ -1,4 +1,4 @@
-//! The commands, one a file.
+//! The commands, one per file.
 
 mod ablate;
 mod bench;
@@ -80,7 +80,7 @@ enum Command {
 }
 
 impl Program {
-    /// The program as its arguments ask for it; ends the process on wrong ones.
+    /// Parses the arguments of the process, and exits if they are wrong.
     pub fn from_arguments() -> Program {
         let words = spread_sets(std::env::args_os(), |word| Path::new(word).exists());
         let matches = with_negative_values(Program::command())
@@ -116,7 +116,7 @@ impl Program {
     }
 }
 
-/// `--k -1` is told that -1 is no number of neighbours, not that there is no argument `-1`.
+/// Has `--k -1` fail because -1 is no number of neighbours, not because there is no argument `-1`.
 fn with_negative_values(command: clap::Command) -> clap::Command {
     let command = command.mut_args(|argument| match argument.is_positional() {
         true => argument,
@@ -128,8 +128,8 @@ fn with_negative_values(command: clap::Command) -> clap::Command {
     command.mut_subcommands(with_negative_values)
 }
 
-/// `--set a.b=1 c.d=2` as `--set a.b=1 --set c.d=2`: several keys after one `--set`, without swallowing what
-/// follows them, be it a folder that is called `split=train`.
+/// Turns `--set a.b=1 c.d=2` into `--set a.b=1 --set c.d=2`: several keys may follow one `--set`, and a path after them
+/// is left alone, even a folder called `split=train`.
 fn spread_sets(words: impl Iterator<Item = OsString>, exists: impl Fn(&OsStr) -> bool) -> Vec<OsString> {
     let mut out: Vec<OsString> = Vec::new();
     // Whether the word before was a value of --set, and whether it was --set itself.
@@ -147,8 +147,8 @@ fn spread_sets(words: impl Iterator<Item = OsString>, exists: impl Fn(&OsStr) ->
     out
 }
 
-/// Whether this may be meant as the name of a configuration key, with its table (`view.a.op`) or forgotten: then it
-/// is told which table.
+/// Whether a word may be meant as a configuration key, with its table (`view.a.op`) or without, in which case a later
+/// error says which table.
 fn is_key(word: &str) -> bool {
     let is_name = |part: &str| {
         !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')

@@ -1,4 +1,4 @@
-//! `simclr predict`: what a fine-tuned network takes images for.
+//! `simclr predict`: the classes that a fine-tuned network predicts for images.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -110,7 +110,7 @@ impl Predict {
         let start = Instant::now();
         let predicted = match self.write(&classifier, &images) {
             Err(EvalError::Stopped) => return Ok(Done::Interrupted),
-            // The reader of the table may have seen enough.
+            // The reader of the table may have closed the pipe.
             Err(EvalError::Write { source, .. }) if self.out.is_none() => {
                 let error = format!("cannot write to standard output: {source}");
                 return Err(io::Error::new(source.kind(), error).into());
@@ -178,7 +178,7 @@ impl Predict {
     }
 }
 
-/// The file of a network: `path` itself, or, where it is a run, that of its one fine-tuned network.
+/// The file of a network: `path` itself or, if it is a run, the file of its only fine-tuned network.
 fn network_of(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_owned());
@@ -202,7 +202,7 @@ fn network_of(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// A fine-tuned network: its accuracy, its settings and its age.
+/// Describes a fine-tuned network: its path, its accuracy, its settings and its age.
 fn described(SavedNetwork { path, written, evaluation }: &SavedNetwork) -> String {
     let known = match evaluation {
         Some(found) => vec![terminal::percent(found.trained.top1), found.settings()],

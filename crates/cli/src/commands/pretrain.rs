@@ -85,7 +85,7 @@ impl Pretrain {
         self.settings.sets.extend(self.on.device.map(|device| format!("train.device={device}")));
         if let Some(from) = &self.from {
             RunFolder::open(from).map_err(|error| usage(format!("--from: {error}")))?;
-            // A run that is taken up again may be so from elsewhere.
+            // A run may be resumed from another working directory.
             let path = std::path::absolute(from).unwrap_or_else(|_| from.clone());
             let path =
                 path.to_str().ok_or_else(|| usage("--from: the path is no UTF-8; rename the folder"))?;
@@ -123,11 +123,10 @@ impl Pretrain {
         Ok(Done::Finished)
     }
 
-    /// Makes the run folder, once the images and the configuration are known to be good.
+    /// Creates the run folder, once the images and the configuration are known to be good.
     fn begin(&self, out: &Path, place: &Place) -> Result<(Training, Source)> {
         if RunFolder::exists(out) {
-            // Said before the configuration is looked at, which may have been left out because of the run that is
-            // there.
+            // Reported before the configuration is resolved: it may have been left out because of the existing run.
             return Err(TrainError::RunExists { path: out.to_path_buf(), trains: true }.into());
         }
         let decoding = self.settings.data()?;
@@ -143,7 +142,7 @@ impl Pretrain {
         Ok((training, source))
     }
 
-    /// Takes the run up again; nothing of one that is finished.
+    /// Resumes the run; `None` if it is finished.
     fn take_up(&self, out: &Path) -> Result<Option<(Training, Source)>> {
         let resumed = training::resume(out, |config| self.settings.resolve_over(config, self.threads));
         let training = resumed.map_err(|error| self.longer(self.settings.named(error), out))?;
@@ -159,7 +158,7 @@ impl Pretrain {
         Ok(Some((training, source)))
     }
 
-    /// Writes the encoder of a finished run for other programs, and tells what to do with it.
+    /// Writes the encoder of a finished run for other programs, and prints how to evaluate it.
     fn conclude(&self, out: &Path, training: &Training, source: &Source, checkpoint: &Path) -> Result<()> {
         training.write_encoder(checkpoint)?;
         warn_of_other_networks(&training.config.encoder);
@@ -178,12 +177,12 @@ impl Pretrain {
         Ok(())
     }
 
-    /// The first of DATA whose images have labels of at least two classes.
+    /// The first path of DATA whose images have labels of at least two classes.
     fn labelled(&self, source: &Source) -> Option<&PathBuf> {
         let images = &source.train;
         let mut found: Vec<Option<u32>> = vec![None; self.data.len()];
         for (index, label) in (0..images.len()).filter_map(|index| Some((index, images.label(index)?))) {
-            // Images of several data sets are called by their whole paths.
+            // With several data sets, images are named by their whole paths.
             let name = if found.len() == 1 { String::new() } else { images.name(index) };
             let is_of = |path: &PathBuf| found.len() == 1 || Path::new(&name).starts_with(path);
             let Some(place) = self.data.iter().position(is_of) else { continue };
@@ -194,10 +193,10 @@ impl Pretrain {
         None
     }
 
-    /// Does the part of a worker of a run that worker 0 keeps and configures.
+    /// Works as a worker in a run that worker 0 keeps and configures.
     fn assist(&self, place: &Place, (rank, of): (usize, usize), at: &str) -> Result<Done> {
-        // Launchers give all the same words. Those that say how the run is to be are for worker 0, which tells the
-        // others.
+        // Launchers give all processes the same arguments. Those that configure the run are for worker 0, which sends
+        // the configuration to the others.
         if self.dry_run {
             return Ok(Done::Finished);
         }
@@ -207,7 +206,7 @@ impl Pretrain {
         let mut work = || {
             config.train.threads = self.threads.threads.map_or(Auto::Auto, Auto::Value);
             config.train.device = self.on.device.unwrap_or(config.train.device);
-            // What worker 0 has found in the data, where its folder is in reach.
+            // What worker 0 found in the data, if its folder is within reach.
             let index = self.out.as_deref().map(RunFolder::index_of).unwrap_or_default();
             let source = Opening::with_index(&config.data, &index).open(&self.data)?;
             training::assist(&source.to_pretrain(), &config, place, &crew)
@@ -216,14 +215,14 @@ impl Pretrain {
         drop(watch);
         match done {
             Ok(done) => Ok(done),
-            // Worker 0 tells it.
+            // Worker 0 reports the error.
             Err(_) if self.working.is_started() => Ok(Done::Interrupted),
             Err(error) => Err(error),
         }
     }
 
-    /// What would be done: the configuration on standard output, so that it can be kept as a file, the rest beside it.
-    /// What would be refused is refused.
+    /// Prints what would be done: the configuration on standard output, so that it can be saved as a file, and the rest
+    /// on standard error. Fails where training would.
     fn plan(&self, place: &Place) -> Result<Done> {
         let (config, source) = match (self.out.as_deref(), self.resume) {
             (None, true) => return Err(usage("--resume: which run? give --out RUN")),
@@ -260,7 +259,7 @@ impl Pretrain {
         Ok(Done::Finished)
     }
 
-    /// Says what to do instead of resuming the run in `out` for more epochs.
+    /// Turns the error of resuming the run in `out` for more epochs into advice on what to do instead.
     fn longer(&self, error: anyhow::Error, out: &Path) -> anyhow::Error {
         let is_of_epochs =
             matches!(error.downcast_ref(), Some(TrainError::Conflict { key, .. }) if key == "train.epochs");

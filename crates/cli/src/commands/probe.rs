@@ -1,4 +1,4 @@
-//! `simclr probe`: what h and z know of what was done to an image.
+//! `simclr probe`: what h and z reveal about the transformation of an image.
 
 use std::path::PathBuf;
 
@@ -67,7 +67,7 @@ impl Probe {
         if !found.rows.iter().any(|row| row.transformation == Transformation::Gray) {
             terminal::warn("all images are grey: whether they were made so cannot be told, and is left out");
         }
-        // Each is done where the other cannot be.
+        // The result is printed even if it cannot be written, and written even if it cannot be printed.
         let file = found.record(&encoder.run, &self.results.folder(&encoder));
         self.tell(&found)?;
         terminal::say(&format!("written to {}", file?.display()));

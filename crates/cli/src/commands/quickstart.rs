@@ -1,4 +1,4 @@
-//! `simclr quickstart`: the whole way in minutes, without any data: made images, pretraining, evaluation, report.
+//! `simclr quickstart`: the whole workflow in minutes and without data: made images, pretraining, evaluation, report.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -25,14 +25,14 @@ use crate::training::{self, Training};
 use crate::watching::Watching;
 use crate::workers::Gathering;
 
-/// One image to test on for so many to train on.
+/// How many images there are to train on for each one to test on.
 const PER_TEST_IMAGE: usize = 4;
 
 /// Images to train on.
 const IMAGES: u32 = 6000;
 
-/// What differs from the preset `small`. Objects fill much of these images: smaller crops would often show none of
-/// them. AdamW gets further than LARS in a few hundred steps of small batches.
+/// What differs from the preset `small`. The objects fill much of these images, so smaller crops would often show none
+/// of them. AdamW gets further than LARS in a few hundred steps of small batches.
 const DIFFERENCES: [&str; 9] = [
     "view.crop_area=[0.3, 1.0]",
     "loss.temperature=0.2",
@@ -121,14 +121,14 @@ impl Quickstart {
         Ok(Done::Finished)
     }
 
-    /// A run of other images is nobody's quickstart: to measure it on made images would replace what was found on
+    /// Rejects a run on other images than a quickstart makes: measuring it on made images would replace the results on
     /// its own.
     fn check_images(&self, training: &Training) -> Result<()> {
         let out = self.out.display();
         let is_ours = match training.saved() {
-            // However many there are, their names tell whether they were made.
+            // However many images there are, their names say whether they were made.
             Some(meta) => Identity::of(&Made::new(meta.images as usize, 1, 0)).problem(meta).is_none(),
-            // Before there is a checkpoint, only pretrain lists data.
+            // Before the first checkpoint, only a run of pretrain has an index of its data.
             None => !training.folder.index().exists(),
         };
         if !is_ours {
@@ -236,7 +236,7 @@ impl Quickstart {
         Ok(())
     }
 
-    /// What goes on with this quickstart: made images are made again from the same numbers.
+    /// The command that continues this quickstart. Given the number of images, the same ones are made again.
     fn resume_command(&self) -> String {
         let mut command = format!("simclr quickstart --out {} --resume", terminal::quoted_path(&self.out));
         if self.images != IMAGES {

@@ -58,7 +58,7 @@ impl Report {
         Ok(Done::Finished)
     }
 
-    /// The file of the page; one that cannot be written is refused before any work is done.
+    /// The file of the page. One that cannot be written is an error before any work is done.
     fn page(&self, run: &RunFolder) -> Result<PathBuf> {
         let Some(page) = &self.out else {
             let checked = out::check_folder(run.path());
@@ -72,7 +72,7 @@ impl Report {
         Ok(page.clone())
     }
 
-    /// Those of images of which at least two classes are known, or of images without labels.
+    /// Pictures of labelled images if at least two classes are known, else of images without labels.
     fn pictures(&self, train: &Path) -> Result<Pictures> {
         let device = training::device(self.on.device.unwrap_or_default(), self.threads.count())?;
         let encoder = load_encoder(&self.run, false, &device)?;
@@ -97,8 +97,7 @@ impl Report {
     }
 }
 
-/// What the run's page shows of images already, where that is of the newest checkpoint; what `page`, which is going to
-/// be written, loses is told.
+/// The image section of the existing page if it is of the newest checkpoint; warns of what the new page loses.
 fn kept(run: &RunFolder, page: &Path) -> Result<Pictures> {
     let newest = run.checkpoints(1).list()?.last().map(|&(step, _)| step);
     let lost = match Pictures::before(&run.report()) {
@@ -109,7 +108,7 @@ fn kept(run: &RunFolder, page: &Path) -> Result<Pictures> {
         Some(before) => {
             format!("those before are of step {}, and there is another checkpoint now", before.step())
         }
-        // They may be of another run.
+        // It may be of another run.
         None if Pictures::before(page).is_some() => {
             format!("only the run's own page keeps them, not {}", page.display())
         }

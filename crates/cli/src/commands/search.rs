@@ -1,4 +1,4 @@
-//! `simclr search`: the images that are most like a given one.
+//! `simclr search`: the images most similar to a given one.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -109,7 +109,7 @@ impl Search {
         Ok(Done::Finished)
     }
 
-    /// Opens what is searched.
+    /// Opens the images or features to search.
     fn base(&self, encoder: &TrainedEncoder) -> Result<Base> {
         let opened = || -> Result<Images> {
             let source = open_for(encoder, &self.data, self.encoding.is_strict(encoder))?;
@@ -124,7 +124,7 @@ impl Search {
         Ok(Base::Features { stored, images })
     }
 
-    /// Refuses what cannot be, before anything is loaded.
+    /// Rejects arguments that cannot work together, before anything is loaded.
     fn check(&self) -> Result<()> {
         if let Some((query, found)) = self.queries.iter().find_map(|query| Some((query, not_a_file(query)?)))
         {
@@ -196,10 +196,10 @@ impl Search {
     }
 }
 
-/// What is searched.
+/// What to search.
 enum Base {
     Images(Images),
-    /// With the images that the features are of, where they are drawn.
+    /// With the images that the features were computed from, if they are to be drawn.
     Features {
         stored: StoredFeatures,
         images: Option<Images>,
@@ -207,7 +207,7 @@ enum Base {
 }
 
 impl Base {
-    /// What is known of an image.
+    /// Describes an image.
     fn image(&self, number: u32) -> Image<'_> {
         match self {
             Base::Images(images) => images.image(number),
@@ -215,7 +215,7 @@ impl Base {
         }
     }
 
-    /// The data set to read what was found from, and the number in it of each.
+    /// The data set to read the images found from, and the index in it of each of them.
     fn pictures(&self, found: &Found) -> Result<(&dyn Dataset, HashMap<u32, usize>)> {
         let numbers = found.neighbours.iter().flatten().map(|neighbour| neighbour.image);
         match self {
@@ -224,7 +224,7 @@ impl Base {
             }
             Base::Features { stored, images } => {
                 let images = images.as_ref().ok_or_else(|| usage("--out needs DATA"))?;
-                // A list may name an image twice, and an archive hold two of a name.
+                // A list may name an image twice, and an archive may hold two images of the same name.
                 let mut wanted: HashMap<String, Vec<u32>> = HashMap::new();
                 for number in numbers {
                     wanted.entry(stored.image(number).place()).or_default().push(number);
@@ -245,7 +245,7 @@ impl Base {
     }
 }
 
-/// A sheet: a row for each query, what was found beside it.
+/// Draws a sheet with a row for each query: the query, and beside it the images found.
 fn drawn(queries: &dyn Dataset, base: &Base, found: &Found) -> Result<image::RgbImage> {
     let (pictures, places) = base.pictures(found)?;
     let mut scratch = DecodeScratch::default();

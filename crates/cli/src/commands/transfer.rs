@@ -1,4 +1,4 @@
-//! `simclr transfer`: what an encoder is worth on other data sets.
+//! `simclr transfer`: how good an encoder is on other data sets.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ use crate::settings::{above_zero, at_least_one, seed, zero_or_more};
 use crate::watching::Watching;
 use crate::{out, terminal};
 
-/// What a table's column of that name holds.
+/// What the table's column `random` shows.
 const RANDOM: &str = "the same network before training; beside fine-tuning, trained from scratch";
 
 const EXAMPLES: &str = "\
@@ -152,14 +152,14 @@ impl Transfer {
             }
             return Ok(Done::Finished);
         }
-        // Results are kept as they come, and are lost where they cannot be.
+        // Results are saved as they come, and would be lost in a folder that cannot be written to.
         out::check_folder(&Entry::folder(&encoder.run))?;
         if self.protocols().any(Protocol::trains) {
             prepare_to_train(&encoder)?;
         }
         let mut entries = Vec::new();
         let (mut failed, mut first) = (Vec::new(), None);
-        // Each goes when it is done, and with it the images that were kept.
+        // Each set is dropped once it is done, and with it its images in memory.
         for set in sets {
             for protocol in self.protocols() {
                 let mut watching = Watching::of(&set.spec.name);
@@ -169,10 +169,10 @@ impl Transfer {
                 match found {
                     Ok(entry) => {
                         warn_of_broken(&entry, &encoder);
-                        // What the run folder holds of a random encoder is shown where that was asked for.
+                        // The run folder may hold figures of a random encoder that were not asked for this time.
                         entries.push(Entry { random: entry.random.filter(|_| options.with_random), ..entry });
                     }
-                    // The other data sets may do without.
+                    // The other data sets may still succeed.
                     Err(error) => {
                         let what = format!("{}, {}", of_set(&set.spec.name), protocol.word());
                         terminal::warn(&format!("{what}: {error}"));
@@ -197,7 +197,7 @@ impl Transfer {
         Protocol::ALL.into_iter().filter(asked)
     }
 
-    /// What only training takes is refused beside a linear classifier alone, which would leave it out of account.
+    /// Rejects arguments for training if only a linear classifier is asked for, which would ignore them.
     fn check(&self) -> Result<()> {
         let given = [
             ("--steps", self.steps.is_some()),
@@ -233,7 +233,7 @@ impl Transfer {
         TransferOptions { with_random: !self.no_random, strict, seed: self.seed, tuning }
     }
 
-    /// Opens all data sets before anything is computed, so that what is wrong with any is known at once.
+    /// Opens all data sets before anything is computed, so that all faults are reported at once.
     fn open(&self, encoder: &TrainedEncoder, suite: &Suite) -> Result<Vec<TransferSet>> {
         let index = encoder.run.index();
         let strict = self.encoding.is_strict(encoder);
@@ -263,7 +263,7 @@ impl Transfer {
         }
     }
 
-    /// Says what is going to be done on a data set; the same in JSON.
+    /// Prints what is going to be done on a data set, and returns the same in JSON.
     fn plan(&self, encoder: &TrainedEncoder, set: &TransferSet, options: &TransferOptions) -> Result<Value> {
         let grouped = |images: usize| terminal::grouped(images as u64);
         terminal::say(&format!(
@@ -365,7 +365,7 @@ impl Transfer {
     }
 }
 
-/// One of `entries` in JSON, figures as fractions.
+/// One of `entries` in JSON, with figures as fractions.
 fn summary(entry: &Entry, entries: &[Entry]) -> Value {
     let trained = entry.trained.as_ref();
     let scratch =
@@ -391,7 +391,7 @@ fn summary(entry: &Entry, entries: &[Entry]) -> Value {
     })
 }
 
-/// Values without those that came before.
+/// The values without repetitions, in order.
 fn each_once(values: &[f64]) -> Vec<f64> {
     let is_new = |&(at, value): &(usize, &f64)| !values[..at].contains(value);
     values.iter().enumerate().filter(is_new).map(|(_, &value)| value).collect()

@@ -1,4 +1,4 @@
-//! `simclr ablate`: one recipe, trained again and again with one thing changed at a time.
+//! `simclr ablate`: trains one recipe again and again, with one thing changed at a time.
 
 mod table;
 
@@ -112,18 +112,18 @@ pub struct Ablate {
     dry_run: bool,
 }
 
-/// A run that a study is made of.
+/// A run of a study.
 struct Planned {
     variant: usize,
     seed: u64,
     config: Config,
-    /// Steps of its training.
+    /// The steps of its training.
     steps: u64,
     folder: PathBuf,
 }
 
 impl Planned {
-    /// That it came to no end.
+    /// A trial that failed.
     fn failed(&self, why: String) -> Trial {
         Trial { variant: self.variant, seed: self.seed, scores: [None; 4], failure: Some(why) }
     }
@@ -169,10 +169,10 @@ impl Ablate {
             let of = study.variants.len() as u64 * self.seeds;
             terminal::say(&terminal::inert(&format!("{} of {of}: {name}", number + 1)));
             let trial = match self.trial(planned, &source, &splits, &device) {
-                // Before its first step.
+                // Ctrl-C before the first step.
                 Err(error) if error.is::<Stopped>() => None,
-                // What was given suits none of the others either; what failed from outside would fail them too, and
-                // costs nothing once it is mended.
+                // Wrong usage would make the other runs fail, too. An outside cause would as well, and costs no step
+                // once it is repaired.
                 Err(error) if is_usage(&error) || error.is::<Rescued>() => return Err(error),
                 Err(error) => {
                     let failure = in_a_line(&error);
@@ -200,7 +200,7 @@ impl Ablate {
         }
     }
 
-    /// Refuses a folder that is anything but a study's, before anything is written into it.
+    /// Rejects a folder that is not a study's, new or empty, before anything is written into it.
     fn check_out(&self, out: &Path) -> Result<()> {
         let refuse = |what: &str| Err(usage(format!("--out {}: {what}", out.display())));
         if RunFolder::exists(out) {
@@ -210,7 +210,7 @@ impl Ablate {
         if out::is_among(out, &data) {
             return refuse("it is among the images; give a folder elsewhere for the study's runs");
         }
-        // The file that describes a study may lie in its folder, alone before the first run.
+        // A study's folder may hold the file that describes it, even before the first run.
         let describes = |path: &PathBuf| path.extension().is_some_and(|end| end == "toml");
         match fs::read_dir(out) {
             Ok(entries) => {
@@ -226,8 +226,8 @@ impl Ablate {
         }
     }
 
-    /// All runs, checked before the first begins, and told. One seed of all variants comes before the next, so that
-    /// they can soon be compared.
+    /// Plans and prints all runs; errors come before the first run begins. All variants of one seed come before the
+    /// next seed, so that they can soon be compared.
     fn plan(&self, study: &Study, base: &Config, source: &Source, device: &Device) -> Result<Vec<Planned>> {
         let images = source.to_pretrain();
         let mut planned: Vec<Planned> = Vec::new();
@@ -242,7 +242,7 @@ impl Ablate {
                         spec.name
                     )));
                 }
-                // What differs between seeds takes neither more memory nor more steps.
+                // The seed changes neither the memory nor the number of steps.
                 let steps = match planned.get(variant) {
                     Some(first) => first.steps,
                     None => plan(&images, &config, device, Part::WHOLE).with_context(of_variant)?.steps,
@@ -279,14 +279,14 @@ impl Ablate {
         Ok(planned)
     }
 
-    /// How many runs are trained, or did not converge, and the steps that the others have to go. What would not be
-    /// gone on with is refused.
+    /// How many runs are done, trained or not converged, and how many steps the others still need. A run that could not
+    /// be continued is an error.
     fn progress(&self, planned: &[Planned], source: &Source) -> Result<(usize, u64)> {
         let identity = Identity::of(source.to_pretrain().as_ref());
         let (mut trained, mut left) = (0, 0);
         for Planned { config, steps, folder, .. } in planned {
             let mut done = 0;
-            // Without --out there is none.
+            // Without --out there are no folders.
             if self.out.is_some() && RunFolder::exists(folder) {
                 let (run, _) = RunFolder::open(folder)?;
                 if Failure::of(&run).is_some_and(|failure| failure.is_of(config, identity)) {
@@ -304,7 +304,7 @@ impl Ablate {
         Ok((trained, left))
     }
 
-    /// The images that all variants are measured by.
+    /// The images that all variants are evaluated on.
     fn splits(&self, opening: &mut Opening, source: &Source) -> Result<Splits> {
         let mut open = |path: &PathBuf| {
             let paths = vec![path.clone()];
@@ -317,7 +317,7 @@ impl Ablate {
         pair(train, self.test.as_ref().map(open).transpose()?, self.threads.counted())
     }
 
-    /// Trains and measures one variant with one seed, as far as that was not done before. Nothing where Ctrl-C came.
+    /// Trains and evaluates one variant with one seed, as far as that is not done yet. `None` after Ctrl-C.
     fn trial(
         &self,
         planned: &Planned,
@@ -332,7 +332,7 @@ impl Ablate {
         let training = match RunFolder::exists(folder) {
             true => {
                 let (run, _) = RunFolder::open(folder)?;
-                // It would come again.
+                // It would fail in the same way.
                 if let Some(failure) = Failure::of(&run).filter(|failure| failure.is_of(config, identity)) {
                     return failed(not_converged(failure.step));
                 }
@@ -352,7 +352,7 @@ impl Ablate {
                 }
                 Ok(_) => return Ok(None),
                 Err(error) => match error.downcast_ref() {
-                    // It would not the next time either.
+                    // Another attempt would fail in the same way.
                     Some(TrainError::NotFinite { step, .. }) => {
                         terminal::warn(&error.to_string());
                         return failed(not_converged(step + 1));
@@ -371,7 +371,7 @@ impl Ablate {
         }
     }
 
-    /// What the encoder in `folder` is worth, in the order of [`Judge::ALL`].
+    /// The scores of the encoder in `folder`, in the order of [`Judge::ALL`].
     fn measure(&self, folder: &Path, splits: &Splits, device: &Device) -> Result<[Option<f64>; 4]> {
         let encoder = TrainedEncoder::load(folder, WhichCheckpoint::Newest, device)?;
         let judged_by = splits.fingerprint();
@@ -421,12 +421,12 @@ fn not_converged(step: u64) -> String {
     format!("did not converge: loss, gradient or network not finite at step {step}")
 }
 
-/// Whether a network was found to compute nothing that can be measured.
+/// Whether the error says that a network computes nothing that can be evaluated.
 fn is_useless(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(EvalError::Train(TrainError::FeaturesNotFinite { .. })))
 }
 
-/// Names the fingerprint of the images that a result is by.
+/// The detail of a result that holds the fingerprint of the images it was measured on.
 const JUDGED_BY: &str = "judged_by";
 
 fn protocol_of(judge: Judge) -> &'static str {
@@ -437,7 +437,7 @@ fn protocol_of(judge: Judge) -> &'static str {
     }
 }
 
-/// What was measured before of this very encoder, by these images.
+/// The earlier result of this very encoder on these images, if there is one.
 fn measured(encoder: &TrainedEncoder, judge: Judge, judged_by: u32) -> Option<f64> {
     let found = encoder.recorded(protocol_of(judge))?;
     let same =
@@ -445,7 +445,7 @@ fn measured(encoder: &TrainedEncoder, judge: Judge, judged_by: u32) -> Option<f6
     same.then_some(found.trained.top1)
 }
 
-/// The keys of `variant` that are not as in `base`, but for the seed.
+/// The keys in which `variant` differs from `base`, except the seed.
 fn differences(base: &Config, variant: &Config) -> Vec<String> {
     let differences = base.differences(variant).into_iter();
     differences

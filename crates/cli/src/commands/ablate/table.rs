@@ -1,4 +1,4 @@
-//! What came of a study, as a table or in JSON.
+//! The results of a study, as a table or in JSON.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use simclr_eval::study::{Judge, Order, Row, Study, Variant};
 
 use crate::terminal;
 
-/// Prints what came of a study with so many seeds.
+/// Prints the results of a study with `seeds` seeds.
 pub fn tell((study, seeds): (&Study, u64), rows: &[Row], as_json: bool) -> Result<()> {
     let told = Judge::ALL.into_iter().filter(|&judge| rows.iter().any(|row| row.mean(judge).is_some()));
     let told: Vec<Judge> = told.collect();
@@ -59,7 +59,7 @@ pub fn tell((study, seeds): (&Study, u64), rows: &[Row], as_json: bool) -> Resul
     Ok(())
 }
 
-/// A variant in JSON: its figure, like all others there, as a fraction.
+/// A variant in JSON. Its published figure is a fraction, like all others there.
 pub fn described(variant: &Variant) -> Value {
     json!({
         "name": variant.name, "set": variant.set, "paper": variant.paper.map(|paper| paper / 100.0),

@@ -1,4 +1,4 @@
-//! Steps that are fed: real images through the loader, their views, and the step, as in a run.
+//! Steps on real images, as in a run: loader, views and step.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,31 +14,31 @@ use simclr_train::{Config, Model, memory};
 
 use crate::data;
 
-/// Steps before those that are counted, beside the epoch in which a GPU gets the images that it keeps.
+/// Steps before the counted ones, after the epoch in which a GPU receives the images that it keeps.
 const WARM_UP: usize = 5;
-/// At most so many steps pass before counting begins, however long an epoch is.
+/// The most steps before the counted ones, however long an epoch is.
 const LONGEST_WARM_UP: usize = 2000;
-/// Batches whose views are made without a step.
+/// How many batches of views are timed without a step.
 const MADE_ALONE: usize = 10;
-/// A learning rate at which nothing happens.
+/// A harmless learning rate, since what is learnt does not matter.
 pub const RATE: f64 = 0.01;
 
-/// How fast steps are that are fed.
+/// The speed of steps on real images.
 #[derive(Clone, Debug, Serialize)]
 pub struct Fed {
-    /// Views a second through loader, views and step.
+    /// Views per second through loader, views and step.
     pub views_per_s: f64,
-    /// That, over the step's alone.
+    /// `views_per_s` as a share of that of the step alone.
     pub share_of_step: f64,
-    /// Seconds that a step waited for the loader.
+    /// The seconds that each step waited for the loader.
     pub waited_s_per_step: f64,
-    /// Seconds to make the views of a batch, where a GPU does, alone.
+    /// The seconds to make the views of a batch alone, where a GPU does.
     pub views_s: Option<f64>,
     /// Where the views were made.
     pub views_on: String,
-    /// Bytes of images that a GPU keeps.
+    /// The bytes of images that a GPU keeps.
     pub kept_bytes: usize,
-    /// Images of the data set.
+    /// The number of images of the data set.
     pub images: usize,
 }
 
@@ -63,22 +63,22 @@ impl fmt::Display for Fed {
     }
 }
 
-/// What takes steps.
+/// A network in training.
 pub struct Taker<'a> {
-    /// Of the run.
+    /// The configuration of the run.
     pub config: &'a Config,
-    /// Where it computes.
+    /// Where to compute.
     pub device: &'a Device,
-    /// What is trained.
+    /// The network that is trained.
     pub model: &'a mut Model,
     /// What trains it.
     pub optimizer: &'a mut Optimizer,
-    /// The step, where a GPU takes it.
+    /// The captured step, on a GPU.
     pub captured: &'a mut Option<CapturedStep>,
 }
 
 impl Taker<'_> {
-    /// Starts a step on these views, or on those that the GPU has.
+    /// Starts a step on `views`, or on a GPU on the views that it holds.
     pub fn step(&mut self, views: &[u8]) -> Result<()> {
         let loss = &self.config.loss;
         match self.captured {
@@ -90,8 +90,8 @@ impl Taker<'_> {
         Ok(())
     }
 
-    /// Takes `steps` steps on `images` as a run does, after as many as it takes to be under way; `alone` is how
-    /// many views a second the step takes alone.
+    /// Takes `steps` steps on `images` as a run does, after some that warm up. `alone` is how many views per second the
+    /// step takes alone.
     pub fn fed(
         mut self,
         images: Arc<dyn Dataset>,
@@ -99,7 +99,7 @@ impl Taker<'_> {
         steps: usize,
         alone: f64,
     ) -> Result<Fed> {
-        // As `data.cache = "auto"` keeps them.
+        // In memory, as with `data.cache = "auto"`.
         let images: Arc<dyn Dataset> = Arc::new(Cached::in_memory(images, memory::available_bytes() / 4));
         let RunViews { families, left_out } = RunViews::new(self.config, &*images)?;
         data::say_left_out(&left_out);
@@ -132,7 +132,7 @@ impl Taker<'_> {
         })
     }
 
-    /// Takes steps and waits for them; how long they waited for the loader.
+    /// Takes steps and waits for them. Returns how long they waited for the loader.
     fn take(&mut self, batches: &mut Batches, steps: usize) -> Result<Duration> {
         let mut waited = Duration::ZERO;
         for _ in 0..steps {
@@ -146,7 +146,7 @@ impl Taker<'_> {
         Ok(waited)
     }
 
-    /// The median time of making a batch's views, its images being there.
+    /// The median time of making a batch's views once its images are on the GPU; `None` where no GPU makes them.
     fn views_alone(&mut self, batches: &mut Batches, place: &ViewsPlace) -> Result<Option<f64>> {
         if !matches!(place, ViewsPlace::Gpu { .. }) {
             return Ok(None);
@@ -155,7 +155,7 @@ impl Taker<'_> {
         for _ in 0..MADE_ALONE {
             batches.bring()?;
             self.device.synchronize()?;
-            // The copy has a stream of its own, which is not waited for.
+            // The copy runs on a stream of its own, which `synchronize` does not wait for.
             std::thread::sleep(Duration::from_millis(20));
             let start = Instant::now();
             let batch = batches.next(self.captured.as_mut().map(CapturedStep::pixels))?;

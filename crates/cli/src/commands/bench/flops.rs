@@ -2,8 +2,9 @@
 
 use simclr_engine::Parameters;
 
-/// Operations for one view: forward, and backward to inputs and weights. A multiplication and an addition are two;
-/// what is not a product (BatchNorm, ReLU, the loss, the optimiser) is not counted, being below a hundredth.
+/// Operations for one view: the forward pass, and the backward pass to inputs and weights. A multiplication and an
+/// addition count as two. What is not a product (BatchNorm, ReLU, the loss, the optimiser) is below a hundredth, and is
+/// not counted.
 pub fn per_view(parameters: &Parameters, image_size: usize) -> u64 {
     let layers = parameters.iter().filter(|(name, _, _)| name.ends_with("weight"));
     let mut total = 0;
@@ -25,13 +26,13 @@ pub fn per_view(parameters: &Parameters, image_size: usize) -> u64 {
     total
 }
 
-/// The convolution of the images, of a standard network and of a ResNet-D.
+/// The convolution that reads the images, in a standard network and in a ResNet-D.
 const FIRST: [&str; 2] = ["conv1.weight", "conv1.0.weight"];
 
-/// The side of what the layers put out, followed through a ResNet in the order of its parameters.
+/// The side of the layers' outputs, followed through a ResNet in the order of its parameters.
 struct Grid {
     side: usize,
-    /// Of the block under way: its input's.
+    /// The side of the input of the current block.
     block_input: usize,
     block: String,
 }
@@ -41,10 +42,10 @@ impl Grid {
         Grid { side, block_input: side, block: String::new() }
     }
 
-    /// Output rows and columns of the convolution called `name`, whose kernel is `kernel` wide.
+    /// The output rows and columns of the convolution `name`, whose kernel is `kernel` wide.
     fn outputs(&mut self, name: &str, kernel: usize) -> (usize, usize) {
         if name.starts_with("conv1.") {
-            // The large stem: the first convolution has stride 2, as has the pool behind the last.
+            // In the large stem the first convolution has stride 2, and so has the pool after the last.
             let conv = match (name, kernel) {
                 ("conv1.weight", 7) | ("conv1.0.weight", _) => self.side.div_ceil(2),
                 _ => self.side,
@@ -81,8 +82,8 @@ mod tests {
         per_view(&parameters, side) as f64 / 1e9
     }
 
-    /// Against the counts of the literature: 1.82 and 4.09 billion multiplications and additions forward at 224
-    /// pixels, 4.35 of a ResNet-50-D.
+    /// Compares with the literature: 1.82 and 4.09 billion multiplications and additions in a forward pass at 224
+    /// pixels, and 4.35 for a ResNet-50-D.
     #[test]
     fn counts_of_known_networks() {
         let standard = Variant::Standard;
@@ -92,7 +93,7 @@ mod tests {
         assert!((resnet50 / (6.0 * 4.087) - 1.0).abs() < 0.03, "{resnet50}");
         let resnet50d = giga(Depth::D50, Stem::ImageNet, Variant::D, 224);
         assert!((resnet50d / (6.0 * 4.353) - 1.0).abs() < 0.03, "{resnet50d}");
-        // The first block's 3 x 3 convolution makes two streams, and its gate is next to nothing.
+        // A block's 3 x 3 convolution makes two streams. The cost of the gate is negligible.
         let mut parameters = Parameters::new();
         let spec = ResNetSpec {
             variant: Variant::D,

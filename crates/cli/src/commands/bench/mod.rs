@@ -1,4 +1,4 @@
-//! `simclr bench`: how fast this machine is.
+//! `simclr bench`: measures the speed of this machine.
 
 mod fed;
 mod flops;

@@ -21,13 +21,13 @@ use crate::settings::{Threads, device, from_to, one_of, suggesting_for};
 use crate::terminal;
 use crate::training::no_gpu;
 
-/// Steps that warm up caches, pools and the processor, and are not counted.
+/// Steps that warm up caches, pools and the processor. They are not counted.
 const WARM_UP: usize = 2;
-/// Steps more on a GPU, in which each kernel is waited for.
+/// Further steps on a GPU that wait for each kernel.
 const PROFILED: usize = 2;
-/// Two views of each image of the largest batch.
+/// Two views for each image of the largest batch.
 const MOST_VIEWS: usize = 2 << 20;
-/// The keys that arguments set.
+/// The keys that arguments set, each with its argument.
 const ARGUMENTS: [(&str, &str); 8] = [
     ("encoder.name", "--encoder"),
     ("encoder.width", "--width"),
@@ -155,30 +155,30 @@ pub struct Step {
 #[derive(Serialize)]
 struct Figures {
     views_per_s: f64,
-    /// The most memory that the process ever held; on a GPU, what its buffers hold of the GPU's.
+    /// The most memory that the process ever held; on a GPU, the GPU memory that its buffers hold.
     peak_bytes: u64,
-    /// The most that tensors held.
+    /// The most memory that tensors held.
     tensor_bytes: usize,
-    /// What was predicted of the process and of tensors.
+    /// The memory predicted for the process and for tensors.
     predicted_peak_bytes: u64,
     predicted_tensor_bytes: usize,
     seconds_per_step: f64,
     fastest_step_s: f64,
     slowest_step_s: f64,
     gflops: f64,
-    /// Of `peak_gflops`.
+    /// The share of `peak_gflops`.
     share_of_peak: f64,
-    /// What the device was seen to reach in this precision: multiply-adds in registers on as many threads, or
-    /// products on a GPU. No limit: Winograd's convolutions save multiplications that are counted, and the machine
-    /// may have been busy.
+    /// The speed the device was seen to reach in this precision: multiply-adds in registers on as many threads, or
+    /// products on a GPU. It is no limit: Winograd's convolutions save multiplications that are counted, and the
+    /// machine may have been busy.
     peak_gflops: f64,
-    /// Bytes read and written by a copy on a GPU, in 10^9 a second.
+    /// The bytes that a copy on a GPU reads and writes, in 10^9 per second.
     peak_gb_per_s: Option<f64>,
     /// On a GPU, the seconds of a step in which each kernel does its operations at that rate, or moves its tensors
     /// at that bandwidth, whichever takes longer.
     floor_s: Option<f64>,
-    /// On a GPU: searches for the fastest convolutions and products before the first step, and their seconds. What
-    /// they find is remembered.
+    /// On a GPU: the number of searches for the fastest convolutions and products before the first step, and their
+    /// seconds. Their results are remembered.
     searches: usize,
     searching_s: f64,
     gflop_per_view: f64,
@@ -193,27 +193,27 @@ struct Figures {
     memory: Memory,
     device: String,
     threads: usize,
-    /// What it is with real images, where there are some.
+    /// The figures with real images, if some are given.
     fed: Option<Fed>,
     table: Vec<Row>,
 }
 
-/// What the figures come from.
+/// What the figures are computed from.
 struct Measured<'m> {
     config: &'m Config,
     device: &'m Device,
     model: &'m Model,
     profile: &'m Profile,
     choice: &'m memory::Choice,
-    /// What was predicted of tensors.
+    /// The memory predicted for tensors.
     tensors: MemoryUse,
-    /// What the device reaches.
+    /// The speed that the device reaches.
     reached: Peak,
-    /// Seconds of the steps, the fastest first.
+    /// The seconds of each step, sorted.
     seconds: Vec<f64>,
-    /// Steps that the profile is of, and their seconds.
+    /// How many steps the profile covers, and their seconds.
     profiled: (usize, f64),
-    /// Bytes that a GPU's buffers hold.
+    /// The bytes that a GPU's buffers hold.
     held: usize,
     fed: Option<Fed>,
 }
@@ -221,13 +221,13 @@ struct Measured<'m> {
 impl Step {
     pub fn run(self) -> Result<Done> {
         let config = self.config()?;
-        // What cannot be opened is said before anything is measured.
+        // Data that cannot be opened is an error before anything is measured.
         let images = match &self.data[..] {
             [] => None,
             data => Some(Opening::new(&config.data).open(data)?.to_pretrain()),
         };
-        // On a device of its own, so that what it takes there is free again for the step. It stays open: with a GPU's
-        // last device the driver's context would go.
+        // Measured on a device of its own, so that its memory is free again for the step. It stays open: closing a
+        // GPU's last device would close the driver's context.
         let (first, _) = self.device()?;
         let reached = first.measured_peak()?;
         first.trim();
@@ -240,7 +240,7 @@ impl Step {
         model = model.with_memory(choice.memory);
         let side = config.data.image_size as usize;
         let pixels = noise(self.views * side * side * 3);
-        // A GPU has its views already; how long they take to make and to bring is another question.
+        // On a GPU the views are already there: making and moving them is timed separately.
         let mut captured = match device.is_gpu() {
             true => Some(CapturedStep::new(&model, self.views)?),
             false => None,
@@ -248,8 +248,8 @@ impl Step {
         if let Some(captured) = &mut captured {
             captured.pixels().write(&pixels)?;
         }
-        // Timing each kernel costs nothing on the processor; a GPU is waited for, which makes other steps of it,
-        // and is done after the others.
+        // Timing each kernel costs nothing on the processor. A GPU has to be waited for after each, which changes the
+        // steps, so it is profiled in separate ones.
         profile.pause(device.is_gpu());
         let mut taker = Taker {
             config: &config,
@@ -271,7 +271,7 @@ impl Step {
             }
         };
         let held = device.memory().held + captured.as_ref().map_or(0, CapturedStep::held);
-        // Its memory is needed for the steps that are profiled.
+        // Its memory is needed for the profiled steps.
         drop(captured);
         if device.is_gpu() && !self.quick {
             profile.pause(false);
@@ -294,7 +294,7 @@ impl Step {
         Ok(Done::Finished)
     }
 
-    /// Takes the steps; the seconds of each that counts, the fastest first.
+    /// Takes the steps. Returns the seconds of each counted one, sorted.
     fn time(&self, taker: &mut Taker, profile: &Profile, pixels: &[u8]) -> Result<Vec<f64>> {
         let mut seconds = Vec::with_capacity(self.steps.into());
         for number in 0..WARM_UP + usize::from(self.steps) {
@@ -363,7 +363,7 @@ impl Step {
         }
     }
 
-    /// The device, and what times its kernels.
+    /// Opens the device, with a profile of its kernels.
     fn device(&self) -> Result<(Device, Profile)> {
         let threads = self.threads.count();
         let cpu = || Ok(Device::cpu_profiled(threads, self.isa()?)?);
@@ -462,7 +462,7 @@ impl Step {
     }
 }
 
-/// A fault of a key told as one of the argument that set it.
+/// Turns an error about a key into one about the argument that set it.
 fn by_argument(error: TrainError) -> anyhow::Error {
     let argument = |key: &str| ARGUMENTS.iter().find(|(path, _)| *path == key).map(|(_, name)| name);
     match &error {
@@ -481,7 +481,7 @@ fn by_argument(error: TrainError) -> anyhow::Error {
     .unwrap_or_else(|| error.into())
 }
 
-/// Takes steps of which each kernel is waited for; how many, and their seconds.
+/// Takes steps that wait for each kernel. Returns their number and their seconds.
 fn take_profiled(
     config: &Config,
     model: &mut Model,
@@ -496,12 +496,12 @@ fn take_profiled(
     Ok((PROFILED, start.elapsed().as_secs_f64()))
 }
 
-/// Of values in order.
+/// The median of sorted values.
 fn median(values: &[f64]) -> f64 {
     (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0
 }
 
-/// Bytes without pattern (xorshift64*): a step's time must not depend on what is in the images.
+/// Bytes without a pattern (xorshift64*): the time of a step must not depend on the content of images.
 fn noise(count: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let next = || {

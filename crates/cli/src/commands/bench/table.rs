@@ -13,28 +13,28 @@ pub struct Row {
     shape: String,
     calls: f64,
     seconds: f64,
-    /// Of the whole step's time.
+    /// The share of the whole step's time.
     share: f64,
-    /// Where there are operations.
+    /// `None` where there are no operations.
     gflops: Option<f64>,
     share_of_peak: Option<f64>,
-    /// Bytes of the tensors read and written over the time.
+    /// The bytes of the tensors read and written, divided by the time.
     gb_per_s: Option<f64>,
 }
 
 /// What the rows are measured against.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
-    /// Steps that were measured.
+    /// The number of steps measured.
     pub steps: f64,
-    /// Seconds of all of them.
+    /// The seconds of all steps together.
     pub seconds: f64,
-    /// Operations per second that the machine reaches.
+    /// The operations per second that the machine reaches.
     pub peak: f64,
 }
 
-/// A row a kernel and shape, or one for all layers of a kind, where `detailed` is false. The last row is what no
-/// kernel accounts for.
+/// Returns a row per kernel and shape or, if `detailed` is false, one for all layers of a kind. The last row is the
+/// time that no kernel accounts for.
 pub fn rows(profile: &Profile, scale: Scale, detailed: bool) -> Vec<Row> {
     let mut groups: Vec<(Work, String, Cost)> = Vec::new();
     for (work, cost) in profile.costs() {
@@ -57,15 +57,15 @@ pub fn rows(profile: &Profile, scale: Scale, detailed: bool) -> Vec<Row> {
     groups.into_iter().map(|(work, shape, cost)| Row::new(work, shape, cost, scale)).collect()
 }
 
-/// Seconds of a step in which no kernel is faster than its operations at the peak, and its bytes at `bandwidth` a
-/// second.
+/// The least seconds of a step, if each kernel does its operations at the peak or moves its bytes at `bandwidth` per
+/// second, whichever takes longer.
 pub fn floor(profile: &Profile, scale: Scale, bandwidth: f64) -> f64 {
     let least = |cost: &Cost| (cost.flops as f64 / scale.peak).max(cost.bytes as f64 / bandwidth);
     profile.costs().iter().map(|(_, cost)| least(cost)).sum::<f64>() / scale.steps
 }
 
 impl Row {
-    /// Whether it did more operations than the machine was seen to reach.
+    /// Whether the kernel did more operations per second than the machine was seen to reach.
     pub fn is_above_peak(&self) -> bool {
         self.share_of_peak.is_some_and(|share| share > 1.0)
     }

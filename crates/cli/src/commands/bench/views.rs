@@ -16,11 +16,11 @@ use crate::exit::Done;
 use crate::settings::{Settings, Threads, from_to};
 use crate::terminal;
 
-/// Images that are looked at, over and over.
+/// The number of images to measure with, used over and over.
 const IMAGES: usize = 256;
 /// The views of an image.
 const VIEWS: u64 = 2;
-/// Images whose stages are timed, and how often.
+/// How many images are used to time the stages, and how often.
 const TIMED: usize = 64;
 const ROUNDS: usize = 7;
 
@@ -57,9 +57,9 @@ struct Figures {
     threads: usize,
     size: u32,
     images: usize,
-    /// The vectors that the views are made with.
+    /// The instruction set that the views are made with.
     isa: String,
-    /// Microseconds of one image, both of its views, by stage.
+    /// Microseconds per image for both of its views, by stage.
     stages_us: Stages,
 }
 
@@ -97,7 +97,7 @@ impl Views {
             threads,
             size: config.data.image_size,
             images: work.indices.len(),
-            // Views have no form of their own above it.
+            // Views have no code for anything above AVX-512.
             isa: Isa::detect().at_most(Level::Avx512).to_string(),
             stages_us,
         })?;
@@ -129,7 +129,7 @@ impl Views {
     }
 }
 
-/// What is measured.
+/// What to measure with.
 struct Work<'a> {
     dataset: &'a dyn Dataset,
     families: [ViewFamily; 2],
@@ -138,7 +138,7 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    /// Without the images that cannot be read.
+    /// Leaves out images that cannot be read.
     fn readable(mut self) -> Result<Work<'a>> {
         let mut decode = DecodeScratch::default();
         let dataset = self.dataset;
@@ -160,7 +160,7 @@ impl<'a> Work<'a> {
         self.families[branch].draw(image.width, image.height, &mut stream)
     }
 
-    /// Reads what the views look at of an image, as the loader does.
+    /// Reads the part of an image that its views need, as the loader does.
     fn read<'b>(&'b self, index: u32, epoch: u64, scratch: &'b mut DecodeScratch) -> Result<ImageRef<'b>> {
         let needed = |width, height| {
             let [a, b] = [0, 1].map(|branch| {
@@ -172,7 +172,7 @@ impl<'a> Work<'a> {
         Ok(self.dataset.read_part(index as usize, &needed, scratch)?)
     }
 
-    /// Images per second, both views, by `threads` threads.
+    /// The images per second, with two views each, on `threads` threads.
     fn images_per_s(&self, threads: usize, time: Duration) -> Result<f64> {
         let start = Instant::now();
         let made = std::thread::scope(|scope| {
@@ -184,7 +184,7 @@ impl<'a> Work<'a> {
         Ok(made as f64 / start.elapsed().as_secs_f64())
     }
 
-    /// Reads every `stride`th image from the `first` on and makes its views, over and over; how many images.
+    /// Reads every `stride`th image from `first` on and makes its views, over and over. Returns the number of images.
     fn make(&self, first: usize, stride: usize, start: Instant, time: Duration) -> Result<usize> {
         let (mut decode, mut scratch) = (DecodeScratch::default(), Scratch::default());
         let mut out = vec![0; self.families[0].view_len()];
@@ -203,14 +203,14 @@ impl<'a> Work<'a> {
         Ok(made)
     }
 
-    /// Each stage's share: what a view takes with its operators up to there, less what it takes without them.
+    /// The time of each stage: a view with the operators up to this stage, less one with those before it.
     fn stages(&self) -> Result<Stages> {
         let kinds: [fn(&Step) -> bool; 4] =
             [|_| false, Step::is_color, |step| step.is_color() || step.is_blur(), |_| true];
         let (mut decode, mut scratch) = (DecodeScratch::default(), Scratch::default());
         let mut out = vec![0; self.families[0].view_len()];
         let images = self.indices.len().min(TIMED);
-        // The fastest of several rounds: what disturbs one does not disturb them all.
+        // The fastest of several rounds: a disturbance rarely lasts for all of them.
         let (mut reading, mut making) = (f64::INFINITY, [f64::INFINITY; 4]);
         for _ in 0..ROUNDS {
             let (mut read, mut made) = (Duration::ZERO, [Duration::ZERO; 4]);

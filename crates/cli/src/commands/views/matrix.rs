@@ -1,4 +1,4 @@
-//! The composition table of the paper (arXiv:2002.05709, figure 5) on one image: an operator a row, another a column.
+//! The paper's table of compositions (arXiv:2002.05709, figure 5) on one image: a row and a column for each operator.
 
 use anyhow::Result;
 use image::RgbImage;
@@ -32,8 +32,8 @@ fn operators() -> Vec<(&'static str, Vec<ViewOp>)> {
     ]
 }
 
-/// The table, its views of `size` x `size` pixels: in row i and column j operator i, then operator j, on the
-/// diagonal the one alone; in the corner the identity, as the other branch sees it. All but `crop` act on one and
+/// Draws the table of views of `size` x `size` pixels. Row i, column j shows operator i, then operator j; the diagonal
+/// shows each operator alone, and the corner the identity, as the other branch sees it. All operators but `crop` act on
 /// the same crop.
 pub fn draw(image: ImageRef<'_>, index: u32, size: u32, seed: u64) -> Result<RgbImage> {
     let operators = operators();
@@ -55,18 +55,18 @@ pub fn draw(image: ImageRef<'_>, index: u32, size: u32, seed: u64) -> Result<Rgb
     let top = LINE + 2 * GAP;
     canvas.put(&cell(&[], &mut stream)?, left, top);
     canvas.write("identity", left, GAP, FAINT);
-    // What the names beside the rows and above the columns are of.
+    // Headings of the names beside the rows and above the columns.
     canvas.write("first:", GAP, top + side as usize - LINE, FAINT);
     canvas.write("then:", GAP, GAP, FAINT);
     for (i, (first, ops)) in operators.iter().enumerate() {
         canvas.write(first, left + at(i + 1), GAP, TEXT);
         canvas.write(first, GAP, top + at(i + 1) + (side as usize - LINE) / 2, TEXT);
-        // The column of the identity: the operator alone as well, drawn anew.
+        // In the column of the identity, too, the operator is alone, with random numbers of its own.
         canvas.put(&cell(ops, &mut Stream::new(seed, 1 + i as u64, index.into(), 0))?, left, top + at(i + 1));
         for (j, (_, others)) in operators.iter().enumerate() {
             let both: Vec<ViewOp> = match i == j {
                 true => ops.clone(),
-                // A crop comes first, whichever of the two it is.
+                // A crop comes first, whether it is the row's or the column's.
                 false if others.iter().any(is_crop) => others.iter().chain(ops).cloned().collect(),
                 false => ops.iter().chain(others).cloned().collect(),
             };

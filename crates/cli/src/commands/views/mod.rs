@@ -100,7 +100,7 @@ impl Views {
     ) -> Result<Row> {
         let mut scratch = Scratch::default();
         let view = |number: u64| {
-            // As training draws them: two views an epoch.
+            // As in training: an epoch draws two views.
             let mut stream = Stream::new(seed, number / 2, index.into(), number % 2);
             let family = &families[(number % 2) as usize];
             let recipe = family.draw(image.width, image.height, &mut stream);
