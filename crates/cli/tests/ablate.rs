@@ -1,5 +1,4 @@
-//! `simclr ablate` as a user runs it: variants trained and measured, taken up again, and whatever is wrong with a
-//! study.
+//! `simclr ablate` as a user runs it: training and measuring variants, continuing a study, and faulty studies.
 
 mod common;
 
@@ -47,19 +46,19 @@ fn a_study_from_file_to_table_and_again() {
         assert_eq!(tau[judge]["seeds"], 2, "{judge}: {json}");
         assert!((0.0..=1.0).contains(&tau[judge]["mean"].as_f64().unwrap()));
     }
-    // Without a head z is h.
+    // Without a head, z equals h.
     assert_eq!(no_head["linear"], no_head["linear_of_z"]);
     assert_eq!(json["order"]["linear"]["pairs"], 1);
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("Temperatures") && page.contains("loss.temperature=1"));
 
-    // Each is a run of its own, with its seed, and its encoder in a file.
+    // Each is a run of its own, with its seed, and with its encoder in a file.
     assert!(out.join("tau-1-seed1").join("encoder.safetensors").is_file());
     let losses = |folder: &str| metrics(&out.join(folder))[0]["loss"].as_f64().unwrap();
     assert_ne!(losses("tau-1-seed0"), losses("tau-1-seed1"));
     assert_ne!(losses("tau-1-seed0"), losses("as-it-is-seed0"));
 
-    // What is there is neither trained nor measured again.
+    // What is done is neither trained nor measured again.
     let second = simclr(&words).expect(0, &[]);
     assert!(
         !second.err.contains("training on") && !second.err.contains(", training images"),
@@ -67,13 +66,13 @@ fn a_study_from_file_to_table_and_again() {
         second.err
     );
     assert_eq!(second.json()["variants"][1], json["variants"][1]);
-    // The plan tells what of it is there.
+    // The plan says how much is done.
     let dry = |seeds: &str| simclr(&ablate(&study, &data, &out, &["--seeds", seeds, "--dry-run", "--json"]));
     let planned =
         dry("2").expect(0, &["36 steps in all", "6 of 6 runs are there already, 0 steps left"]).json();
     assert_eq!((&planned["trained"], &planned["steps_left"]), (&6.into(), &0.into()));
     dry("3").expect(0, &["54 steps in all", "6 of 9 runs are there already, 18 steps left"]);
-    // By other images of the same names it is measured again, and then no more.
+    // Different images of the same names are measured once more, and then not again.
     let other = dir.path().join("other");
     class_folders(&other, 3, 16);
     for measures in [true, false] {
@@ -87,7 +86,7 @@ fn a_study_from_file_to_table_and_again() {
     for words in ["variant", "tau 1", "20.5%", "in the same order here, linear", "paper: somewhere"] {
         assert!(third.out.contains(words), "no {words} in {}", third.out);
     }
-    // A run that was begun by another recipe is not taken for one of this.
+    // Runs begun with another recipe are not taken for those of this one.
     let words = ablate(&study, &data, &out, &["--set", "optim.rate=0.5"]);
     for dry in [&[][..], &["--dry-run".to_owned()]] {
         let refused = "`optim.rate` is 0.5, the run was begun with";
@@ -111,18 +110,18 @@ fn a_recipe_that_does_not_converge_is_told_after_the_others() {
     assert!(again.out == reply.out && !again.err.contains("training on"), "{}", again.err);
     assert!(!again.err.contains("beginning anew"), "{}", again.err);
     simclr(&ablate(&study, &data, &out, &["--dry-run"])).expect(0, &["4 of 4 runs are there already"]);
-    // Of the recipe that it was, and of nothing else.
+    // A failure holds for the recipe that failed, and for no other.
     write(dir.path(), &text.replace("1e30", "0.1"));
     let slower = simclr(&ablate(&study, &data, &out, &[])).expect(0, &["training on"]);
     assert!(!slower.out.contains("did not converge"), "{}", slower.out);
 }
 
-/// Whatever becomes of one run, the others are trained and measured.
+/// Whatever happens to one run, the others are trained and measured.
 #[test]
 fn a_run_that_fails_does_not_keep_the_others() {
     let (dir, data) = small_data();
     let (study, out) = (write(dir.path(), STUDY), dir.path().join("out"));
-    // A file lies where the folder of its results would be.
+    // A file is in the place of the folder for its results.
     fs::create_dir(&out).unwrap();
     simclr(&pretrain(&data, &out.join("as-it-is-seed0"), &[])).expect(0, &[]);
     let broken = out.join("as-it-is-seed0/evaluation");
@@ -174,7 +173,7 @@ fn what_is_wrong_is_said_before_anything_is_trained() {
     simclr(&pretrain(&data, &run, &[])).expect(0, &[]);
     let study = write(dir.path(), STUDY);
     simclr(&ablate(&study, &data, &run, &[])).expect(2, &["it is a run"]);
-    // No run among the images, nor in a folder of something else.
+    // A study's folder may not be among the images or hold something else.
     let before = fs::read_dir(&data).unwrap().count();
     for out in [&data, &data.join("class 1")] {
         simclr(&ablate(&study, &data, out, &[])).expect(2, &["it is among the images"]);

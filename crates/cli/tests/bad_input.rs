@@ -1,4 +1,4 @@
-//! Whatever is wrong with what the program is given: a clear message, the right exit code, no panic, nothing lost.
+//! Bad input of every kind gives a clear message and the right exit code; nothing panics, and nothing is lost.
 
 mod common;
 
@@ -41,7 +41,7 @@ fn a_path_that_is_not_there() {
     simclr(&["views", path(&data), "--out", path(&dir.path().join("grid.jpg"))]).expect(2, &[".png"]);
 }
 
-/// Whoever opened a pipe would wait for ever, and a device may have no end.
+/// Opening a pipe would wait for ever, and reading a device might never end.
 #[test]
 #[cfg(unix)]
 fn what_is_no_regular_file_is_not_opened() {
@@ -68,7 +68,7 @@ fn what_is_no_regular_file_is_not_opened() {
     fs::write(&suite, set).unwrap();
     simclr(&["transfer", path(&run), path(&suite)])
         .expect(2, &["pipe.toml: is no regular file; give a table"]);
-    // Nor is it replaced.
+    // It is not replaced either.
     let out = ["embed", path(&run), path(&data), "--out", &format!("{}.npy", path(&pipe))];
     simclr(&out).expect(2, &["pipe.toml.npy: is no regular file"]);
 }
@@ -104,11 +104,11 @@ fn broken_images_are_skipped_counted_and_listed() {
     RgbImage::new(1, 1).save(folder.join("one.png")).unwrap();
     RgbImage::new(30_000, 2).save(folder.join("wide.png")).unwrap();
     let out = dir.path().join("run");
-    // All 50 good images in two epochs of two steps: every broken one is met.
+    // Two epochs of two steps use all 50 good images, and so meet every broken one.
     let reply = simclr(&pretrain(&data, &out, &["train.batch=25"]))
         .expect(0, &["1 other file left out", "2 images could not be used", "skipped.jsonl"]);
     assert!(reply.err.contains("52 images"), "{}", reply.err);
-    // Where the last epoch has just told of them, the end does not again.
+    // If the last epoch has just reported them, the end of the run does not repeat it.
     let told = |reply: &common::Reply| reply.err.matches("could not be used").count();
     let all = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     let last = all.lines().rfind(|line| line.contains("\"kind\":\"epoch\"")).unwrap();
@@ -133,7 +133,7 @@ fn broken_images_are_skipped_counted_and_listed() {
     }
 }
 
-/// What is not there is named, and the folder of a run that cannot begin is gone again.
+/// A missing device is named, and the folder of a run that cannot begin is removed.
 #[test]
 #[cfg(not(feature = "cuda"))]
 fn a_device_that_is_not_there() {
@@ -152,7 +152,7 @@ fn a_device_that_is_not_there() {
     assert!(!out.exists());
 }
 
-/// Broken images among the few that are held out, and a run that is taken up again: none is forgotten.
+/// Broken images are remembered, both in the small held-out part and across a resumption.
 #[test]
 fn broken_images_are_remembered() {
     let (dir, data) = small_data();
@@ -163,7 +163,7 @@ fn broken_images_are_remembered() {
     }
     let out = dir.path().join("run");
     let sets = ["data.holdout=8", "train.batch=8", "train.checkpoint_every=1", "train.keep_checkpoints=99"];
-    // The epoch's last batch may leave some images unread: what is broken among them is met in another epoch.
+    // An epoch's last batch may leave some images unread, so other epochs meet the broken ones among them.
     simclr(&pretrain(&data, &out, &[&sets[..], &["train.epochs=6"]].concat()))
         .expect(0, &["could not be used"]);
     let listed = fs::read_to_string(out.join("skipped.jsonl")).unwrap();
@@ -185,7 +185,7 @@ fn nothing_but_broken_images() {
     let photos = ["pretrain", path(&data), "--preset", "photos", "--dry-run"];
     let reply = simclr(&photos).expect(1, &["none of the images can be read"]);
     assert!(!reply.err.contains("0 x 0"), "{}", reply.err);
-    // No step was taken: the folder is free for the next try.
+    // No step was taken, so the folder is free for another attempt.
     assert!(!out.exists());
     simclr(&["views", path(&data), "--out", path(&dir.path().join("grid.png"))])
         .expect(1, &["none of the images can be read"]);
@@ -196,13 +196,13 @@ fn nothing_but_broken_images() {
     assert!(!samples.exists());
 }
 
-/// Whatever a library does on a damaged table, the user sees a message: `simclr` asserts that no panic shows.
+/// Whatever a library does with a damaged table, the user sees an error: `simclr` asserts that no panic is shown.
 #[test]
 fn damaged_tables() {
     let dir = tempdir().unwrap();
     let file = dir.path().join("a.parquet");
     let whole = include_bytes!("../../data/tests/golden/parquet/gzip.parquet");
-    // Places in which damage makes the reader of tables panic.
+    // Positions at which damage makes the Parquet reader panic.
     for at in [2160, 2461, 3353] {
         let mut damaged = whole.to_vec();
         damaged[at] ^= 0x55;
@@ -299,7 +299,7 @@ fn settings_that_make_no_sense() {
     ] {
         simclr(&[&["bench", "step"], arguments].concat()).expect(2, words);
     }
-    // Before anything is measured.
+    // Reported before anything is measured.
     let reply = simclr(&["bench", "step", "--data", "nowhere", "--steps", "65535"]);
     assert!(reply.expect(2, &["nowhere: no such file or folder"]).out.is_empty());
     simclr(&["bench", "step", "--isa", "sse"]).expect(2, &["sse", "portable", "avx512bf16"]);
@@ -347,7 +347,7 @@ fn keys_that_are_given_as_options_or_as_data() {
     }
     let reply = simclr(&[&words[..], &["--nonsense"]].concat()).expect(2, &["unexpected argument"]);
     assert!(!reply.err.contains("this is a key"), "{}", reply.err);
-    // A command without such keys.
+    // A command that takes no keys.
     let reply = simclr(&["doctor", "--epochs", "5"]).expect(2, &["unexpected argument"]);
     assert!(!reply.err.contains("this is a key"), "{}", reply.err);
     for (words, tip) in [
@@ -378,7 +378,7 @@ fn an_output_folder_that_is_taken() {
     let before = fs::read(&checkpoints(&out)[0]).unwrap();
     simclr(&pretrain(&data, &out, &[])).expect(2, &["already holds a run", "or continue this one: --resume"]);
     simclr(&["quickstart", "--out", path(&out)]).expect(2, &["already holds a run", "--force"]);
-    // Its figures would be replaced by those of made images.
+    // A quickstart would replace its results by those on made images.
     simclr(&["quickstart", "--out", path(&out), "--resume"]).expect(2, &["a run of pretrain"]);
     fs::remove_file(out.join("data.index")).unwrap();
     simclr(&["quickstart", "--out", path(&out), "--resume"]).expect(2, &["a run of pretrain"]);
@@ -397,7 +397,7 @@ fn an_output_folder_that_is_taken() {
     simclr(&["quickstart", "--force", "--out", path(&taken)]).expect(2, &["not empty"]);
     assert_eq!(fs::read_to_string(taken.join("chapter.txt")).unwrap(), "words");
 
-    // A run of other data is not gone on with.
+    // A run is not resumed on other data.
     let fewer = dir.path().join("fewer");
     class_folders(&fewer, 2, 16);
     let unfinished = dir.path().join("unfinished");
@@ -466,7 +466,7 @@ fn labels_that_are_not_there() {
         let run = ["finetune", path(&out), "--train", path(&data), "--no-random", "--epochs", "1"];
         simclr(&[&run[..], words].concat())
     };
-    // 39 of the 48 images are left to learn from.
+    // 39 of the 48 images are left to train on.
     finetune(&["--labels", "5%"])
         .expect(2, &["5% of 39 labels is 2 images, fewer than the 3 classes; give 100%, or a number from 3 to 39: --labels 100%"]);
     finetune(&["--labels", "99"]).expect(
@@ -487,7 +487,7 @@ fn labels_that_are_not_there() {
 fn files_that_cannot_grow() {
     let (dir, data) = small_data();
     let out = dir.path().join("run");
-    // Blocks of 512 bytes: room for the text files, not for a checkpoint.
+    // In blocks of 512 bytes: enough for the text files, but not for a checkpoint.
     let script = format!(
         "ulimit -f 100; exec \"$PROGRAM\" pretrain \"$1\" --out \"$2\" --threads 1 --set {} train.checkpoint_every=3",
         TINY.join(" ")
@@ -496,13 +496,13 @@ fn files_that_cannot_grow() {
     simclr(&resume(&data, &out)).expect(0, &["no checkpoint yet"]);
 }
 
-/// A disk that fills up in the middle of a run loses nothing that was saved, and the run goes on once there is room.
+/// A disk that fills up during a run loses nothing that was saved, and the run can be resumed once there is space.
 #[test]
 fn a_full_disk() {
     let (dir, data) = small_data();
     let disk = dir.path().join("disk");
     fs::create_dir(&disk).unwrap();
-    // A small disk in a name space of its own, which ends with the shell.
+    // A small disk in a mount namespace of its own, which ends with the shell.
     let inside = format!(
         "mount -t tmpfs -o size=1800k tmpfs \"$2\" || exit 77
          \"$PROGRAM\" pretrain \"$1\" --out \"$2/run\" --threads 1 --set {} train.keep_checkpoints=9 train.checkpoint_every=3 train.epochs=6
@@ -520,7 +520,7 @@ fn a_full_disk() {
         return;
     }
     let reply = reply.expect(0, &["cannot write", "No space left", "free some space", "resuming after step"]);
-    // The newest that is there is told, after what is to be mended.
+    // The message names the newest checkpoint that exists, after what has to be fixed.
     let newest = reply.out.lines().filter(|line| line.starts_with("step-")).max().unwrap();
     let at = |words: &str| reply.err.find(words).unwrap_or_else(|| panic!("no {words}: {}", reply.err));
     assert!(at("No space left") < at(&format!("checkpoints/{newest}: once that is mended")), "{}", reply.err);

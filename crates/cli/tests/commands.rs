@@ -14,7 +14,7 @@ use serde_json::Value;
 fn help_of_everything() {
     let overview = simclr(&["--help"]).expect(0, &[]).out;
     let listed = overview.lines().skip_while(|line| *line != "Commands:").take_while(|line| !line.is_empty());
-    // What a command is for may go on in the next line, further in.
+    // A command's description may continue, further indented, on the next line.
     let listed = listed.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
     let commands: Vec<&str> = listed.filter(|&command| !command.is_empty() && command != "help").collect();
     assert!(commands.len() >= 11 && commands.contains(&"data"), "{overview}");
@@ -49,7 +49,7 @@ fn a_run_from_images_to_report() {
         .expect(0, &["set apart"])
         .json();
     assert!(accuracy(&knn["top1"]) && accuracy(&knn["random_top1"]), "{knn}");
-    // With three classes, being among the first five says nothing.
+    // With three classes the top-5 accuracy says nothing.
     assert!(knn["top5"].is_null());
     assert_eq!(knn["test_images"], 18);
 
@@ -93,7 +93,7 @@ fn a_run_from_images_to_report() {
     assert!(page.contains("fine-tuning, 50% of the labels") && page.contains("from scratch"), "{page}");
 }
 
-/// Half of the labels of 36 images, of six classes.
+/// Fine-tunes on half of the labels of 36 images of six classes.
 fn fine_tune(run: &Path, parts: &Path, dir: &Path) {
     let finetune = ["finetune", path(run), "--train", path(parts), "--labels", "50%", "--epochs", "2"];
     let reply = simclr(&[&finetune[..], &["--json"]].concat()).expect(
@@ -145,7 +145,7 @@ fn fine_tune(run: &Path, parts: &Path, dir: &Path) {
     let out = dir.join("tuned/here");
     let from_head = ["--head-layers", "1", "--no-random", "--out", path(&out)];
     let table = simclr(&[&finetune[..], &from_head].concat()).expect(0, &["tuned/here"]).out;
-    // With its result; what the run holds stays that of the network there.
+    // Its result is next to it, and none is written to the run.
     let name = "finetune-50%-head-1-epochs-2.json";
     assert!(out.join(name).is_file() && !run.join("evaluation").join(name).exists());
     assert!(table.contains("fine-tuning, 50% of the labels, from head layer 1, epochs 2"), "{table}");
@@ -217,7 +217,7 @@ fn what_comes_next_is_told_with_labels_and_without() {
 #[test]
 fn photos_chooses_and_says_why() {
     let (_dir, data) = small_data();
-    // The warm-up that is chosen follows epochs that are given.
+    // The warm-up that the preset chooses depends on the epochs given.
     let few = ["pretrain", path(&data), "--preset", "photos", "--dry-run", "--set", "train.epochs=2"];
     assert!(simclr(&few).expect(0, &[]).out.contains("warmup_epochs = 0.2\n"));
     let reply = simclr(&["pretrain", path(&data), "--preset", "photos", "--dry-run"])
@@ -232,7 +232,7 @@ fn a_batch_is_chosen_and_told() {
     let reply = simclr(&[&plan[..], &["train.batch=auto"]].concat())
         .expect(0, &["train.batch=auto: batch of 8: 48 images to train on, in about 6 steps an epoch"]);
     assert!(reply.out.contains("\nbatch = 8\n"), "{}", reply.out);
-    // The last word counts.
+    // The last setting counts.
     let file = dir.path().join("config.toml");
     fs::write(&file, "[train]\nbatch = \"auto\"\n").unwrap();
     let given = [&plan[..], &["train.batch=12", "--config", path(&file)]].concat();
@@ -267,7 +267,7 @@ fn views_as_a_picture() {
     assert_ne!(draw("2"), picture);
 }
 
-/// A folder of grey pictures of 16 bits, dark in all but a corner: what all commands that read images make of it.
+/// How all commands that read images treat a folder of 16-bit grey images, which are dark but for a corner.
 #[test]
 fn grey_images_of_16_bits() {
     let (dir, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -283,7 +283,7 @@ fn grey_images_of_16_bits() {
         let reply = simclr(&[&words[..], &["--set", window]].concat()).expect(0, &[left_out]);
         assert_eq!(reply.err.contains("out of 255: set data.window"), window.ends_with("full"));
         let sheet = image::open(&out).unwrap().into_rgb8();
-        // Within the picture on the left.
+        // A row of pixels of the picture on the left.
         (40..140).map(|x| u64::from(sheet.get_pixel(x, 60).0[0])).max().unwrap()
     };
     assert!(draw("data.window=full") < 3);
@@ -404,7 +404,7 @@ fn a_quickstart_in_small() {
     for key in ["top1", "random_top1", "knn_top1", "random_knn_top1"] {
         assert!((0.0..=1.0).contains(&figures[key].as_f64().unwrap()), "{figures}");
     }
-    // What it is judged by is no part of the 110 images that it learnt from.
+    // The images it is judged by are not among the 110 that it was trained on.
     for file in ["knn", "logistic"] {
         let written = fs::read(run.join(format!("evaluation/{file}.json"))).unwrap();
         let written: Value = serde_json::from_slice(&written).unwrap();
@@ -417,7 +417,7 @@ fn a_quickstart_in_small() {
     simclr(&words).expect(2, &["already holds a run"]);
     let again = simclr(&[&words[..], &tiny, &["--force"]].concat()).expect(0, &[]).json();
     assert_eq!(again["top1"], figures["top1"]);
-    // A finished one is measured again, whatever else it was measured on.
+    // A finished quickstart is measured again, whatever data it was last measured on.
     let (_other, data) = small_data();
     simclr(&["knn", path(&run), "--train", path(&data), "--no-random"]).expect(0, &[]);
     let resumed = simclr(&["quickstart", "--out", path(&run), "--images", "110", "--resume", "--json"]);
@@ -426,7 +426,7 @@ fn a_quickstart_in_small() {
         let words = ["quickstart", "--out", path(&run), "--images", other, "--resume"];
         simclr(&words).expect(2, &[&format!("--images {other}"), "was trained on 110; give --images 110"]);
     }
-    // On what the configuration says, as it was trained.
+    // It is measured on the device that the configuration names, as it was trained.
     let nowhere =
         ["quickstart", "--out", path(&run), "--images", "110", "--resume", "--set", "train.device=cuda:99"];
     simclr(&nowhere).expect(1, &["train.device", "cuda:99"]);
@@ -443,7 +443,7 @@ fn two_sources_strictly_and_again() {
     words.insert(1, path(&more).to_owned());
     words.push("--strict".to_owned());
     simclr(&words).expect(1, &["2 data sets, 50 images", "more/broken.jpg: not an image"]);
-    // No step was taken: the folder is free for the next try.
+    // No step was taken, so the folder is free for another attempt.
     assert!(!out.exists());
     fs::remove_file(more.join("broken.jpg")).unwrap();
     let labelled = format!("simclr knn {} --train {}", path(&out), path(&data));
@@ -461,7 +461,7 @@ fn shells_complete_commands_and_options() {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
-    // Words that no list of possible values refuses others than.
+    // Words completed for arguments whose values are not checked against a list.
     let script = simclr(&["completions", "bash"]).expect(0, &[]).out;
     for words in ["cifar10 cifar10-short imagenet small photos", "auto full blocks", "auto cpu cuda"] {
         assert!(script.contains(words), "{words}");

@@ -32,7 +32,7 @@ fn data_tells_what_is_there() {
 
     let reply = simclr(&["data", path(&data)]).expect(0, &[]);
     assert!(reply.out.contains("broken       1\n"), "{}", reply.out);
-    // Images without a label have a row of their own; rows of broken ones have none.
+    // Unlabelled images have a row of their own on the sheet; broken images take up none.
     let album = dir.path().join("album");
     fs::create_dir(&album).unwrap();
     fs::copy(data.join("class 0/3.png"), album.join("a.png")).unwrap();
@@ -53,7 +53,7 @@ fn parts_and_classes_are_counted_apart() {
     let (data, sheet) = (dir.path().join("data"), dir.path().join("samples.png"));
     class_folders(&data.join("train"), 8, 2);
     class_folders(&data.join("test"), 8, 2);
-    // Nobody's font has all letters.
+    // The font lacks these letters.
     for part in ["train", "test"] {
         fs::rename(data.join(part).join("class 0"), data.join(part).join("雛菊")).unwrap();
     }

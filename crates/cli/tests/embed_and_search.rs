@@ -1,4 +1,4 @@
-//! What a run's encoder is used for: features in files, and search.
+//! The uses of a run's encoder: features in files, and search.
 
 mod common;
 
@@ -51,7 +51,7 @@ fn features_in_each_kind_of_file() {
             })
         );
     }
-    // What is there is replaced; nothing is left beside it.
+    // Existing files are replaced, and no temporary ones are left.
     let reply =
         embed("a.npy", &["--projection"]).expect(0, &["a.npy: 47 rows of 16 values", "a.npy.csv: name"]);
     assert!(reply.out.is_empty());
@@ -93,7 +93,7 @@ fn what_cannot_be_written() {
     simclr(&["embed", path(&data), path(&data), "--out", path(&out)]).expect(2, &["holds no run"]);
     fs::create_dir(dir.path().join("b.parquet")).unwrap();
     embed(&dir.path().join("b.parquet"), &[]).expect(2, &["b.parquet: is a folder"]);
-    // A list of images of the name that the matrix's companion would have, be it read or not.
+    // A list of images has the name of the CSV file that goes with the matrix, whether or not it is the data.
     let list = dir.path().join("a.npy.csv");
     fs::write(&list, format!("{}\n", path(&data.join("class 0/1.png")))).unwrap();
     simclr(&["embed", path(&run), path(&list), "--out", path(&out)])
@@ -102,7 +102,7 @@ fn what_cannot_be_written() {
     assert!(!out.exists() && fs::read_to_string(&list).unwrap().ends_with("1.png\n"));
     fs::remove_file(&list).unwrap();
 
-    // A table among archives would be read for them the next time; beside images it is not.
+    // A table among archives would be read in their place the next time. Beside images it is not read.
     let [shards, own] = ["shards", "shards/own.parquet"].map(|name| dir.path().join(name));
     fs::create_dir(&shards).unwrap();
     shell("tar cf \"$1/0.tar\" -C \"$2\" .", &[&shards, &data]).expect(0, &[]);
@@ -113,7 +113,7 @@ fn what_cannot_be_written() {
         .expect(0, &["47 rows"]);
     embed(&data.join("a.parquet"), &[]).expect(0, &["47 rows"]);
 
-    // Blocks of 512 bytes: a part of the features finds room.
+    // In blocks of 512 bytes: enough for a part of the features.
     let script = "ulimit -f 4; exec \"$PROGRAM\" embed \"$1\" \"$2\" --out \"$3\" --threads 1";
     for name in ["c.npy", "c.parquet", "c.safetensors"] {
         let out = dir.path().join(name);
@@ -144,7 +144,7 @@ fn a_search_and_its_picture() {
     assert!((found[0]["similarity"].as_f64().unwrap() - 1.0).abs() < 1e-5, "{told}");
     assert_eq!(told["queries"][1]["neighbours"][3]["rank"], 4);
     let drawn = image::open(&sheet).unwrap();
-    // A head and four neighbours of 128 pixels a row; three lines below each, one above all.
+    // Each row has a head and four neighbours of 128 pixels with three lines below; the legend is above all.
     assert_eq!((drawn.width(), drawn.height()), (5 * 140 + 12, 2 * (128 + 4 + 3 * 16 + 12) + 2 * 12 + 16));
 
     let text = simclr(&[&words[..], &["--query", path(&other)]].concat()).expect(0, &[]).out;
@@ -163,13 +163,13 @@ fn a_search_and_its_picture() {
     simclr(&["search", path(&run), path(&data), "--query", path(&broken)])
         .expect(1, &["5.png: not an image"]);
     simclr(&[&words[..], &["--out", "found.jpg"]].concat()).expect(2, &[".png"]);
-    // No picture takes the place of an image that it is of.
+    // A sheet replaces none of the images and queries.
     let kept = "among the images, and is not replaced";
     for out in [&own, &other] {
         let search = ["search", path(&run), path(&data), "--query", path(&other), "--out", path(out)];
         simclr(&search).expect(2, &[kept]);
     }
-    // Nor where a list names it from elsewhere.
+    // Nor one that a list elsewhere names.
     let list = dir.path().join("list.txt");
     fs::write(&list, format!("data/class 0/1.png\n{}\n", path(&own))).unwrap();
     for (command, data) in [("views", &data), ("data", &data), ("views", &list), ("data", &list)] {
@@ -189,12 +189,12 @@ fn a_search_among_features_written_before() {
     let stored = ["search", path(&run), "--features", path(&features), "--query", path(&own), "--k", "5"];
     let expected = simclr(&among_images).expect(0, &[]).out;
     assert_eq!(simclr(&stored).expect(0, &[]).out, expected);
-    // The pictures are those of DATA.
+    // The pictures are read from DATA.
     simclr(&[&among_images[..], &["--out", path(&sheet)]].concat()).expect(0, &[]);
     simclr(&[&stored[..], &[path(&data), "--out", path(&again)]].concat()).expect(0, &[]);
     assert_eq!(fs::read(&sheet).unwrap(), fs::read(&again).unwrap());
 
-    // Two of one name have the same picture.
+    // Two images of the same name have the same picture.
     let (list, twice) = (dir.path().join("list.txt"), dir.path().join("twice.parquet"));
     fs::write(&list, format!("{0}\n{0}\n{1}\n", path(&own), path(&data.join("class 0/1.png")))).unwrap();
     simclr(&["embed", path(&run), path(&list), "--out", path(&twice)]).expect(0, &["3 rows"]);

@@ -1,4 +1,4 @@
-//! Encoders for other programs, and from them.
+//! Encoders exported to other programs, and imported from them.
 
 mod common;
 
@@ -55,7 +55,7 @@ fn exports_that_cannot_be() {
     export(&["--to", "onnx", "--out", path(&nowhere)]).expect(2, &["there is no folder"]);
     let newest = checkpoints(&run).pop().unwrap();
     export(&["--to", "torchvision", "--out", path(&newest)]).expect(2, &["among the checkpoints of a run"]);
-    // No image was held out.
+    // There is no best checkpoint, as no image was held out.
     export(&["--to", "onnx", "--best"])
         .expect(2, &["is the best", "data.holdout", "instead: leave --best out"]);
     export(&["--to", "onnx", "--projection"]).expect(2, &["--projection", "no projection head"]);
@@ -106,7 +106,7 @@ fn one_of_two_networks_in_a_file_normalised_as_it_is_told() {
     let (dir, data) = small_data();
     let [run, again, both] = ["run", "again", "both.safetensors"].map(|name| dir.path().join(name));
     simclr(&pretrain(&data, &run, &[])).expect(0, &[]);
-    // The second knows a first convolution of zeros; neither says how images are normalised.
+    // The first convolution of the second network is zero. Neither network says how images are normalised.
     let bytes = fs::read(run.join("encoder.safetensors")).unwrap();
     let zeros = vec![0; bytes.len()];
     let encoder = SafeTensors::deserialize(&bytes).unwrap();
@@ -151,7 +151,7 @@ fn imports_that_cannot_be() {
     let pickle = dir.path().join("net.pth");
     fs::write(&pickle, "PK\x03\x04").unwrap();
     import(&pickle, &[]).expect(2, &["net.pth", "cannot be read as a file of PyTorch's"]);
-    // Our own, a protocol buffer; and what is none.
+    // Our own ONNX file, a protocol buffer; then a file that is none.
     let onnx = dir.path().join("net.ONNX");
     simclr(&["export", path(&run), "--to", "onnx", "--out", path(&dir.path().join("a.onnx"))]).expect(0, &[]);
     fs::rename(dir.path().join("a.onnx"), &onnx).unwrap();

@@ -1,4 +1,4 @@
-//! What a run that was stopped, or whose files were touched meanwhile, is taken up again with.
+//! Resuming a run that was stopped, or whose files were changed meanwhile.
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::{
     assert_same_run, checkpoints, finish, path, pretrain, resume, simclr, small_data, start, wait_for,
 };
 
-/// A configuration that was edited or cut off would go on as another run: the checkpoint knows what it was.
+/// A configuration that was edited or cut off would make another run of it: the checkpoint has the right one.
 #[test]
 fn a_configuration_that_is_not_that_of_the_checkpoint() {
     let (dir, data) = small_data();
@@ -29,12 +29,12 @@ fn a_configuration_that_is_not_that_of_the_checkpoint() {
     simclr(&resume(&data, &out)).expect(2, &["config.toml", "train.batch = 16, which is missing"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), cut);
 
-    // What changes nothing may be changed in the file, too.
+    // Settings that do not change the result may be edited in the file, too.
     fs::write(&file, whole.replace("keep_checkpoints = 9\n", "keep_checkpoints = 2\n")).unwrap();
     simclr(&resume(&data, &out)).expect(0, &["resuming after step 5"]);
     assert_eq!(checkpoints(&out).len(), 2);
 
-    // Without a checkpoint nobody knows what is missing.
+    // Without a checkpoint there is nothing to compare with.
     checkpoints(&out).iter().for_each(|file| fs::remove_file(file).unwrap());
     fs::write(&file, cut).unwrap();
     simclr(&resume(&data, &out)).expect(1, &["config.toml is damaged", "lacks `train."]);
@@ -42,7 +42,7 @@ fn a_configuration_that_is_not_that_of_the_checkpoint() {
     simclr(&resume(&data, &out)).expect(0, &["no checkpoint yet"]);
 }
 
-/// What comes after the last checkpoint is made up for: the encoder's file, and the images kept on disk go.
+/// Resuming does what follows the last checkpoint: it writes the encoder's file and removes the images cached on disk.
 #[test]
 fn a_run_that_was_killed_after_its_last_checkpoint() {
     let (dir, data) = small_data();
@@ -54,13 +54,13 @@ fn a_run_that_was_killed_after_its_last_checkpoint() {
     fs::write(out.join("data.cache"), "images").unwrap();
     simclr(&resume(&data, &out)).expect(0, &["encoder: ", "encoder.safetensors", "is finished"]);
     assert!(fs::read(&file).unwrap() == encoder && !out.join("data.cache").exists());
-    // One that was put there since is kept.
+    // A file that was put in its place since is kept.
     fs::write(&file, "mine").unwrap();
     simclr(&resume(&data, &out)).expect(0, &["is finished"]);
     assert_eq!(fs::read(&file).unwrap(), b"mine");
 }
 
-/// An import that was killed before its network was written is made again by the same command, and says so.
+/// An import that was killed before its network was written says so, and the same command repeats it.
 #[test]
 fn an_import_that_was_killed() {
     let (dir, data) = small_data();
@@ -70,7 +70,7 @@ fn an_import_that_was_killed() {
     let import = ["import", path(&file), "--out", path(&out)];
     simclr(&import).expect(0, &[]);
     let checkpoint = checkpoints(&out).pop().unwrap();
-    // As it is found when the program ends in the middle of the checkpoint.
+    // As if the program had ended while it wrote the checkpoint.
     fs::rename(&checkpoint, checkpoint.with_extension("safetensors.1-0.tmp")).unwrap();
     simclr(&["knn", path(&out), "--train", path(&data)])
         .expect(2, &["its import was interrupted; import encoder.safetensors again"]);
@@ -82,7 +82,7 @@ fn an_import_that_was_killed() {
     simclr(&import).expect(2, &["already holds a run"]);
 }
 
-/// Images that go in the middle of a run end it with what is wrong, and cost none of its steps.
+/// Images that disappear during a run end it with an error that names the problem, and cost none of its steps.
 #[test]
 fn data_that_go_during_a_run() {
     let (dir, data) = small_data();
@@ -102,7 +102,7 @@ fn data_that_go_during_a_run() {
     assert_same_run(&run, &reference);
 }
 
-/// A study has no `--resume`: it goes on with the command that began it.
+/// A study has no `--resume`: the same command continues it.
 #[test]
 fn data_that_go_during_a_study() {
     let (dir, data) = small_data();
@@ -116,7 +116,7 @@ fn data_that_go_during_a_study() {
     assert!(!reply.err.contains("--resume"), "{}", reply.err);
 }
 
-/// What `--dry-run` plans is what would be done, or refused.
+/// `--dry-run` plans what the command would do, and fails where it would.
 #[test]
 fn a_dry_run_of_a_run_that_is_there() {
     let (dir, data) = small_data();
@@ -146,7 +146,7 @@ fn a_dry_run_of_a_run_that_is_there() {
     simclr(&["pretrain", path(&data), "--resume", "--dry-run"]).expect(2, &["give --out RUN"]);
     assert_eq!(checkpoints(&out).len(), 5);
 
-    // Another image in the place of one.
+    // An image is replaced by another.
     let class = fs::read_dir(&data).unwrap().next().unwrap().unwrap().path();
     let image = fs::read_dir(class).unwrap().next().unwrap().unwrap().path();
     RgbImage::new(99, 77).save_with_format(&image, image::ImageFormat::Bmp).unwrap();

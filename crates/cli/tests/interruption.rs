@@ -1,4 +1,4 @@
-//! A run that is stopped at any moment, however rudely, goes on to the same bits.
+//! A run that is stopped at any moment, however abruptly, resumes to the same bits.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::{
     assert_same_run, checkpoints, finish, losses, pretrain, resume, simclr, small_data, start, wait_for,
 };
 
-/// Ten epochs of three steps, a checkpoint after every second step: most are in the middle of an epoch.
+/// Ten epochs of three steps, with a checkpoint after every second step: most are in the middle of an epoch.
 const SETS: [&str; 4] =
     ["train.epochs=10", "train.checkpoint_every=2", "train.knn_every=0", "train.health_every=0"];
 
@@ -24,7 +24,7 @@ fn killed_and_resumed() {
 
     let run = dir.path().join("run");
     let mut kills = 0;
-    // Right at the start, in the middle of an epoch, while saving perhaps, and near the end.
+    // At the very start, in the middle of an epoch, perhaps while saving, and near the end.
     for (steps, pause) in [(0, 40), (5, 3), (12, 0), (24, 7)] {
         let arguments =
             if run.join("config.toml").exists() { resume(&data, &run) } else { pretrain(&data, &run, &SETS) };
@@ -47,7 +47,7 @@ fn killed_and_resumed() {
     assert_same_run(&run, &reference);
 }
 
-/// Sends signals, one right behind the other.
+/// Sends signals in immediate succession.
 fn send(signals: &[&str], child: &Child) {
     let kills: Vec<String> = signals.iter().map(|signal| format!("kill {signal} {}", child.id())).collect();
     common::shell(&kills.join(" && "), &[]).expect(0, &[]);
@@ -60,11 +60,11 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
     let sets = ["train.epochs=40", "train.batch=8", "train.knn_every=0"];
     simclr(&pretrain(&data, &reference, &sets)).expect(0, &[]);
 
-    // Where decoded images are kept changes nothing, and a run that is taken up again finds them.
+    // Where decoded images are cached changes nothing, and a resumed run finds them.
     let run = dir.path().join("a run");
     let mut child = start(&pretrain(&data, &run, &[&sets[..], &["data.cache=disk"]].concat()));
     assert!(wait_for(&run, 2, &mut child), "{}", finish(child).err);
-    // What sits between a person and the program may pass a signal on that it got itself.
+    // A launcher may forward a signal that the program has received itself.
     send(&["-INT", "-TERM"], &child);
     let reply = finish(child).expect(130, &["stopping", "continue with: simclr pretrain", "--resume"]);
     let newest = checkpoints(&run).pop().unwrap();
@@ -72,7 +72,7 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
 
     assert!(run.join("data.cache").metadata().unwrap().len() > 48 * 20 * 20 * 3);
 
-    // The very command that it names.
+    // The exact command that the message names.
     let line = reply.err.lines().find_map(|line| line.strip_prefix("continue with: simclr ")).unwrap();
     let script = format!("exec \"$PROGRAM\" {line}");
     common::shell(&script, &[]).expect(0, &["resuming after step"]);
@@ -81,7 +81,7 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
     simclr(&resume(&data, &run)).expect(0, &["is finished"]);
 }
 
-/// As `nohup` and `&` in a script have it; also the workers that are started.
+/// As with `nohup`, or `&` in a script; the workers that are started ignore them, too.
 #[test]
 fn signals_that_were_to_be_ignored_are() {
     let (dir, data) = small_data();

@@ -1,4 +1,4 @@
-//! What the measuring commands tell of a result, beside the figures, and what becomes of it.
+//! What the evaluation commands say about a result besides its figures, and where results go.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::process::Command;
 use common::{PROGRAM, class_folders, numbered_folders, path, picture, pretrain, shell, simclr, small_data};
 use serde_json::{Value, json};
 
-/// A disk that is full by then is no reason to lose what was measured; a folder that takes nothing is refused at once.
+/// A disk that has filled up does not lose a result; a folder that cannot be written to is an error at once.
 #[test]
 fn a_result_that_cannot_be_written_is_told() {
     let (dir, data) = small_data();
@@ -25,7 +25,7 @@ fn a_result_that_cannot_be_written_is_told() {
     }
     assert_eq!(full("probe \"$1\" \"$2\" --json")["rows"].as_array().unwrap().len(), 4);
 
-    // Where the folder of results would be; permissions would not keep everybody out.
+    // A file in the place of the folder for results, since permissions do not stop every user.
     fs::remove_dir_all(run.join("evaluation")).unwrap();
     fs::write(run.join("evaluation"), "").unwrap();
     for command in ["knn", "linear", "finetune", "probe"] {
@@ -35,7 +35,7 @@ fn a_result_that_cannot_be_written_is_told() {
             simclr(&words).expect(2, &["cannot write into the folder", "evaluation", "give another: --out"]);
         assert!(refused.out.is_empty(), "{command}: {}", refused.out);
     }
-    // Nothing of a run need be written to where results go elsewhere.
+    // If results go elsewhere, nothing of the run needs to be writable.
     fs::remove_file(run.join("data.index")).unwrap();
     fs::create_dir(run.join("data.index")).unwrap();
     let out = dir.path().join("some/where");
@@ -61,7 +61,7 @@ fn a_result_that_cannot_be_written_is_told() {
     simclr(&["transfer", path(&run), path(&suite)]).expect(2, &["cannot write into the folder", "transfer"]);
 }
 
-/// Whoever reads the result may have gone, or have no room for it.
+/// The reader of the result may have closed the pipe, or have no space for it.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_result_that_cannot_be_told_is_written() {
@@ -83,7 +83,7 @@ fn a_result_that_cannot_be_told_is_written() {
     }
 }
 
-/// Images that are learnt from and tested on say nothing, by whatever path they are reached.
+/// Test images that are also trained on say nothing, whichever path leads to them.
 #[test]
 fn test_images_that_are_learnt_from_are_counted() {
     let (dir, data) = small_data();
@@ -120,7 +120,7 @@ fn test_images_that_are_learnt_from_are_counted() {
         "{}",
         reply.err
     );
-    // The same bytes under other names; in a part of the same data set, and in one that is given.
+    // The same bytes under other names, in a part of the same data set and in another data set.
     let copies = dir.path().join("copies");
     numbered_folders(&copies, 3, 200..203);
     for class in 0..3 {
@@ -144,7 +144,7 @@ fn test_images_that_are_learnt_from_are_counted() {
     assert!(reply.err.contains(words), "{}", reply.err);
 }
 
-/// What is learnt by heart is no accuracy: an image that is listed twice, or copied, is not on both sides.
+/// Memorised images do not count as accuracy: an image that is listed twice, or copied, is kept on one side.
 #[test]
 fn copies_are_set_apart_together() {
     let (dir, data) = small_data();
@@ -156,7 +156,7 @@ fn copies_are_set_apart_together() {
             drop(fs::copy(folder.join(format!("{n}.png")), folder.join(format!("{n} too.png"))))
         });
     }
-    // Labels of which nothing can be known.
+    // Labels that the images say nothing about.
     let list = |line: &dyn Fn(u32, u32, &str) -> String| {
         let images = (0..48).map(|n| (n / 16, n % 16, ["a", "b", "c"][(n * n / 3 + n / 7) as usize % 3]));
         images.map(|(class, number, label)| line(class, number, label)).collect::<String>()
@@ -189,7 +189,7 @@ fn copies_are_set_apart_together() {
     assert!(shown.contains("mislabelled  2, of several classes\n"), "{shown}");
 }
 
-/// Where 22 of 24 test images are of one class, to be right on fewer is no achievement.
+/// If 22 of 24 test images are of one class, being right on fewer is no achievement.
 #[test]
 fn uneven_classes_are_told() {
     let (dir, data) = small_data();
@@ -282,7 +282,7 @@ fn settings_and_images_stand_beside_the_figures() {
         let told = measure("finetune", &[&["--labels", "6", "--epochs", "1"][..], more].concat());
         assert!(!told.err.contains("in place of"), "{}", told.err);
     }
-    // The best checkpoint was chosen by labels of images that may be among those set apart.
+    // The best checkpoint was chosen by labels of images that may be among those set apart here.
     let best = ["knn", path(&run), "--train", path(&data), "--no-random", "--best", "--k", "7"];
     simclr(&best).expect(0, &["warning: --best: this checkpoint was chosen by the labels"]);
     let other = dir.path().join("other");
@@ -305,7 +305,7 @@ fn settings_and_images_stand_beside_the_figures() {
     measure("finetune", &["--labels", "50%", "--epochs", "1"]);
     simclr(&["report", path(&run)]).expect(0, &[]);
     let page = fs::read_to_string(run.join("report.html")).unwrap();
-    // Side by side, figures tell of which images they are.
+    // Each of the figures that are shown side by side says which images it is of.
     let tiles =
         [(&other, "6 test images of"), (&data, "18 images set apart from"), (&data, "96 test images of")];
     for (set, images) in tiles {
@@ -319,7 +319,7 @@ fn settings_and_images_stand_beside_the_figures() {
     {
         assert!(page.contains(words), "no {words} in {page}");
     }
-    // What keeps a layer of the head comes after what does not.
+    // Results that keep a layer of the head come after those that do not.
     let place = |words: &str| page.find(words).unwrap();
     assert!(
         place("<dt>fine-tuning, 6 labels, epochs 1, seed 5")
@@ -342,7 +342,7 @@ fn arguments_reach_what_is_trained() {
         let words = [&words[..1], &[path(&run)], &data, &words[1..]].concat();
         simclr(&words).expect(0, &[]).json()["settings"].clone()
     };
-    // The seed draws the images that the L2 weight is chosen on.
+    // The seed draws the images that choose the L2 weight.
     assert_eq!(settings(&["linear", "--seed", "3"])["seed"], 3);
     let sgd = &["linear", "--method", "sgd", "--epochs", "2"][..];
     let finetune = &["finetune", "--labels", "6", "--epochs", "2"][..];
@@ -360,7 +360,7 @@ fn arguments_reach_what_is_trained() {
     }
 }
 
-/// Where most images are of one class, all of them as neighbours know no other.
+/// If most images are of one class and all of them are neighbours, every image is taken for that class.
 #[test]
 fn one_answer_to_everything_is_warned_of() {
     let (dir, data) = small_data();
@@ -406,17 +406,17 @@ fn images_without_labels_have_neighbours_and_maps() {
         simclr(&words).expect(0, &["no classes: neighbours and maps are of all images"]);
         fs::read_to_string(run.join("report.html")).unwrap()
     };
-    // Each beside all others, and not beside itself; too few for a map.
+    // Each image is shown beside all others and not beside itself; there are too few for a map.
     let shown = page(&few);
     assert_eq!(shown.matches("title=\"cosine similarity").count(), 6 * 5);
     assert!(!shown.contains("<h2>Maps"));
-    // One class is none.
+    // A single class counts as none.
     let shown = page(&one);
     assert_eq!(shown.matches("title=\"cosine similarity").count(), 10 * 8);
     assert!(shown.contains("<p>24 images by t-SNE") && shown.contains("<h2>Nearest neighbours"), "{shown}");
     assert_eq!(shown.matches(" r=\"2.4\"/>").count(), 2 * 24);
     assert!(!shown.contains("class 0") && !shown.contains("same class"), "{shown}");
-    // What was shown stays, while it is of the newest checkpoint; also on a page elsewhere.
+    // The pictures are kept while they are of the newest checkpoint, even on a page elsewhere.
     let elsewhere = dir.path().join("page.html");
     for out in [&run.join("report.html"), &elsewhere] {
         let told = ["neighbours and maps of images are those of the page before", path(out)];
@@ -436,7 +436,7 @@ fn images_without_labels_have_neighbours_and_maps() {
         let page = dir.path().join(page);
         simclr(&["report", path(&run), "--out", path(&page)]).expect(2, &[path(&page), wrong]);
     }
-    // Whoever gives test images means classes.
+    // Test images require labels.
     let words = ["report", path(&run), "--train", path(&few), "--test", path(&few)];
     simclr(&words).expect(2, &["the training images have no labels"]);
     simclr(&["report", path(&run), "--device", "gpu"]).expect(2, &["--device"]);

@@ -1,4 +1,4 @@
-//! Labels for images by a network that was fine-tuned.
+//! Labels that a fine-tuned network predicts for images.
 
 mod common;
 
@@ -48,7 +48,7 @@ fn from_fine_tuning_to_a_table_of_labels() {
             "splits": [{ "split": null, "labelled": 15, "top1": tuned["top1"] }],
         })
     );
-    // What was learnt from does not count with the rest.
+    // Images that were trained on are counted separately.
     let words = ["predict", path(&run), path(&parts), "--json"];
     let of =
         ["of the test images with a label ", "of the training images with a label ", "may have learnt from"];
@@ -59,13 +59,13 @@ fn from_fine_tuning_to_a_table_of_labels() {
     let table = fs::read_to_string(&out).unwrap();
     assert!(table.starts_with("name,label,probability\nclass 0/0.png,class "), "{table}");
     assert_eq!(table.lines().count(), 16);
-    // Nothing but the table on standard output, and the same from the file, on more threads.
+    // Standard output is the table alone, and the same as the file even with more threads.
     for out in [&[][..], &["--out", "-"]] {
         let words = ["predict", path(&network), path(&test), "--threads", "3"];
         assert_eq!(simclr(&[&words[..], out].concat()).expect(0, &[]).out, table);
     }
 
-    // Photos: no classes, and one that is broken.
+    // Photos without classes, one of them broken.
     let photos = dir.path().join("photos");
     fs::create_dir(&photos).unwrap();
     (0..3).for_each(|number| picture(30, number, number).save(photos.join(format!("{number}.png"))).unwrap());
@@ -82,7 +82,7 @@ fn from_fine_tuning_to_a_table_of_labels() {
     let words = ["predict", path(&network), path(&parts), "--split", "test"];
     assert!(simclr(&words).expect(0, &[]).out.contains("class 0/0.png,test,class "));
 
-    // Half a table is none. It is longer than what two buffers hold.
+    // No partial table is left. It is longer than two buffers.
     let many = dir.path().join("many");
     class_folders(&many, 1, 80);
     for number in 0..80 {
@@ -95,7 +95,7 @@ fn from_fine_tuning_to_a_table_of_labels() {
     assert!(!out.exists());
     let left = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(left.into_iter().all(|file| !file.to_string_lossy().ends_with(".tmp")));
-    // Whoever reads it may have seen enough before its end.
+    // The reader may close the pipe before the end.
     let mut unread = command(&["predict", path(&network), path(&many)]);
     let mut unread = unread.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(unread.stdout.take());
@@ -131,7 +131,7 @@ fn what_is_no_such_network() {
         2,
         &["2 fine-tuned networks", "finetune-6-epochs-4.safetensors", "finetune-9-epochs-4.safetensors"],
     );
-    // What each is worth, the newest first.
+    // Each network with its result, the newest first.
     let newer = run.join("evaluation/finetune-9-epochs-4");
     fs::write(newer.with_extension("json"), "no result").unwrap();
     let told = predict(&run, &[]).expect(2, &[]).err;
@@ -142,7 +142,7 @@ fn what_is_no_such_network() {
         "{second}"
     );
 
-    // Whatever is changed in a file, and meant: without the checksum.
+    // Deliberate changes to a file: it has no checksum that would detect them.
     let bytes = fs::read(&network).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let mut facts = SafeTensors::read_metadata(&bytes).unwrap().1.metadata().clone().unwrap();

@@ -1,4 +1,4 @@
-//! `simclr transfer` as a user runs it, and whatever is wrong with what it is given.
+//! `simclr transfer` as a user runs it, and bad input to it.
 
 mod common;
 
@@ -30,7 +30,7 @@ fn write(folder: &Path, text: &str) -> PathBuf {
 #[test]
 fn a_suite_from_images_to_report() {
     let (dir, run) = run_and_data();
-    // Of the images of class 2 each shows class 1 too.
+    // The images of class 2 are labelled as showing class 1, too.
     let mut labels = String::new();
     for part in ["train", "test"] {
         for class in 0..3 {
@@ -85,13 +85,13 @@ fn a_suite_from_images_to_report() {
     assert!(page.contains("Other data sets") && page.contains("11-point mAP"));
 }
 
-/// The grid of an entry, where it is there already.
+/// The grid of an entry; empty if there is none yet.
 fn tried(entry: &Path) -> Vec<Value> {
     let entry: Option<Value> = fs::read(entry).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     entry.and_then(|entry| entry["grid"].as_array().cloned()).unwrap_or_default()
 }
 
-/// Everything of a result but the time it took.
+/// A result without the time that it took.
 fn timeless(mut result: Value) -> Value {
     result["seconds"] = Value::Null;
     result
@@ -142,7 +142,7 @@ fn killed_and_begun_again() {
     assert!(results[0]["random"].is_f64() && results[0]["random"] == results[1]["score"], "{json}");
     simclr(&arguments).expect(0, &["finetune: there already", "scratch: there already"]);
 
-    // As if it had never been killed.
+    // The results equal those of an evaluation that was never killed.
     fs::remove_dir_all(run.join("evaluation/transfer")).unwrap();
     let whole = simclr(&arguments).expect(0, &[]).json();
     for (again, whole) in results.iter().zip(whole["results"].as_array().unwrap()) {
@@ -191,7 +191,7 @@ fn what_is_wrong_is_named() {
         ),
         (&format!("{set}metric = \"map11\"\nlabels = \"none.csv\"\n"), "none.csv"),
     ];
-    // All faults at once, also where the fault is that nothing has labels.
+    // All faults are reported at once, even that a data set has no labels.
     fs::create_dir(dir.path().join("bare")).unwrap();
     fs::copy(dir.path().join("other/test/class 0/0.png"), dir.path().join("bare/0.png")).unwrap();
     fs::copy(dir.path().join("other/test/class 1/0.png"), dir.path().join("bare/1.png")).unwrap();
@@ -230,7 +230,7 @@ fn what_is_wrong_is_named() {
         ["--protocol", "finetune", "--steps", "3", "--batch", "8", "--rates", "1e30", "--decays", "0"];
     simclr(&[&["transfer", path(&run), path(&suite)], &hopeless[..]].concat())
         .expect(1, &["no result: data set own, finetune", "the loss became no number", "give lower rates"]);
-    // The other data sets and protocols are gone on with.
+    // The other data sets and protocols are still evaluated.
     let both = write(dir.path(), &(whole.clone() + &whole.replace("own", "next")));
     let linear = ["--protocol", "linear,finetune", "--json"];
     let reply = simclr(&[&["transfer", path(&run), path(&both)], &linear[..], &hopeless[2..]].concat())

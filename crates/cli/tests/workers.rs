@@ -1,4 +1,4 @@
-//! Several processes train one run: started by one, or meeting each other.
+//! Several processes train one run: one starts the others, or they meet.
 
 mod common;
 
@@ -16,8 +16,8 @@ fn with(mut words: Vec<String>, more: &[&str]) -> Vec<String> {
     words
 }
 
-/// An address of this machine at which nobody listens. Its port lies below those that systems give to whoever asks
-/// for any, so that nobody is given it before it is used.
+/// An address of this machine at which nothing listens. Its port is below the range from which systems assign free
+/// ports, so that no other program is given it before it is used.
 fn free_address() -> String {
     static ASKED: AtomicU32 = AtomicU32::new(0);
     loop {
@@ -29,7 +29,7 @@ fn free_address() -> String {
     }
 }
 
-/// The arguments of a worker that is not the first.
+/// The arguments of a worker other than the first.
 fn worker<'w>(data: &'w Path, number: &'w str, of: &'w str, at: &'w str) -> Vec<String> {
     let words = ["pretrain", path(data), "--threads", "1", "--workers", of, "--worker", number, "--meet", at];
     words.map(str::to_owned).to_vec()
@@ -68,13 +68,13 @@ fn a_killed_first_worker_ends_the_others_and_the_run_goes_on_to_the_same_bits() 
     let reference = dir.path().join("reference");
     simclr(&with(pretrain(&data, &reference, &sets), &["--workers", "2"])).expect(0, &[]);
 
-    // The other worker is started by hand, so that it can be seen to end.
+    // The other worker is started by hand, so that its end can be observed.
     let (run, at) = (dir.path().join("run"), free_address());
     let first = with(pretrain(&data, &run, &sets), &["--workers", "2", "--worker", "0", "--meet", &at]);
     let (second, mut first) = (start(&worker(&data, "1", "2", &at)), start(&first));
     wait_for(&run, 7, &mut first);
     first.kill().unwrap();
-    // What a signal ended has no code.
+    // A process that a signal ended has no exit code.
     let killed = finish(first).code.is_none();
     let second = finish(second);
     if killed {
@@ -92,7 +92,7 @@ fn workers_that_cannot_train_together_say_why_and_leave_nothing() {
     let (dir, data) = small_data();
     let (run, at) = (dir.path().join("run"), free_address());
     let first = |more: &[&str]| with(pretrain(&data, &run, &[]), more);
-    // What is wrong with the arguments.
+    // Bad arguments.
     simclr(&first(&["--workers", "2", "--worker", "1"])).expect(2, &["--meet"]);
     simclr(&first(&["--workers", "0"])).expect(2, &["from 1 to 1,024"]);
     simclr(&first(&["--workers", "2", "--meet", &at])).expect(2, &["--worker 0 to 1"]);
@@ -103,14 +103,14 @@ fn workers_that_cannot_train_together_say_why_and_leave_nothing() {
     let taken = taken.local_addr().unwrap().to_string();
     simclr(&first(&["--workers", "2", "--worker", "0", "--meet", &taken]))
         .expect(1, &["cannot listen at", "free"]);
-    // Other images than the first has: both say it.
+    // The second worker has other images than the first: both say so.
     let other = dir.path().join("other");
     class_folders(&other, 3, 10);
     let second = start(&worker(&other, "1", "2", &at));
     let told = ["worker 1 has 30 images, worker 0 48; give every worker the same data"];
     simclr(&first(&["--workers", "2", "--worker", "0", "--meet", &at])).expect(1, &told);
     finish(second).expect(1, &told);
-    // No data where a worker is.
+    // The second worker has no data.
     let second = start(&worker(Path::new("nowhere"), "1", "2", &at));
     simclr(&first(&["--workers", "2", "--worker", "0", "--meet", &at]))
         .expect(1, &["worker 1 stopped", "nowhere"]);
@@ -122,7 +122,7 @@ fn workers_that_cannot_train_together_say_why_and_leave_nothing() {
 fn what_was_saved_before_a_worker_went_stays() {
     let (dir, data) = small_data();
     let (run, at) = (dir.path().join("run"), free_address());
-    // Nothing is logged before the end.
+    // Nothing is logged before the end of the run.
     let sets = ["train.epochs=1000", "train.log_every=1000000", "train.checkpoint_every=2", "train.batch=8"];
     let first =
         start(&with(pretrain(&data, &run, &sets), &["--workers", "2", "--worker", "0", "--meet", &at]));
@@ -156,7 +156,7 @@ fn workers_numbered_by_a_launcher_take_a_run_up_with_the_same_words() {
     launch(&words(&[]));
     let mut again = resume(&data, &run);
     again.extend(["--meet".to_owned(), at.clone()]);
-    // As if it had been stopped before anything was saved.
+    // As if the run had been stopped before anything was saved.
     std::fs::remove_file(common::checkpoints(&run).pop().unwrap()).unwrap();
     launch(&again);
     assert_eq!(losses(&run).len(), 3);

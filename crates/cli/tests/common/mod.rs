@@ -1,4 +1,4 @@
-//! Running the program as a user does, on tiny data.
+//! Runs the program as a user does, on tiny data.
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 /// The program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_simclr");
 
-/// The smallest run that is one: a ResNet-18 of 4 channels on 16 x 16 pixels, 3 steps an epoch on 48 images.
+/// The settings of a tiny run: a ResNet-18 of 4 channels on 16 x 16 pixels, with 3 steps an epoch on 48 images.
 pub const TINY: [&str; 7] = [
     "data.image_size=16",
     "encoder.width=0.0625",
@@ -29,7 +29,7 @@ pub const TINY: [&str; 7] = [
     "data.holdout=0",
 ];
 
-/// What the program left behind.
+/// The exit code and the output of the program.
 pub struct Reply {
     pub code: Option<i32>,
     pub out: String,
@@ -66,7 +66,7 @@ fn reply(output: Output) -> Reply {
     reply
 }
 
-/// The program with arguments, on one thread where it computes: tests run beside each other.
+/// The program with arguments. It computes on one thread, since tests run in parallel.
 pub fn command<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).env_remove("RUST_LOG").env("RAYON_NUM_THREADS", "1").stdin(Stdio::null());
@@ -95,7 +95,7 @@ pub fn pretrain(data: &Path, out: &Path, sets: &[&str]) -> Vec<String> {
     words
 }
 
-/// The same, to go on.
+/// The arguments that resume it.
 pub fn resume(data: &Path, out: &Path) -> Vec<String> {
     ["pretrain", path(data), "--out", path(out), "--resume"].map(str::to_owned).to_vec()
 }
@@ -105,7 +105,7 @@ pub fn start(arguments: &[String]) -> Child {
     command(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts")
 }
 
-/// What a started program left behind.
+/// Waits for a started program, and returns its reply.
 #[track_caller]
 pub fn finish(child: Child) -> Reply {
     reply(child.wait_with_output().expect("the program ends"))
@@ -115,7 +115,7 @@ pub fn path(path: &Path) -> &str {
     path.to_str().expect("test paths are UTF-8")
 }
 
-/// A picture that no other number has, and whose class decides its brightness.
+/// A picture that differs for each number, and whose class determines its brightness.
 pub fn picture(side: u32, class: u32, number: u32) -> RgbImage {
     RgbImage::from_fn(side, side, |x, y| {
         let wave = |k: u32| ((x * (3 + k) + y * (5 + number % 7) + number * 11 * k) % 64) as u8;
@@ -128,7 +128,7 @@ pub fn class_folders(folder: &Path, classes: u32, count: u32) {
     numbered_folders(folder, classes, 0..count);
 }
 
-/// The same of the images of these numbers: other numbers below 448, other images.
+/// The same with the images of these numbers. Images of different numbers below 448 differ.
 pub fn numbered_folders(folder: &Path, classes: u32, numbers: Range<u32>) {
     for class in 0..classes {
         let folder = folder.join(format!("class {class}"));
@@ -170,7 +170,7 @@ pub fn flip_a_byte(file: &Path) {
     fs::write(file, bytes).unwrap();
 }
 
-/// Says that a test, or a part of it, was left out, where it is seen: what tests that succeed print is swallowed.
+/// Reports to standard error that a test or a part of it was skipped: the output of tests that pass is hidden.
 pub fn skipped(why: &str) {
     drop(writeln!(io::stderr(), "SKIPPED{why}"));
 }
@@ -202,12 +202,12 @@ pub fn losses(run: &Path) -> Vec<(u64, u64)> {
 pub fn assert_same_run(run: &Path, reference: &Path) {
     assert_eq!(losses(run), losses(reference));
     assert!(final_tensors(run) == final_tensors(reference), "other bits at the end");
-    // Beside them the file tells the configuration, in which threads may differ.
+    // The file also holds the configuration, in which the threads may differ.
     let encoder = |run: &Path| tensors(&run.join("encoder.safetensors"));
     assert!(encoder(run) == encoder(reference), "another encoder");
 }
 
-/// Waits until the run has logged `steps` steps; false if it ended before.
+/// Waits until the run has logged `steps` steps. Returns false if it ended before.
 pub fn wait_for(run: &Path, steps: usize, child: &mut Child) -> bool {
     let deadline = Instant::now() + Duration::from_secs(120);
     loop {
