@@ -126,7 +126,7 @@ impl Pretrain {
     /// Creates the run folder, once the images and the configuration are known to be good.
     fn begin(&self, out: &Path, place: &Place) -> Result<(Training, Source)> {
         if RunFolder::exists(out) {
-            // Reported before the configuration is resolved: it may have been left out because of the existing run.
+            // Reported before the configuration is resolved: the existing run may be why its keys are not given again.
             return Err(TrainError::RunExists { path: out.to_path_buf(), trains: true }.into());
         }
         let decoding = self.settings.data()?;

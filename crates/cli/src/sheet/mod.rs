@@ -12,8 +12,7 @@ use simclr_train::file_system::{Disk, write_atomically};
 
 use crate::out::{check_ending, check_new_image, check_place};
 
-/// Rejects a path that a sheet cannot be written to, such as one among the images of `data`, before anything is
-/// computed.
+/// Rejects a path that a sheet cannot be written to, such as one among the images of `data`.
 pub fn check_out(path: &Path, data: &[PathBuf]) -> Result<()> {
     check_ending(path, "png")?;
     check_place(path)?;

@@ -171,8 +171,8 @@ impl Ablate {
             let trial = match self.trial(planned, &source, &splits, &device) {
                 // Ctrl-C before the first step.
                 Err(error) if error.is::<Stopped>() => None,
-                // Wrong usage would make the other runs fail, too. An outside cause would as well, and costs no step
-                // once it is repaired.
+                // Wrong usage makes the other runs fail, too. So does an outside cause, which costs no step once it is
+                // removed.
                 Err(error) if is_usage(&error) || error.is::<Rescued>() => return Err(error),
                 Err(error) => {
                     let failure = in_a_line(&error);
