@@ -160,7 +160,7 @@ impl Observer for Assisting {
     }
 }
 
-/// What the figures of [`epoch_line`] are.
+/// Explains the figures of [`epoch_line`].
 fn legend(plan: &Plan) -> &'static str {
     match plan.holdout {
         0 => "acc: contrastive accuracy, the share of views that find their partner",
@@ -168,7 +168,7 @@ fn legend(plan: &Plan) -> &'static str {
     }
 }
 
-/// What an epoch came to, in a line that a terminal of 80 columns holds.
+/// The figures of an epoch, in a line that fits into 80 columns.
 fn epoch_line(record: &EpochRecord, epochs: u64, time_left: Option<Duration>) -> String {
     let accuracy = terminal::percent(record.train_contrastive_accuracy);
     let mut line = format!("epoch {}/{epochs}  loss {:.3}  acc {accuracy}", record.epoch, record.train_loss);

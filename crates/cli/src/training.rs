@@ -87,8 +87,8 @@ impl Training {
         self.saved().is_some_and(|meta| meta.epoch >= self.config.train.epochs)
     }
 
-    /// Completes a run whose epochs are all done, but which was stopped after its last checkpoint: writes its encoder to
-    /// a file, and removes the images that were cached for it.
+    /// Completes a run that was stopped after its last checkpoint, with all epochs done: writes its encoder to a file,
+    /// and removes the images that were cached for it.
     pub fn complete(&self) -> Result<()> {
         if let Some(from) = self.from.as_ref().filter(|_| !self.folder.path().join(ENCODER).exists()) {
             self.write_encoder(&from.path)?;

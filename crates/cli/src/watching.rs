@@ -150,7 +150,7 @@ mod tests {
         let line = Line::after(Duration::ZERO, move || soon.send("soon").unwrap());
         assert_eq!(heard.recv(), Ok("soon"));
         drop((line, Line::after(Duration::from_secs(3600), move || said.send("late").unwrap())));
-        // The senders go with what would have used them.
+        // The senders are dropped with the closures that own them.
         assert!(heard.recv().is_err());
     }
 }

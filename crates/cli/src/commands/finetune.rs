@@ -33,7 +33,7 @@ Examples:
   simclr finetune runs/v2 --train imagenet/train \\
       --test imagenet/val --labels 10% --head-layers 1 --json";
 
-/// In fewer steps the paper's rate, which is low, does not take a network far.
+/// In fewer steps than this the paper's low learning rate does not train a network enough.
 const FEW_STEPS: u64 = 300;
 
 /// The details of a result that say how the network was trained.

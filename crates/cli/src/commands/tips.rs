@@ -1,4 +1,4 @@
-//! What is said of an option that a command does not have: clap knows only how options are spelt.
+//! Tips for options that a command does not have: clap suggests only those with a similar spelling.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use simclr_train::config::key_called;
 
 use super::Program;
 
-/// Options of other programs, and those that mean the same here.
+/// Options of other programs, each with the one that means the same here.
 const ALSO: [(&str, &str); 9] = [
     ("top", "k"),
     ("neighbors", "k"),
@@ -22,11 +22,11 @@ const ALSO: [(&str, &str); 9] = [
     ("limit", "k"),
 ];
 
-/// A misspelling differs by no more letters than this.
+/// The most letters by which a misspelt option differs from the right one.
 const MISSPELT: usize = 2;
 
-/// An error of the arguments `words`, with a tip that helps: the key or the option that was meant, or the command that
-/// has it. Tips to pass what was given as a file's name, or another option that only looks alike, go.
+/// Adds a tip to the error of the arguments `words`: the key or option that was meant, or the commands that have it.
+/// Removes clap's tips to pass the option as a value, or to use another that only looks similar.
 pub fn with_tips(mut error: clap::Error, words: &[OsString]) -> clap::Error {
     if error.kind() != ErrorKind::UnknownArgument {
         return error;
@@ -46,7 +46,7 @@ pub fn with_tips(mut error: clap::Error, words: &[OsString]) -> clap::Error {
         return error;
     }
     error.remove(ContextKind::SuggestedArg);
-    // That of clap has the option that only looks alike.
+    // clap's usage line names the option that only looks similar.
     error.insert(ContextKind::Usage, ContextValue::StyledStr(command.clone().render_usage()));
     if let Some(tip) = tip {
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
@@ -54,7 +54,7 @@ pub fn with_tips(mut error: clap::Error, words: &[OsString]) -> clap::Error {
     error
 }
 
-/// How a key is set that was given like an option, `--epochs 5`.
+/// How to set a key that was given like an option, such as `--epochs 5`.
 fn key_tip(command: &Command, given: &str, words: &[OsString]) -> Option<String> {
     if !has(command, "preset") || !has(command, "set") {
         return None;
@@ -96,7 +96,7 @@ fn has(command: &Command, long: &str) -> bool {
     longs(command).any(|known| known == long)
 }
 
-/// Letters to be put in, left out or changed to make one word of another.
+/// The edit distance of two words: how many letters to insert, remove or change to turn one into the other.
 fn edits(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();
