@@ -23,7 +23,7 @@ fn decoy(folder: &Path, name: &str, source: &str) -> PathBuf {
 }
 
 #[test]
-fn another_version_than_the_one_that_was_found_is_refused_and_a_copy_is_not() {
+fn another_major_version_than_the_one_that_was_found_is_refused_and_another_minor_one_is_not() {
     let Some(libraries) = simclr_stand_in::libraries() else { return };
     let dir = tempfile::tempdir().unwrap();
     let newer = r#"extern "C" int nvrtcVersion(int *major, int *minor) { *major = 13; return *minor = 0; }"#;
@@ -40,8 +40,8 @@ fn another_version_than_the_one_that_was_found_is_refused_and_a_copy_is_not() {
     let (stub, says) = (stub.to_str().unwrap(), "cuDriverGetVersion returned 34");
     assert!(error.contains(stub) && error.contains(says), "{error}");
 
-    let same = r#"extern "C" unsigned long cublasLtGetVersion() { return 120803; }"#;
-    decoy(dir.path(), "libcublasLt.so", same);
+    let older = r#"extern "C" unsigned long cublasLtGetVersion() { return 120400; }"#;
+    decoy(dir.path(), "libcublasLt.so", older);
     libraries.load(Library::CublasLt).unwrap();
     libraries.load(Library::Cudnn).unwrap();
 }

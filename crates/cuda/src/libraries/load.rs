@@ -34,8 +34,8 @@ impl Libraries {
     /// Loads a library, so that the loader finds it by its name from now on.
     ///
     /// # Errors
-    /// [`CudaError::Missing`], [`CudaError::Load`]; the latter also where another version of the library would be
-    /// called.
+    /// [`CudaError::Missing`], [`CudaError::Load`]; the latter also where a library of another major
+    /// version would be called.
     pub fn load(&self, library: Library) -> Result<()> {
         let path = self.require(library)?;
         let used = with(path, |handle| expect_used(library, path, handle))?;

@@ -15,8 +15,8 @@ use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
 use super::Library;
 use super::load::{ask, version_function};
 
-/// Returns an error, which says what to do, if cudarc would call another version of a library than that of `handle`,
-/// which was loaded from `path`. Call this before any function of cudarc: it panics if the library lacks one.
+/// Returns an error, which says what to do, if cudarc would call a library of another major version than that of
+/// `handle`, which was loaded from `path`, or one that does not work. Call this before any function of cudarc: it panics if the library lacks one.
 pub(super) fn expect_used(library: Library, path: &Path, handle: &Handle) -> Result<(), String> {
     type Present = unsafe fn() -> bool;
     type Opened = unsafe fn() -> &'static libloading::Library;
@@ -47,8 +47,9 @@ pub(super) fn expect_used(library: Library, path: &Path, handle: &Handle) -> Res
     let version = unsafe { Handle::open(Some(&other), RTLD_NOW | RTLD_LOCAL) }.map_err(failed);
     let version = version.and_then(|handle| ask(library, &handle));
     let wanted = ask(library, handle)?;
-    // A copy of the same version will do: WSL has the driver twice.
-    if version.as_ref() == Ok(&wanted) {
+    // A copy will do (WSL has the driver twice), and so will another minor version.
+    let major = |version: &str| version.split('.').next().map(str::to_owned);
+    if version.as_ref().is_ok_and(|version| major(version) == major(&wanted)) {
         return Ok(());
     }
     let version = match version {
