@@ -56,7 +56,14 @@ impl Watching {
                 let detail = format!("{}: running averages", Side::Random);
                 self.advance(detail.clone(), detail, done as u64, batches as u64);
             }
-            Progress::Fitting { side } => self.begin(format!("{side}: logistic regression"), None),
+            Progress::Fitting { side, tried, weights } => {
+                let stage = format!("{side}: logistic regression");
+                let detail = match tried < weights {
+                    true => format!("{stage}, choosing the L2 weight"),
+                    false => format!("{stage} on all training images"),
+                };
+                self.advance(stage, detail, tried as u64, weights as u64);
+            }
             Progress::Planned { images, of, epochs, batch, rate, rates, memory } => {
                 let rate = match rates {
                     1 => at_rate(rate),
@@ -94,14 +101,14 @@ impl Watching {
         self.advance(stage.clone(), stage, done as u64, images as u64);
     }
 
-    fn begin(&mut self, stage: String, length: Option<u64>) {
+    fn begin(&mut self, stage: String, length: u64) {
         let stage = self.subject.clone() + &stage;
         if stage == self.stage {
             return;
         }
         // The bar before must leave the screen first.
         (self.bar, self.line) = (None, None);
-        self.bar = length.and_then(terminal::bar);
+        self.bar = terminal::bar(length);
         if self.bar.is_none() {
             let line = stage.clone();
             self.line = Some(Line::after(WORTH_A_LINE, move || terminal::say(&line)));
@@ -110,7 +117,7 @@ impl Watching {
     }
 
     fn advance(&mut self, stage: String, detail: String, done: u64, all: u64) {
-        self.begin(stage, Some(all));
+        self.begin(stage, all);
         if let Some(bar) = &self.bar {
             bar.set_message(self.subject.clone() + &detail);
             bar.set_position(done);

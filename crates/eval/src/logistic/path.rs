@@ -61,7 +61,8 @@ pub(crate) struct PathOutcome {
 
 /// Fits on `train` with each weight, scores on `validation`, and refits on both with the best weight.
 ///
-/// Goes from strong to weak weights, each fit starting from the one before.
+/// Goes from strong to weak weights, each fit starting from the one before. `watch` is told how many weights were tried,
+/// and of how many; the path may end before the last.
 ///
 /// # Errors
 /// An empty split, targets that do not fit or are of the wrong kind for the metric, splits of different widths, no
@@ -71,6 +72,7 @@ pub(crate) fn fit_path(
     validation: Labelled,
     classes: usize,
     options: &PathOptions,
+    watch: &mut dyn FnMut(usize, usize),
 ) -> Result<PathOutcome, MetricsError> {
     check(train, classes)?;
     check(validation, classes)?;
@@ -92,7 +94,9 @@ pub(crate) fn fit_path(
     let mut lowest = f64::INFINITY;
     let mut idle = 0;
     let mut tried = Vec::new();
+    let of = weights.len();
     for l2 in weights {
+        watch(tried.len(), of);
         objective.set_l2(l2);
         let solution = lbfgs::minimize(|x, g| objective.evaluate(x, g), &mut parameters, &options.search);
         let mut scores = scores(&parameters, &held_out, dim, classes);
@@ -111,6 +115,9 @@ pub(crate) fn fit_path(
             break;
         }
     }
+    watch(of, of);
+    // Before as much memory is taken again for the last fit.
+    drop((objective, rows, held_out));
     let Some((chosen, start)) = best else {
         return Err(MetricsError::TooFew { what: "L2 weights", least: 1, got: 0 });
     };
@@ -152,7 +159,7 @@ mod tests {
         let (dim, options) = (60, PathOptions::default());
         let ((a, a_labels), (b, b_labels)) = (noisy(100, dim, 1), noisy(400, dim, 2));
         let of = |values, targets| Labelled { features: Features::new(values, dim).unwrap(), targets };
-        let outcome = fit_path(of(&a, &a_labels), of(&b, &b_labels), 2, &options).unwrap();
+        let outcome = fit_path(of(&a, &a_labels), of(&b, &b_labels), 2, &options, &mut |_, _| ()).unwrap();
         // Weak weights fit the noise of 60 columns to 100 rows.
         assert!(outcome.chosen.l2 > 1e-1, "{:?}", outcome.chosen);
         assert!(outcome.chosen.score > 0.72, "{:?}", outcome.chosen);
@@ -172,7 +179,7 @@ mod tests {
         let ((a, a_labels), (b, b_labels)) = (noisy(40, dim, 1), noisy(60, dim, 2));
         let of = |values, targets| Labelled { features: Features::new(values, dim).unwrap(), targets };
         let PathOutcome { model, chosen, .. } =
-            fit_path(of(&a, &a_labels), of(&b, &b_labels), 2, &options).unwrap();
+            fit_path(of(&a, &a_labels), of(&b, &b_labels), 2, &options, &mut |_, _| ()).unwrap();
         let (values, labels) = ([&a[..], &b[..]].concat(), a_labels.then(&b_labels).unwrap());
         let all = crate::logistic::fit(of(&values, &labels), 2, chosen.l2, &options.refit).unwrap();
         assert!((model.objective - all.objective).abs() < 1e-4 * all.objective, "{model:?}, not {all:?}");
@@ -184,7 +191,8 @@ mod tests {
         let values: Vec<f32> = (0..40).map(|i| (i % 2) as f32).collect();
         let labels = Targets::One((0..40).map(|i| i % 2).collect());
         let data = Labelled { features: Features::new(&values, 1).unwrap(), targets: &labels };
-        let PathOutcome { chosen, tried, .. } = fit_path(data, data, 2, &PathOptions::default()).unwrap();
+        let PathOutcome { chosen, tried, .. } =
+            fit_path(data, data, 2, &PathOptions::default(), &mut |_, _| ()).unwrap();
         assert!(tried.len() > 20 && tried.iter().all(|point| point.score == 1.0), "{tried:?}");
         assert!(tried.iter().all(|point| point.loss >= chosen.loss), "{chosen:?} of {tried:?}");
     }
@@ -204,11 +212,16 @@ mod tests {
         let empty = Labelled { features: Features::new(&[], 3).unwrap(), targets: &none };
         let narrow = Labelled { features: Features::new(&values, 1).unwrap(), targets: &zeros };
         let options = PathOptions::default();
-        assert!(fit_path(data, empty, 2, &options).is_err());
-        assert!(fit_path(data, narrow, 2, &options).is_err());
-        assert!(fit_path(data, data, 2, &PathOptions { weights: vec![], ..options.clone() }).is_err());
+        assert!(fit_path(data, empty, 2, &options, &mut |_, _| ()).is_err());
+        assert!(fit_path(data, narrow, 2, &options, &mut |_, _| ()).is_err());
+        assert!(
+            fit_path(data, data, 2, &PathOptions { weights: vec![], ..options.clone() }, &mut |_, _| ())
+                .is_err()
+        );
         let of_several = PathOptions { metric: Metric::ElevenPointMap, ..options.clone() };
-        assert!(fit_path(data, data, 2, &of_several).is_err());
-        assert!(fit_path(data, data, 2, &PathOptions { weights: vec![-1.0], ..options }).is_err());
+        assert!(fit_path(data, data, 2, &of_several, &mut |_, _| ()).is_err());
+        assert!(
+            fit_path(data, data, 2, &PathOptions { weights: vec![-1.0], ..options }, &mut |_, _| ()).is_err()
+        );
     }
 }

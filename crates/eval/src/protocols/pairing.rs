@@ -13,6 +13,9 @@ use super::shared::SharedImages;
 use super::splits::Splits;
 use crate::EvalError;
 
+/// The most images to set apart: an accuracy on them is known to half a percent, and more only take longer.
+const MOST_SET_APART: f64 = 50_000.0;
+
 /// Seed of the draw that sets test images aside.
 const SEED: u64 = 0;
 
@@ -74,8 +77,8 @@ pub struct SharedPaths {
 }
 
 /// Pairs the training images of `train` with test images: the test split of `test` if it has one, or else all of
-/// `test`; without `test`, the test split of `train`; without that, a `share` of each class of `train`, set aside so
-/// that copies of an image stay on one side.
+/// `test`; without `test`, the test split of `train`; without that, a `share` of each class of `train` (less if that
+/// were more than 50,000 images in all), set aside so that copies of an image stay on one side.
 ///
 /// Compares all images by contents ([`copies`]) on `threads` threads, regardless of their paths and names; `progress`
 /// gets the number done and the total, from any of these threads. Small images stay in memory ([`kept_in_memory`]).
@@ -107,6 +110,7 @@ pub fn pair(
     let same = copies(&*images, threads, &|done| progress(done, images.len()));
     let contradicting = contradicting(&*images, &same).into_iter().map(<[u32]>::to_vec).collect();
     let Some(test) = test else {
+        let share = share.min(most_set_apart(train.images.len()));
         let splits = Splits::hold_out(kept_in_memory(train.images), &same, share, SEED)?.of(origin(true, 0));
         let kept_together = same.iter().map(|group| group.len() - 1).sum();
         return Ok(Paired { splits, images, contradicting, shared: None, kept_together });
@@ -123,6 +127,11 @@ pub fn pair(
     Ok(Paired { splits, images, contradicting, shared, kept_together: 0 })
 }
 
+/// The share of `images` that is [`MOST_SET_APART`]; 1 or more if there are no more.
+fn most_set_apart(images: usize) -> f64 {
+    MOST_SET_APART / images.max(1) as f64
+}
+
 /// The training images followed by the test images.
 fn both(train: &Placed, test: &Placed) -> Arc<dyn Dataset> {
     let sets = [train, test].map(|part| (String::new(), part.images.clone()));
@@ -133,4 +142,15 @@ fn both(train: &Placed, test: &Placed) -> Arc<dyn Dataset> {
 /// The same images, cached decoded as far as an eighth of the free memory allows: protocols read them more than once.
 pub fn kept_in_memory(images: Arc<dyn Dataset>) -> Arc<dyn Dataset> {
     Arc::new(Cached::in_memory(images, memory::available_bytes() / 8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_images_a_smaller_share_is_set_apart() {
+        assert!(most_set_apart(0) > 1.0 && most_set_apart(200_000) == 0.25);
+        assert_eq!(most_set_apart(1_000_000) * 1_000_000.0, MOST_SET_APART);
+    }
 }

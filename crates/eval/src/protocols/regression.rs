@@ -44,7 +44,6 @@ pub fn logistic(
     check_fraction("the share of validation images", options.validation)?;
     let mut seconds = 0.0;
     let scores = encoded.try_map(|side, encoded| {
-        watch(Progress::Fitting { side });
         let start = Instant::now();
         let (labels, same) = (&encoded.train.labels, same_images(&encoded.train));
         let (rest, part) = stratify(labels, &same, options.validation, options.seed);
@@ -53,7 +52,9 @@ pub fn logistic(
         }
         let (train, validation) = (Rows::of(&encoded.train, &rest), Rows::of(&encoded.train, &part));
         let path = PathOptions::default();
-        let outcome = fit_path(train.labelled()?, validation.labelled()?, encoded.classes.len(), &path)?;
+        let mut fitting = |tried, weights| watch(Progress::Fitting { side, tried, weights });
+        let (train, validation) = (train.labelled()?, validation.labelled()?);
+        let outcome = fit_path(train, validation, encoded.classes.len(), &path, &mut fitting)?;
         let scores = outcome.model.scores(encoded.test_features()?)?;
         let own = start.elapsed().as_secs_f64();
         seconds += own + encoded.seconds;

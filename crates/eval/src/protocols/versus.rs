@@ -56,6 +56,10 @@ pub enum Progress {
     Fitting {
         /// On which encoder's features.
         side: Side,
+        /// L2 weights tried.
+        tried: usize,
+        /// L2 weights to try, at most.
+        weights: usize,
     },
     /// The settings of fine-tuning, the same for both encoders.
     Planned {

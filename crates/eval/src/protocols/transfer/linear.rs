@@ -36,11 +36,11 @@ pub(super) fn linear(
     let train = encode("training", &set.train)?;
     let validation = encode("validation", &set.validation)?;
     let test = encode("test", &set.test)?;
-    watch(Progress::Fitting { side });
     let metric = set.spec.metric;
     let options = PathOptions { metric, ..PathOptions::default() };
     let classes = set.classes.len();
-    let fitted = fit_path(train.labelled()?, validation.labelled()?, classes, &options)?;
+    let mut fitting = |tried, weights| watch(Progress::Fitting { side, tried, weights });
+    let fitted = fit_path(train.labelled()?, validation.labelled()?, classes, &options, &mut fitting)?;
     let scores = fitted.model.scores(test.features()?)?;
     Ok(Outcome {
         score: metric.of(&scores, &test.targets, classes)?,
