@@ -292,8 +292,8 @@ fn settings_that_make_no_sense() {
         (&["--memory", ""], &["--memory: the value is missing"]),
         (&["--width", "1e-9"], &["--width is", "from 0.015625 to 16"]),
         (&["--size", "-5"], &["--size is -5", "from 8 to 1,024"]),
-        (&["--views", "2"], &["--views", "from 4 to 2097152"]),
-        (&["--views", "many"], &["--views", "from 4 to 2097152"]),
+        (&["--views", "2"], &["--views", "from 4 to 2,097,152"]),
+        (&["--views", "many"], &["--views", "from 4 to 2,097,152"]),
         (&["--threads", "5000"], &["--threads", "from 1 to 1,024"]),
         (&["--views-on", "gpu"], &["--data"]),
     ] {

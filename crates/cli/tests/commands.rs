@@ -490,5 +490,8 @@ fn doctor_tells_what_the_machine_has() {
     {
         assert!(out.lines().any(|line| line.starts_with(name)), "{name}: {out}");
     }
-    assert!(cfg!(feature = "cuda") || out.contains("lacks the feature `cuda`: cargo install "), "{out}");
+    assert!(
+        cfg!(feature = "cuda") || out.contains("lacks the feature `cuda`\n                cargo install "),
+        "{out}"
+    );
 }

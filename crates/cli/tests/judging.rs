@@ -257,12 +257,12 @@ fn settings_and_images_stand_beside_the_figures() {
         simclr(&[&words[..], more].concat()).expect(0, &[])
     };
     let told = measure("knn", &[]);
-    assert!(told.out.starts_with("kNN, k = 7, 78 images"), "{}", told.out);
+    assert!(told.out.starts_with("kNN, k = 7: trained on 78 images"), "{}", told.out);
     assert!(!told.err.contains("--best") && !told.err.contains("in place of"), "{}", told.err);
     assert!(!measure("knn", &[]).err.contains("in place of"));
     let told = measure("knn", &["--k", "8"]);
-    assert!(told.out.starts_with("kNN, k = 8, 78 images"), "{}", told.out);
-    let before = format!(" % of 18 images set apart from {} at step ", path(&data));
+    assert!(told.out.starts_with("kNN, k = 8: trained on 78 images"), "{}", told.out);
+    let before = format!("% of 18 images set apart from {} at step ", path(&data));
     for words in ["in place of ", &before, " (k = 7)"] {
         assert!(told.err.contains(words), "no {words} in {}", told.err);
     }
@@ -374,7 +374,11 @@ fn one_answer_to_everything_is_warned_of() {
         simclr(&[&words[..], more].concat()).expect(0, &[])
     };
     let told = measure(&["--k", "200"]);
-    assert!(told.out.starts_with("kNN, k = 56, all there are to learn from, 56 images"), "{}", told.out);
+    assert!(
+        told.out.starts_with("kNN, k = 56, all there are to learn from: trained on 56 images"),
+        "{}",
+        told.out
+    );
     for name in ["SimCLR", "random encoder"] {
         let words = format!("warning: {name}: all 14 test images are taken for \"class 0\", so that");
         assert!(told.err.contains(&words) && told.err.contains("a smaller --k"), "{}", told.err);
@@ -385,7 +389,7 @@ fn one_answer_to_everything_is_warned_of() {
     assert!(page.contains("<dd class=\"note\">always class 0 would be right on "), "{page}");
     let told = measure(&[]);
     assert!(
-        told.out.starts_with("kNN, k = 5, 56 images") && !told.err.contains("are taken for"),
+        told.out.starts_with("kNN, k = 5: trained on 56 images") && !told.err.contains("are taken for"),
         "{}{}",
         told.out,
         told.err
@@ -451,8 +455,9 @@ fn long_names_keep_columns_straight() {
     fs::rename(data.join("class 0"), data.join(long)).unwrap();
     fs::rename(data.join("class 1"), data.join(&longer)).unwrap();
     let table = simclr(&["knn", path(&run), "--train", path(&data)]).expect(0, &[]).out;
-    let lines = table.lines().skip(2).filter(|line| !line.starts_with("always"));
-    let ends: Vec<usize> = lines.map(|line| line.find(" %").unwrap()).collect();
+    let lines =
+        table.lines().skip(2).filter(|line| !line.starts_with("always") && !line.ends_with("by class"));
+    let ends: Vec<usize> = lines.map(|line| line.find('%').unwrap()).collect();
     assert!(ends.len() == 5 && ends.iter().all(|end| *end == ends[0]), "{table}");
     assert!(table.contains(long) && table.contains(&format!("~{}", &longer[..39])), "{table}");
 }

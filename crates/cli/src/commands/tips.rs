@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn words_are_so_many_letters_apart() {
         for (one, other, letters) in
-            [("", "", 0), ("--epoch", "--epochs", 1), ("--count", "--config", 3), ("ab", "ba", 2)]
+            [("", "", 0), ("--epoch", "--epochs", 1), ("--count", "--config", 4), ("ab", "ba", 2)]
         {
             assert_eq!((edits(one, other), edits(other, one)), (letters, letters), "{one} {other}");
         }
