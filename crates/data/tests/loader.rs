@@ -349,6 +349,6 @@ fn balanced_subsets() {
     assert_eq!(per_class(&balanced_subset(uneven, 12, 5).unwrap()), [2, 5, 5]);
     for images in [0, 2, 31] {
         let error = balanced_subset(Arc::clone(&dataset), images, 5).err().unwrap().to_string();
-        assert!(error.contains("a number from 3 to 30 would be right"), "{error}");
+        assert!(error.contains("give a number from 3 to 30"), "{error}");
     }
 }

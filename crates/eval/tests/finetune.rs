@@ -145,7 +145,10 @@ fn what_cannot_be_done_is_said() {
     let models = Versus::alone(models(1).trained);
     let fail = |options: FineTune| finetune(&models, &splits(), &options, &mut |_| ()).unwrap_err();
     let few = fail(quick(Labels::Percent(1.0))).to_string();
-    assert!(few.starts_with("labels 1%: ") && few.contains("a number from 3 to 120"), "{few}");
+    assert!(
+        few.starts_with("1% of 120 labels is 1 image, ") && few.contains("a number from 3 to 120"),
+        "{few}"
+    );
     assert!(matches!(fail(quick(Labels::Images(121))), EvalError::Labels { .. }));
     let rate = FineTune { rate: Rate::Is(-1.0), ..quick(HALF) };
     assert!(matches!(fail(rate), EvalError::Option { name: "rate", .. }));

@@ -212,6 +212,6 @@ mod tests {
     fn features_that_do_not_fit_are_refused() {
         assert!(room_for(1000, 512).unwrap().capacity() >= 512_000);
         let error = room_for(1 << 50, 2048).unwrap_err().to_string();
-        assert!(error.contains("of 1125899906842624 images take 9223372036.85 GB of memory"), "{error}");
+        assert!(error.contains("of 1,125,899,906,842,624 images take 9223372036.85 GB of memory"), "{error}");
     }
 }

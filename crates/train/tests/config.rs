@@ -298,7 +298,7 @@ fn wrong_values_name_key_value_and_what_would_be_right() {
         ("loss.temperature=nan", "`loss.temperature` is nan, expected a number from 1e-30 to 1e30"),
         ("optim.rate=inf", "`optim.rate` is inf, expected a number above 0"),
         ("optim.rate=fast", "`optim.rate` is \"fast\", expected a number above 0"),
-        ("train.batch=1", "`train.batch` is 1, expected \"auto\" or a whole number from 2 to 1048576"),
+        ("train.batch=1", "`train.batch` is 1, expected \"auto\" or a whole number from 2 to 1,048,576"),
         ("train.batch=1e3", "`train.batch` is 1000.0, expected \"auto\" or a whole number"),
         ("train.batch=many", "`train.batch` is \"many\", expected \"auto\" or a whole number"),
         ("train.batch=-5", "`train.batch` is -5, expected \"auto\" or a whole number"),
