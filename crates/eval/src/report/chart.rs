@@ -12,7 +12,7 @@ const RIGHT: f64 = 80.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 30.0;
 /// The most points drawn per line; longer series are averaged in groups, and their range is shaded.
-const POINTS: usize = 200;
+const POINTS: usize = 100;
 /// The most points of a line that react to hovering.
 const HOVERED: usize = 60;
 /// Least distance between the names of two lines, each with its value below.
@@ -42,6 +42,15 @@ pub(super) struct Series {
     pub name: String,
     /// (epoch, value), in order of the epoch, finite.
     pub points: Vec<(f64, f64)>,
+    /// What the last epoch tells, as (epoch, value): what a noisy line is said to have reached. Without it the line is
+    /// said to have reached the mean of its last points.
+    pub end: Option<(f64, f64)>,
+}
+
+/// A line as it is drawn.
+struct Drawn<'a> {
+    series: &'a Series,
+    groups: Vec<Group>,
 }
 
 /// Neighbouring points of a series as one.
@@ -52,21 +61,27 @@ struct Group {
     high: f64,
 }
 
+impl Drawn<'_> {
+    /// Where the end is marked and named: (epoch, value).
+    fn end(&self) -> Option<(f64, f64)> {
+        self.series.end.or_else(|| self.groups.last().map(|group| (group.x, group.mean)))
+    }
+}
+
 impl Chart {
     /// The chart as a `<figure>`; nothing where no line has a point.
     pub(super) fn render(&self) -> String {
-        let lines: Vec<(&Series, Vec<Group>)> = (self.series.iter())
+        let lines: Vec<Drawn<'_>> = (self.series.iter())
             .filter(|series| !series.points.is_empty())
-            .map(|series| (series, group(&series.points)))
+            .map(|series| Drawn { series, groups: group(&series.points) })
             .collect();
-        let groups = || lines.iter().flat_map(|(_, groups)| groups);
-        let Some(last) =
-            lines.iter().filter_map(|(series, _)| Some(series.points.last()?.0)).reduce(f64::max)
-        else {
-            return String::new();
+        let points = || {
+            let all = lines.iter().map(|line| line.series);
+            all.flat_map(|series| series.points.iter().chain(&series.end))
         };
-        let low = groups().map(|group| group.low).fold(f64::INFINITY, f64::min);
-        let high = groups().map(|group| group.high).fold(f64::NEG_INFINITY, f64::max);
+        let Some(last) = points().map(|point| point.0).reduce(f64::max) else { return String::new() };
+        let low = points().map(|point| point.1).fold(f64::INFINITY, f64::min);
+        let high = points().map(|point| point.1).fold(f64::NEG_INFINITY, f64::max);
         let x_axis =
             Axis { low: 0.0, high: if last > 0.0 { last } else { 1.0 }, step: nice_step(last.max(1e-9), 6) };
         let y_axis = Axis::around(if self.from_zero { low.min(0.0) } else { low }, high);
@@ -105,8 +120,8 @@ impl Chart {
             WIDTH - RIGHT + EPOCH,
             floor + 18.0
         );
-        for (number, (series, groups)) in lines.iter().enumerate() {
-            self.draw_line(&mut svg, number, series, groups, x, y);
+        for (number, line) in lines.iter().enumerate() {
+            self.draw_line(&mut svg, number, line, x, y);
         }
         self.draw_names(&mut svg, &lines, y);
         svg.push_str("</svg>\n");
@@ -125,12 +140,11 @@ impl Chart {
         &self,
         svg: &mut String,
         number: usize,
-        series: &Series,
-        groups: &[Group],
+        line: &Drawn<'_>,
         x: impl Fn(f64) -> f64,
         y: impl Fn(f64) -> f64,
     ) {
-        let colour = number % 3;
+        let (colour, Drawn { series, groups }) = (number % 3, line);
         if groups.len() < series.points.len() {
             let above = groups.iter().map(|g| format!("{:.1} {:.1}", x(g.x), y(g.high)));
             let below = groups.iter().rev().map(|g| format!("{:.1} {:.1}", x(g.x), y(g.low)));
@@ -139,30 +153,31 @@ impl Chart {
         }
         let path: Vec<String> = groups.iter().map(|g| format!("{:.1} {:.1}", x(g.x), y(g.mean))).collect();
         let _ = writeln!(svg, "<path class=\"line c{colour}\" d=\"M{}\"/>", path.join("L"));
-        let every = groups.len().div_ceil(HOVERED);
-        for (place, group) in groups.iter().enumerate() {
-            let end = place + 1 == groups.len();
-            if place % every != 0 && !end {
-                continue;
-            }
-            let name =
-                if series.name.is_empty() { String::new() } else { format!("{}, ", escape(&series.name)) };
+        let name = if series.name.is_empty() { String::new() } else { format!("{}, ", escape(&series.name)) };
+        let mut dot = |class: &str, (epoch, value): (f64, f64)| {
             let _ = writeln!(
                 svg,
-                "<g class=\"point c{colour}{}\"><circle class=\"dot\" cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"3\"/><circle cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"8\"><title>{name}epoch {}: {}</title></circle></g>",
-                if end { " end" } else { "" },
-                short(group.x),
-                self.value(group.mean),
-                px = x(group.x),
-                py = y(group.mean),
+                "<g class=\"point c{colour}{class}\"><circle class=\"dot\" cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"3\"/><circle cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"8\"><title>{name}epoch {}: {}</title></circle></g>",
+                short(epoch),
+                self.value(value),
+                px = x(epoch),
+                py = y(value),
             );
+        };
+        let every = groups.len().div_ceil(HOVERED);
+        // The last has a dot of its own, which is always seen.
+        for group in groups[..groups.len().saturating_sub(1)].iter().step_by(every.max(1)) {
+            dot("", (group.x, group.mean));
+        }
+        if let Some(end) = line.end() {
+            dot(" end", end);
         }
     }
 
     /// Names and last values right of where the lines end, pushed apart where they would cover each other.
-    fn draw_names(&self, svg: &mut String, lines: &[(&Series, Vec<Group>)], y: impl Fn(f64) -> f64) {
+    fn draw_names(&self, svg: &mut String, lines: &[Drawn<'_>], y: impl Fn(f64) -> f64) {
         let mut names: Vec<(f64, usize)> = (lines.iter().enumerate())
-            .filter_map(|(number, (_, groups))| Some((y(groups.last()?.mean), number)))
+            .filter_map(|(number, line)| Some((y(line.end()?.1), number)))
             .collect();
         names.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut free = TOP + 8.0;
@@ -175,10 +190,10 @@ impl Chart {
         for (at, number) in names.iter_mut().rev() {
             *at = at.min(floor);
             floor = *at - NAME;
-            let (series, groups) = &lines[*number];
-            let value = groups.last().map(|group| self.value(group.mean)).unwrap_or_default();
+            let line = &lines[*number];
+            let value = line.end().map(|(_, value)| self.value(value)).unwrap_or_default();
             let (left, colour) = (WIDTH - RIGHT + 12.0, *number % 3);
-            let name = escape(&series.name);
+            let name = escape(&line.series.name);
             let value_at = if name.is_empty() { *at + 4.0 } else { *at + 11.0 };
             if !name.is_empty() {
                 let _ = writeln!(
@@ -203,7 +218,8 @@ impl Chart {
     }
 }
 
-/// At most [`POINTS`] groups of neighbouring points.
+/// At most [`POINTS`] groups of neighbouring points, of equal sizes but for one point: a small group at the end would
+/// be more noise than the others, and would be taken for what the line has reached.
 fn group(points: &[(f64, f64)]) -> Vec<Group> {
     let of = |points: &[(f64, f64)]| {
         let count = points.len() as f64;
@@ -214,7 +230,8 @@ fn group(points: &[(f64, f64)]) -> Vec<Group> {
             high: points.iter().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max),
         }
     };
-    points.chunks(points.len().div_ceil(POINTS).max(1)).map(of).collect()
+    let count = points.len().min(POINTS);
+    (0..count).map(|i| of(&points[i * points.len() / count..(i + 1) * points.len() / count])).collect()
 }
 
 /// The range of values along an axis, and the distance between ticks.
@@ -270,7 +287,7 @@ mod tests {
     use super::*;
 
     fn chart(points: Vec<(f64, f64)>) -> Chart {
-        let series = vec![Series { name: "held out".to_owned(), points }];
+        let series = vec![Series { name: "held out".to_owned(), points, end: None }];
         Chart { title: "t".to_owned(), note: String::new(), series, percent: true, from_zero: true }
     }
 
@@ -350,6 +367,21 @@ mod tests {
         let points: Vec<(f64, f64)> = (0..1000).map(|i| (f64::from(i), f64::from(i % 5))).collect();
         let groups = group(&points);
         assert_eq!(groups.len(), POINTS);
-        assert_eq!((groups[0].x, groups[0].mean, groups[0].low, groups[0].high), (2.0, 2.0, 0.0, 4.0));
+        assert_eq!((groups[0].x, groups[0].mean, groups[0].low, groups[0].high), (4.5, 2.0, 0.0, 4.0));
+        // The last group is not what is left over.
+        let points: Vec<(f64, f64)> = (0..2025).map(|i| (f64::from(i), f64::from(i % 2))).collect();
+        let groups = group(&points);
+        assert!(groups.iter().all(|group| (0.4..=0.6).contains(&group.mean)) && groups.len() == POINTS);
+        assert!(groups.iter().all(|group| group.low == 0.0 && group.high == 1.0));
+    }
+
+    #[test]
+    fn a_line_is_named_by_the_mean_of_its_last_epoch() {
+        let mut chart = chart((0..2025).map(|i| (f64::from(i) / 100.0, f64::from(i % 2))).collect());
+        chart.series[0].end = Some((20.0, 0.261));
+        let svg = chart.render();
+        assert!(svg.contains("held out, epoch 20: 26.1%"), "{svg}");
+        assert_eq!(svg.matches("point c0 end").count(), 1);
+        assert!(svg.lines().any(|line| line.contains("\"value c0\"") && line.contains(">26.1%<")), "{svg}");
     }
 }

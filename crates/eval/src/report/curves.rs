@@ -16,8 +16,15 @@ enum Scale {
     Free,
 }
 
-/// Title, note, scale, and the lines: name, records, key.
-type Curve = (&'static str, &'static str, Scale, &'static [(&'static str, Kind, &'static str)]);
+/// A line: name, records, key.
+type Line = (&'static str, Kind, &'static str);
+
+/// Title, note, scale, and the lines.
+type Curve = (&'static str, &'static str, Scale, &'static [Line]);
+
+/// Of keys of steps, the keys of epochs that hold their means.
+const MEANS: [(&str, &str); 2] =
+    [("loss", "train_loss"), ("contrastive_accuracy", "train_contrastive_accuracy")];
 
 const CURVES: &[Curve] = &[
     ("Loss", "of the training batches, lower is better", Scale::Free, &[("", Step, "loss")]),
@@ -54,14 +61,38 @@ pub(super) fn section(history: &History) -> String {
 }
 
 fn chart(history: &History, &(title, note, scale, lines): &Curve) -> Chart {
-    let series = (lines.iter())
-        .map(|&(name, kind, key)| Series { name: name.to_owned(), points: history.series(kind, key) })
-        .collect();
+    let series = |&(name, kind, key): &Line| {
+        // What of epochs is drawn is averaged only where there are many.
+        let mean = MEANS.iter().find(|(of, _)| kind == Step && *of == key).map(|(_, mean)| *mean);
+        let told = mean.or((kind == Epoch).then_some(key));
+        let end = told.and_then(|key| history.series(Epoch, key).last().copied());
+        Series { name: name.to_owned(), points: history.series(kind, key), end }
+    };
     Chart {
         title: title.to_owned(),
         note: note.to_owned(),
-        series,
+        series: lines.iter().map(series).collect(),
         percent: matches!(scale, Scale::Percent),
         from_zero: matches!(scale, Scale::Percent | Scale::Zero),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noisy_lines_end_at_the_mean_of_the_last_epoch() {
+        let mut log: String = (0..450)
+            .map(|step| {
+                let (epoch, accuracy) = (f64::from(step + 1) / 45.0, f64::from(step % 2));
+                format!("{{\"kind\":\"step\",\"step\":{step},\"epoch\":{epoch},\"contrastive_accuracy\":{accuracy},\"rate\":0.5}}\n")
+            })
+            .collect();
+        log += "{\"kind\":\"epoch\",\"epoch\":10,\"train_contrastive_accuracy\":0.261}\n";
+        let page = section(&History::parse(log.as_bytes()));
+        assert!(page.contains(">26.1%</text>") && page.contains("training, epoch 10: 26.1%"), "{page}");
+        // Other keys have no means.
+        assert!(page.contains("<title>epoch 9.96: 0.5</title>"), "{page}");
     }
 }
