@@ -327,7 +327,7 @@ fn settings_and_images_stand_beside_the_figures() {
     );
     let shares = ["<dt>fine-tuning, 6 labels", "<dt>fine-tuning, 50% of", "<dt>fine-tuning, 100% of"];
     assert!(shares.map(place).is_sorted(), "{page}");
-    assert!(page.contains("<dt>fine-tuning, 6 labels, epochs 1 accuracy"), "{page}");
+    assert!(page.contains("<dt>fine-tuning, 6 labels, epochs 1</dt>"), "{page}");
     let written: Value = serde_json::from_slice(&fs::read(run.join("evaluation/knn.json")).unwrap()).unwrap();
     assert_eq!((&written["details"]["k"], &written["data"]["test"]), (&7.into(), &path(&other).into()));
 }

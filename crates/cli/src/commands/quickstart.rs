@@ -192,7 +192,7 @@ impl Quickstart {
         let mut knn = protocols::knn(&encoded, &Knn::among(splits.train().len()))?;
         let mut linear = protocols::logistic(&encoded, &LogisticOptions::default(), &mut watch)?;
         drop(watching);
-        let made = || "made images".to_owned();
+        let made = || "drawn shapes".to_owned();
         let origin = Origin { train: made(), test: made(), set_apart: false, shared: 0 };
         knn.data = Some(origin.clone());
         linear.data = Some(origin);

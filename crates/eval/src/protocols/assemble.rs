@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use simclr_data::Dataset;
+use simclr_data::text::grouped;
 use simclr_train::config::{OptimizerName, Stem, Variant};
 use simclr_train::file_system::{Disk, write_atomically};
 use simclr_train::pretrain::Failure;
@@ -237,7 +238,7 @@ fn figures(evaluations: &[Evaluation], history: &History) -> Vec<Figure> {
         let judged_by = Some(evaluation.judged_by());
         let notes = [interval, by_class, random, always, judged_by, earlier(evaluation, history)];
         figures.push(Figure {
-            label: format!("{} accuracy", evaluation.title()),
+            label: evaluation.title(),
             value: percent(evaluation.trained.top1),
             notes: notes.into_iter().flatten().collect(),
         });
@@ -263,7 +264,9 @@ fn figures(evaluations: &[Evaluation], history: &History) -> Vec<Figure> {
 /// Says which step a result is of, if not the last one.
 fn earlier(evaluation: &Evaluation, history: &History) -> Option<String> {
     match (evaluation.step, history.last_step()) {
-        (Some(step), Some(last)) if step != last => Some(format!("after step {step} of {last}")),
+        (Some(step), Some(last)) if step != last => {
+            Some(format!("after step {} of {}", grouped(step), grouped(last)))
+        }
         _ => None,
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use simclr_data::Skipped;
+use simclr_data::text::{counted, grouped};
 use simclr_metrics::{ClassCounts, confusion, likeliest, top_k};
 use simclr_train::run_folder::result_file;
 
@@ -285,10 +286,7 @@ impl Evaluation {
 
     /// The test images, in words.
     pub fn judged_by(&self) -> String {
-        let images = |which: &str| match self.test_images {
-            1 => format!("1 {which}"),
-            count => format!("{count} {which}s"),
-        };
+        let images = |which: &str| counted(self.test_images, which);
         match &self.data {
             None => images("test image"),
             Some(Origin { test, set_apart: true, .. }) => {
@@ -296,6 +294,7 @@ impl Evaluation {
             }
             Some(Origin { test, shared: 0, .. }) => format!("{} of {test}", images("test image")),
             Some(Origin { test, shared, .. }) => {
+                let shared = grouped(*shared as u64);
                 format!("{} of {test}, {shared} of them learnt from", images("test image"))
             }
         }
@@ -419,6 +418,7 @@ mod tests {
     fn what_is_not_as_usual_is_told_and_makes_another_result() {
         let knn = |details| result("knn", details);
         let usual = knn(json!({ "k": 7, "temperature": 0.1 }));
+        assert_eq!(Evaluation { test_images: 1500, ..usual.clone() }.judged_by(), "1,500 test images");
         assert_eq!(usual.settings(), "k = 7");
         assert_eq!(knn(json!({ "k": 7, "temperature": 0.5 })).settings(), "k = 7, temperature 0.5");
         let linear = |seed| result("logistic", json!({ "l2": 0.5, "seed": seed }));

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use simclr_augment::{
     GaussianNoise, Grayscale, Recipe, Rotation, Scratch, Sobel, Stream, ViewFamily, ViewOp, central_crop,
 };
+use simclr_data::text::counted;
 use simclr_data::{Dataset, DecodeScratch, Skipped};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Embedding, Model};
@@ -149,9 +150,8 @@ impl Probe {
 
     /// The test images, in words.
     pub fn judged_by(&self) -> String {
-        let plural = if self.test_images == 1 { "" } else { "s" };
         let of = self.data.as_ref().map_or(String::new(), |data| format!(" of {data}"));
-        format!("{} image{plural}{of}", self.test_images)
+        format!("{}{of}", counted(self.test_images, "image"))
     }
 
     /// Writes these results of the encoder of `run` to a folder, for the run's own folder [`RunFolder::evaluations`].

@@ -17,7 +17,7 @@ const POINTS: usize = 100;
 const HOVERED: usize = 60;
 /// Least distance between the names of two lines, each with its value below.
 const NAME: f64 = 33.0;
-/// Where the name of the axis below begins, right of its end: clear of a number of five digits there.
+/// Where the name of the axis below begins, right of its end: clear of a number like 10,000 there.
 const EPOCH: f64 = 24.0;
 
 /// A chart of one or several lines over the epochs.
@@ -356,10 +356,10 @@ mod tests {
             heights.len() == 6 && heights.windows(2).all(|pair| pair[1] - pair[0] >= 15.0),
             "{heights:?}"
         );
-        // A digit is some 7 wide.
-        let (tick, name) = (words(">10000</text>").next().unwrap(), words(">epoch</text>").next().unwrap());
+        // A digit is some 7 wide, a comma less.
+        let (tick, name) = (words(">10,000</text>").next().unwrap(), words(">epoch</text>").next().unwrap());
         let tick = tick.split_once("<text").unwrap().1;
-        assert!(number(name, " x") - number(tick, " x") >= 2.5 * 7.0 + 4.0, "{svg}");
+        assert!(number(name, " x") - number(tick, " x") >= 2.75 * 7.0 + 4.0, "{svg}");
     }
 
     #[test]

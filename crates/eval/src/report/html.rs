@@ -1,5 +1,7 @@
 //! The frame of a page; escaping and numbers.
 
+use simclr_data::text::grouped;
+
 /// A page around `parts`, which are HTML; title and subtitle are text.
 pub(super) fn page(title: &str, subtitle: &str, parts: &str) -> String {
     let subtitle = match subtitle {
@@ -45,7 +47,7 @@ pub fn percent(fraction: f64) -> String {
     format!("{:.1}%", 100.0 * fraction)
 }
 
-/// A number in about three digits.
+/// A number in about three digits, its thousands apart.
 pub fn short(value: f64) -> String {
     let size = value.abs();
     if size == 0.0 {
@@ -57,7 +59,13 @@ pub fn short(value: f64) -> String {
         // Digits after the point so that three remain, never a tail of zeros.
         let decimals = (2 - size.log10().floor() as i32).clamp(0, 6) as usize;
         let text = format!("{value:.decimals$}");
-        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+        if text.contains('.') {
+            return text.trim_end_matches('0').trim_end_matches('.').to_owned();
+        }
+        match text.trim_start_matches('-').parse() {
+            Ok(whole) => format!("{}{}", if value < 0.0 { "-" } else { "" }, grouped(whole)),
+            Err(_) => text,
+        }
     }
 }
 
@@ -71,7 +79,8 @@ mod tests {
             (0.0, "0"),
             (5.0, "5"),
             (5.126, "5.13"),
-            (1234.5, "1234"),
+            (1234.5, "1,234"),
+            (-1e5, "-100,000"),
             (0.0012, "0.0012"),
             (-3.75, "-3.75"),
             (1e-7, "1e-7"),

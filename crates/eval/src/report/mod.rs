@@ -73,7 +73,7 @@ pub struct Report {
     pub(crate) skipped: Vec<Skipped>,
 }
 
-/// A figure with its name, such as "linear accuracy", "56.4%".
+/// A figure with its name, such as "kNN", "56.4%".
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Figure {
     /// What it is.

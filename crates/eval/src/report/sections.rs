@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::fmt::Write;
 
 use simclr_data::Skipped;
+use simclr_data::text::{counted, grouped};
 
 use crate::protocols::{Probe, ProbeRow};
 
@@ -90,7 +91,8 @@ pub(super) fn transfer(Transfer { rows, papers_network }: &Transfer, encoder: &s
          <th scope=\"col\">paper’s<br>network</th></tr></thead>\n<tbody>\n",
     );
     for row in rows {
-        let step = row.step.map_or(String::new(), |step| format!(" <small>at step {step}</small>"));
+        let step =
+            row.step.map_or(String::new(), |step| format!(" <small>at step {}</small>", grouped(step)));
         let _ = writeln!(
             out,
             "<tr><th scope=\"row\">{}{step}</th><td>{}</td><td>{}</td><td class=\"bars\">{}{}</td><td class=\"first\">{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
@@ -112,11 +114,12 @@ pub(super) fn probe(probe: &Probe) -> String {
     let Probe { step, rows, .. } = probe;
     let mut out = format!(
         "<section>\n<h2>What h and z know of what was done to an image</h2>\n\
-         <p class=\"key\"><i class=\"c0\"></i> h, the encoder’s <i class=\"c1\"></i> z, the projection’s, at step {step}: logistic regression on each, judged by {}. \
+         <p class=\"key\"><i class=\"c0\"></i> h, the encoder’s <i class=\"c1\"></i> z, the projection’s, at step {}: logistic regression on each, judged by {}. \
          The paper’s are of other networks, and of MLPs that tell (arXiv:2002.05709, table 3).</p>\n\
          <div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">what is told apart</th><th scope=\"col\" class=\"bars\"></th>\
          <th scope=\"col\">chance</th><th scope=\"col\">h</th><th scope=\"col\">z</th><th scope=\"col\">paper’s<br>h</th>\
          <th scope=\"col\">paper’s<br>z</th></tr></thead>\n<tbody>\n",
+        grouped(*step),
         escape(&probe.judged_by()),
     );
     for ProbeRow { transformation, chance, h, z } in rows {
@@ -204,7 +207,7 @@ fn classes_of(PerClass { protocol, data, warning, classes }: &PerClass, out: &mu
             escape(&class.class),
             bar(0, Some(class.simclr)),
             percent(class.simclr),
-            class.images,
+            grouped(class.images),
         );
     }
     out.push_str("</ul>\n");
@@ -269,16 +272,15 @@ pub(super) fn skipped(files: &[Skipped]) -> String {
     if files.is_empty() {
         return String::new();
     }
-    let noun = if files.len() == 1 { "file" } else { "files" };
     let mut out = format!(
-        "<section>\n<details><summary>{} {noun} skipped</summary>\n<ul class=\"skipped\">\n",
-        files.len()
+        "<section>\n<details><summary>{} skipped</summary>\n<ul class=\"skipped\">\n",
+        counted(files.len(), "file")
     );
     for file in files.iter().take(SKIPPED) {
         let _ = writeln!(out, "<li><code>{}</code> {}</li>", escape(&file.name), escape(&file.reason));
     }
     if files.len() > SKIPPED {
-        let _ = writeln!(out, "<li>and {} more</li>", files.len() - SKIPPED);
+        let _ = writeln!(out, "<li>and {} more</li>", grouped((files.len() - SKIPPED) as u64));
     }
     out + "</ul>\n</details>\n</section>\n"
 }
