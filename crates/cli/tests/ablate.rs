@@ -49,6 +49,8 @@ fn a_study_from_file_to_table_and_again() {
     // Without a head, z equals h.
     assert_eq!(no_head["linear"], no_head["linear_of_z"]);
     assert_eq!(json["order"]["linear"]["pairs"], 1);
+    let images = json["test_images"].as_u64().unwrap();
+    assert!(images > 0 && json["within_chance"]["linear"].as_f64().unwrap() > 0.0, "{json}");
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("Temperatures") && page.contains("loss.temperature=1"));
 
@@ -85,7 +87,15 @@ fn a_study_from_file_to_table_and_again() {
     }
     simclr(&["knn", path(&out.join("no-head-seed1")), "--train", path(&data)]).expect(0, &[]);
     let third = simclr(&ablate(&study, &data, &out, &[])).expect(0, &[]);
-    for words in ["variant", "tau 1", "20.5%", "in the same order here, linear", "paper: somewhere"] {
+    for words in [
+        "variant",
+        "tau 1",
+        "20.5%",
+        " test images: differences below about ",
+        "linear: ",
+        "of 1 pair ranks as in the paper (chance: 0.5)",
+        "paper: somewhere",
+    ] {
         assert!(third.out.contains(words), "no {words} in {}", third.out);
     }
     // Runs begun with another recipe are not taken for those of this one.

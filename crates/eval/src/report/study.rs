@@ -4,17 +4,17 @@ use std::fmt::Write;
 
 use super::html::{escape, page, percent};
 use super::sections::{self, bar};
-use crate::study::{Judge, Order, Row, Study};
+use crate::study::{Chance, Judge, Order, Row, Study, main_judge};
 
 /// The page of what came of a study so far. `recipe` is what all variants have in common, as TOML; `seeds` how
-/// often each was trained.
-pub fn study_page(study: &Study, rows: &[Row], seeds: usize, recipe: &str) -> String {
+/// often each was trained; `test_images` how many judged it.
+pub fn study_page(study: &Study, rows: &[Row], seeds: usize, test_images: usize, recipe: &str) -> String {
     let told: Vec<Judge> =
         Judge::ALL.into_iter().filter(|&judge| rows.iter().any(|row| row.mean(judge).is_some())).collect();
     let has_paper = study.variants.iter().any(|variant| variant.paper.is_some());
     let mut out = String::from("<section>\n<h2>Variants</h2>\n");
     // The bars are of the figure that the paper's are of, or of the first that there is.
-    let main = told.iter().copied().find(|judge| *judge == Judge::Linear).or(told.first().copied());
+    let main = main_judge(rows);
     if let Some(main) = main {
         let paper = if has_paper { " <i class=\"c1\"></i> the paper’s" } else { "" };
         let _ = writeln!(out, "<p class=\"key\"><i class=\"c0\"></i> {}{paper}</p>", main.title());
@@ -51,11 +51,11 @@ pub fn study_page(study: &Study, rows: &[Row], seeds: usize, recipe: &str) -> St
         out.push_str("</tr>\n");
     }
     out.push_str("</tbody>\n</table></div>\n");
-    if let Some(Order { pairs, agreeing }) = main.and_then(|main| Order::of(rows, main)) {
-        let _ = writeln!(
-            out,
-            "<p>Pairs that the paper puts in an order: {pairs}; in the same order here: {agreeing}.</p>"
-        );
+    if let Some(chance) = main.and_then(|main| Chance::of(rows, main, test_images)) {
+        let _ = writeln!(out, "<p>{chance}.</p>");
+    }
+    if let Some((judge, order)) = main.and_then(|main| Some((main, Order::of(rows, main)?))) {
+        let _ = writeln!(out, "<p>By {}, {order}.</p>", judge.title());
     }
     if let Some(source) = study.source.as_ref().filter(|_| has_paper) {
         let _ = writeln!(
@@ -72,7 +72,7 @@ pub fn study_page(study: &Study, rows: &[Row], seeds: usize, recipe: &str) -> St
     out.push_str("</section>\n");
     out += &sections::config("What all have in common", recipe);
     let subtitle = match seeds {
-        1 => "One seed: small differences say nothing.".to_owned(),
+        1 => "One seed: small differences mean nothing.".to_owned(),
         seeds => format!("{seeds} seeds each: mean and standard deviation."),
     };
     page(&study.title, &subtitle, &out)
@@ -103,7 +103,8 @@ mod tests {
         };
         let failed =
             Trial { scores: [None; 4], failure: Some("the loss is <nan>".to_owned()), ..trial(2, 0.0) };
-        let page = study_page(&study, &rows(&study, &[trial(0, 0.5), trial(1, 0.6), failed]), 1, "[train]");
+        let page =
+            study_page(&study, &rows(&study, &[trial(0, 0.5), trial(1, 0.6), failed]), 1, 24, "[train]");
         for words in [
             "50.0%",
             "30.0%",
@@ -111,7 +112,8 @@ mod tests {
             "head.kind=linear",
             "&lt;script&gt;",
             "&lt;nan&gt;",
-            "in the same order here: 1.",
+            "24 test images: differences below about ",
+            "By linear, 1 of 1 pair ranks as in the paper (chance: 0.5).",
         ] {
             assert!(page.contains(words), "no {words}");
         }

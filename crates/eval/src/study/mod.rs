@@ -3,7 +3,7 @@
 //! | file | |
 //! |---|---|
 //! | `builtin/*.toml` | the paper's studies |
-//! | `table` | what came of a study: means over seeds, and how far the order is the paper's |
+//! | `table` | what came of a study: means over seeds, what of it may be chance, and how far the order is the paper's |
 
 mod table;
 
@@ -14,7 +14,7 @@ use simclr_data::not_a_file;
 use crate::EvalError;
 use crate::toml_file::{Keys, TomlFile};
 
-pub use table::{Judge, Mean, Order, Row, Trial, rows};
+pub use table::{Chance, Judge, Mean, Order, Row, Trial, main_judge, rows};
 
 /// The built-in studies: name and text.
 const BUILT_IN: [(&str, &str); 6] = [

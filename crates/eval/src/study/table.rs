@@ -3,6 +3,8 @@
 use std::fmt;
 
 use serde::Serialize;
+use simclr_data::text::counted;
+use simclr_metrics::wilson;
 use simclr_words::words;
 
 use super::{Study, Variant};
@@ -112,6 +114,50 @@ pub fn rows<'s>(study: &'s Study, trials: &[Trial]) -> Vec<Row<'s>> {
     study.variants.iter().enumerate().map(row).collect()
 }
 
+/// The judge that variants are compared by: the linear one, as in the paper, or else the first that told anything.
+pub fn main_judge(rows: &[Row]) -> Option<Judge> {
+    let told = |judge: &Judge| rows.iter().any(|row| row.mean(*judge).is_some());
+    Some(Judge::Linear).filter(told).or_else(|| Judge::ALL.iter().copied().find(told))
+}
+
+/// How much two variants may differ by chance alone, because of how few test images there are.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Chance {
+    /// Images that every variant was judged by.
+    pub test_images: usize,
+    /// A smaller difference of two accuracies, as a fraction, is within chance.
+    pub difference: f64,
+}
+
+impl Chance {
+    /// Of the accuracies by `judge`: half the 95% interval ([`wilson`]) of their mean, times the square root of 2, since
+    /// either of the two that are compared may be off. It leaves out what another seed would change. Nothing where no
+    /// variant was measured, or not by test images.
+    pub fn of(rows: &[Row], judge: Judge, test_images: usize) -> Option<Chance> {
+        let means: Vec<f64> = rows.iter().filter_map(|row| Some(row.mean(judge)?.mean)).collect();
+        if means.is_empty() || test_images == 0 || judge == Judge::Contrastive {
+            return None;
+        }
+        let mean = means.iter().sum::<f64>() / means.len() as f64;
+        let [low, high] = wilson((mean * test_images as f64).round() as u64, test_images as u64);
+        Some(Chance { test_images, difference: (high - low) / 2.0 * 2_f64.sqrt() })
+    }
+}
+
+/// "24 test images: differences below about 24 points are within chance".
+impl fmt::Display for Chance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let points = 100.0 * self.difference;
+        // A tenth of a point counts only where there are thousands of images.
+        let decimals = usize::from(points < 9.5);
+        write!(
+            f,
+            "{}: differences below about {points:.decimals$} points are within chance",
+            counted(self.test_images, "test image")
+        )
+    }
+}
+
 /// How far variants come out in the order of the figures beside them: "what matters is the order".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Order {
@@ -137,6 +183,15 @@ impl Order {
     }
 }
 
+/// "8 of 15 pairs rank as in the paper (chance: 7.5)".
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Order { pairs, agreeing } = *self;
+        let rank = if pairs == 1 { "pair ranks" } else { "pairs rank" };
+        write!(f, "{agreeing} of {pairs} {rank} as in the paper (chance: {})", pairs as f64 / 2.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +214,26 @@ mod tests {
         assert_eq!(rows[0].mean(Judge::Knn).unwrap().to_string(), "40.0%");
         // None before linear before nonlinear in the paper; here the last two are the other way round.
         assert_eq!(Order::of(&rows, Judge::Knn), Some(Order { pairs: 3, agreeing: 2 }));
+        let order = Order::of(&rows, Judge::Knn).unwrap();
+        assert_eq!(order.to_string(), "2 of 3 pairs rank as in the paper (chance: 1.5)");
         assert_eq!(Order::of(&rows, Judge::Linear), None);
+        assert_eq!(main_judge(&rows), Some(Judge::Knn));
+    }
+
+    #[test]
+    fn few_images_leave_much_to_chance() {
+        let study = Study::find("head").unwrap();
+        let rows = rows(&study, &[trial(0, 0, 0.25), trial(1, 0, 0.35)]);
+        let chance = |images| Chance::of(&rows, Judge::Knn, images);
+        // Half the interval of 7 of 24 by the formula in Python, times the square root of 2.
+        assert!((chance(24).unwrap().difference - 0.242_206).abs() < 1e-6, "{:?}", chance(24));
+        assert_eq!(
+            [chance(24), chance(10_000)].map(|chance| chance.unwrap().to_string()),
+            [
+                "24 test images: differences below about 24 points are within chance",
+                "10,000 test images: differences below about 1.3 points are within chance"
+            ]
+        );
+        assert_eq!((chance(0), Chance::of(&rows, Judge::Linear, 24)), (None, None));
     }
 }

@@ -186,9 +186,9 @@ impl Ablate {
                 return Ok(Done::Interrupted);
             };
             trials.push(trial);
-            self.write_page(&out, &study, &trials, &base)?;
+            self.write_page(&out, &study, &trials, splits.test().len(), &base)?;
         }
-        table::tell((&study, self.seeds), &rows(&study, &trials), self.json)?;
+        table::tell(&study, self.seeds, splits.test().len(), &rows(&study, &trials), self.json)?;
         terminal::say(&format!("report: {}", out.join(REPORT).display()));
         let failures = trials.iter().filter_map(|trial| Some((trial, trial.failure.clone()?)));
         let (failed, why): (Vec<String>, Vec<String>) = failures
@@ -410,8 +410,16 @@ impl Ablate {
         Ok(scores)
     }
 
-    fn write_page(&self, out: &Path, study: &Study, trials: &[Trial], base: &Config) -> Result<()> {
-        let page = study_page(study, &rows(study, trials), self.seeds as usize, &base.to_toml()?);
+    fn write_page(
+        &self,
+        out: &Path,
+        study: &Study,
+        trials: &[Trial],
+        test_images: usize,
+        base: &Config,
+    ) -> Result<()> {
+        let seeds = self.seeds as usize;
+        let page = study_page(study, &rows(study, trials), seeds, test_images, &base.to_toml()?);
         write_atomically(&Disk, &out.join(REPORT), |file| file.write_all(page.as_bytes()))?;
         Ok(())
     }

@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use simclr_eval::study::{Judge, Order, Row, Study, Variant};
+use simclr_eval::study::{Chance, Judge, Order, Row, Study, Variant, main_judge};
 
 use crate::terminal;
 
-/// Prints the results of a study with `seeds` seeds.
-pub fn tell((study, seeds): (&Study, u64), rows: &[Row], as_json: bool) -> Result<()> {
+/// Prints the results of a study with `seeds` seeds, evaluated on `test_images` images.
+pub fn tell(study: &Study, seeds: u64, test_images: usize, rows: &[Row], as_json: bool) -> Result<()> {
     let told = Judge::ALL.into_iter().filter(|&judge| rows.iter().any(|row| row.mean(judge).is_some()));
     let told: Vec<Judge> = told.collect();
     let order = |judge| Order::of(rows, judge);
@@ -20,9 +20,15 @@ pub fn tell((study, seeds): (&Study, u64), rows: &[Row], as_json: bool) -> Resul
         };
         let order: serde_json::Map<String, Value> =
             told.iter().filter_map(|&judge| Some((judge.word().to_owned(), json!(order(judge)?)))).collect();
+        let chance: serde_json::Map<String, Value> = (told.iter())
+            .filter_map(|&judge| {
+                let difference = Chance::of(rows, judge, test_images)?.difference;
+                Some((judge.word().to_owned(), json!(difference)))
+            })
+            .collect();
         let object = json!({
-            "study": study.title, "source": study.source, "seeds": seeds,
-            "variants": rows.iter().map(row).collect::<Vec<Value>>(), "order": order,
+            "study": study.title, "source": study.source, "seeds": seeds, "test_images": test_images,
+            "within_chance": chance, "variants": rows.iter().map(row).collect::<Vec<Value>>(), "order": order,
         });
         terminal::print(&object.to_string())?;
         return Ok(());
@@ -42,10 +48,13 @@ pub fn tell((study, seeds): (&Study, u64), rows: &[Row], as_json: bool) -> Resul
             cells.join(" ")
         ))?;
     }
-    if let Some(Order { pairs, agreeing }) = order(Judge::Linear) {
-        terminal::print(&format!(
-            "pairs that the paper puts in an order: {pairs}; in the same order here, linear: {agreeing}"
-        ))?;
+    if let Some(judge) = main_judge(rows) {
+        if let Some(chance) = Chance::of(rows, judge, test_images) {
+            terminal::print(&chance.to_string())?;
+        }
+        if let Some(order) = order(judge) {
+            terminal::print(&format!("{}: {order}", judge.title()))?;
+        }
     }
     if let Some(source) = study.source.as_ref().filter(|_| rows.iter().any(|row| row.variant.paper.is_some()))
     {
