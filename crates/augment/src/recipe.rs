@@ -26,13 +26,13 @@ impl Recipe {
         }
     }
 
-    /// Describes the operators in order, a few words each: "crop 0.31 1.20" (fraction of the area,
+    /// Describes the operators in order, a few words each: "crop 31%" (of the area), "aspect 1.20" (of the crop,
     /// width / height), "flip", "brightness x1.42", "contrast x0.70", "saturation x1.05", "hue -0.08" (turns),
     /// "gray", "blur 1.3" (sigma).
     pub fn describe(&self) -> Vec<String> {
         let (width, height) = (f64::from(self.crop.width), f64::from(self.crop.height));
         let area = width * height / (f64::from(self.image.0) * f64::from(self.image.1));
-        let mut words = vec![format!("crop {area:.2} {:.2}", width / height)];
+        let mut words = vec![format!("crop {:.0}%", 100.0 * area), format!("aspect {:.2}", width / height)];
         if self.flip {
             words.push(Step::Flip.describe());
         }
@@ -64,7 +64,8 @@ mod tests {
         assert_eq!(
             recipe.describe(),
             [
-                "crop 0.48 1.50",
+                "crop 48%",
+                "aspect 1.50",
                 "flip",
                 "hue +0.08",
                 "brightness x1.42",
@@ -74,7 +75,7 @@ mod tests {
                 "blur 1.3"
             ]
         );
-        assert_eq!(Recipe::identity(3, 4).describe(), ["crop 1.00 0.75"]);
+        assert_eq!(Recipe::identity(3, 4).describe(), ["crop 100%", "aspect 0.75"]);
         assert_eq!(Step::BrightnessShift(-0.5).describe(), "brightness -0.50");
     }
 }

@@ -319,6 +319,14 @@ fn views_of_branches_and_the_composition_table() {
     let plain = draw(&["--images", "1", "--set", "view.preset=crop-only"]);
     fs::write(&lists, "[[view.a]]\nop = \"sobel\"\n\n[[view.b]]\nop = \"rotation\"\n").unwrap();
     assert_ne!(draw(&["--images", "1", "--config", path(&lists)]), plain);
+    // Branches that are not alike are named, in a line of 16 pixels more than what else is told of a crop.
+    let crop = |area: &str| format!("op = \"random_resized_crop\"\narea = [{area}, 1.0]\n");
+    for (b, line) in [("0.08", 0), ("0.5", 16)] {
+        let text = format!("[[view.a]]\n{}\n[[view.b]]\n{}", crop("0.08"), crop(b));
+        fs::write(&lists, text).unwrap();
+        let drawn = draw(&["--images", "1", "--config", path(&lists)]);
+        assert_eq!(drawn.height(), plain.height() + line, "{b}");
+    }
     let table = draw(&["--matrix"]);
     assert!(table.width() > 8 * 128 && table.height() > 8 * 128, "{:?}", table.dimensions());
     fs::write(&lists, "[[view.a]]\nop = \"sobbel\"\n").unwrap();

@@ -14,6 +14,10 @@ use crate::sheet::picture;
 /// Views smaller than this are shown enlarged, pixel by pixel.
 const LEAST_SIDE: u32 = 112;
 const GAP: usize = 10;
+/// What the operators are composed with, too: the name of the first row and of the first column.
+const IDENTITY: &str = "identity";
+/// Place for the names of rows.
+const LEFT: usize = IDENTITY.len() * LETTER + 2 * GAP;
 const TEXT: u8 = 40;
 const FAINT: u8 = 110;
 
@@ -38,7 +42,7 @@ fn operators() -> Vec<(&'static str, Vec<ViewOp>)> {
 pub fn draw(image: ImageRef<'_>, index: u32, size: u32, seed: u64) -> Result<RgbImage> {
     let operators = operators();
     let side = size * LEAST_SIDE.div_ceil(size).max(1);
-    let (step, left) = (side as usize + GAP, 6 * LETTER + 2 * GAP);
+    let (step, left) = (side as usize + GAP, LEFT);
     let extent = step * operators.len();
     let mut canvas = Canvas::new(left + step + extent, LINE + 2 * GAP + step + extent);
     let mut scratch = Scratch::default();
@@ -54,13 +58,14 @@ pub fn draw(image: ImageRef<'_>, index: u32, size: u32, seed: u64) -> Result<Rgb
     let at = |place: usize| place * step;
     let top = LINE + 2 * GAP;
     canvas.put(&cell(&[], &mut stream)?, left, top);
-    canvas.write("identity", left, GAP, FAINT);
-    // Headings of the names beside the rows and above the columns.
-    canvas.write("first:", GAP, top + side as usize - LINE, FAINT);
-    canvas.write("then:", GAP, GAP, FAINT);
-    for (i, (first, ops)) in operators.iter().enumerate() {
-        canvas.write(first, left + at(i + 1), GAP, TEXT);
-        canvas.write(first, GAP, top + at(i + 1) + (side as usize - LINE) / 2, TEXT);
+    // Heading of the names beside the rows; each name above a column has its own.
+    canvas.write("first", GAP, GAP, FAINT);
+    for (i, name) in std::iter::once(IDENTITY).chain(operators.iter().map(|(name, _)| *name)).enumerate() {
+        canvas.write("then", left + at(i), GAP, FAINT);
+        canvas.write(name, left + at(i) + 5 * LETTER, GAP, TEXT);
+        canvas.write(name, GAP, top + at(i) + (side as usize - LINE) / 2, TEXT);
+    }
+    for (i, (_, ops)) in operators.iter().enumerate() {
         // In the column of the identity, too, the operator is alone, with random numbers of its own.
         canvas.put(&cell(ops, &mut Stream::new(seed, 1 + i as u64, index.into(), 0))?, left, top + at(i + 1));
         for (j, (_, others)) in operators.iter().enumerate() {
@@ -112,8 +117,16 @@ mod tests {
         let pixels: Vec<u8> = (0..40 * 30 * 3).map(|i| (i * 7 % 251) as u8).collect();
         let sheet = draw(ImageRef::new(40, 30, &pixels).unwrap(), 3, 32, 1).unwrap();
         let (count, step) = (operators().len() as u32 + 1, 128 + GAP as u32);
-        let left = (6 * LETTER + 2 * GAP) as u32;
-        assert_eq!(sheet.dimensions(), (left + count * step, (LINE + 2 * GAP) as u32 + count * step));
+        let (left, top) = (LEFT as u32, (LINE + 2 * GAP) as u32);
+        assert_eq!(sheet.dimensions(), (left + count * step, top + count * step));
+        // Each row has its name, and so has each column.
+        let ink = |x: std::ops::Range<u32>, y: std::ops::Range<u32>| {
+            x.into_iter().any(|x| y.clone().any(|y| sheet.get_pixel(x, y).0[0] < 100))
+        };
+        for i in 0..count {
+            assert!(ink(0..left - GAP as u32, top + i * step..top + (i + 1) * step), "row {i}");
+            assert!(ink(left + i * step..left + (i + 1) * step, 0..top - 4), "column {i}");
+        }
         // The same seed gives the same table.
         assert_eq!(sheet, draw(ImageRef::new(40, 30, &pixels).unwrap(), 3, 32, 1).unwrap());
     }

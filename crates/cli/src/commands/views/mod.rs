@@ -18,7 +18,9 @@ use crate::sheet::grid::{self, Cell, Row};
 use crate::sheet::{self, check_out, picture};
 use crate::{out, terminal};
 
-const LEGEND: &str = "crop: part of the area, width / height   hue: turns   blur: sigma in pixels";
+const LEGEND: &str = "crop: part of the area   aspect: width / height   hue: turns   blur: sigma in pixels";
+/// Names of the two views, where they are not drawn alike, as the configuration has them.
+const BRANCHES: [&str; 2] = ["view a", "view b"];
 
 /// Draw images and their views as a PNG, with what was done to each
 #[derive(Args, Debug)]
@@ -63,6 +65,7 @@ impl Views {
             data::say_left_out(&left_out);
         }
         let seed = config.train.seed;
+        let alike = config.view.a == config.view.b;
 
         let wanted = if self.matrix { 1 } else { usize::from(self.images) };
         let mut scratch = DecodeScratch::default();
@@ -73,7 +76,7 @@ impl Views {
             }
             match dataset.read(index as usize, &mut scratch) {
                 Ok(image) if self.matrix => table = Some(matrix::draw(image, index, size, seed)?),
-                Ok(image) => rows.push(self.row(dataset, index, image, &families, seed)?),
+                Ok(image) => rows.push(self.row(dataset, index, image, (&families, alike), seed)?),
                 Err(error) => terminal::warn(&format!("passed over {error}")),
             }
         }
@@ -95,18 +98,21 @@ impl Views {
         dataset: &dyn Dataset,
         index: u32,
         image: ImageRef<'_>,
-        families: &[ViewFamily; 2],
+        (families, alike): (&[ViewFamily; 2], bool),
         seed: u64,
     ) -> Result<Row> {
         let mut scratch = Scratch::default();
         let view = |number: u64| {
             // As in training: an epoch draws two views.
             let mut stream = Stream::new(seed, number / 2, index.into(), number % 2);
-            let family = &families[(number % 2) as usize];
+            let branch = (number % 2) as usize;
+            let family = &families[branch];
             let recipe = family.draw(image.width, image.height, &mut stream);
             let mut pixels = vec![0; family.view_len()];
             family.apply(image, &recipe, &mut scratch, &mut pixels);
-            Ok(Cell { picture: picture(family.size(), family.size(), pixels)?, lines: recipe.describe() })
+            let name = (!alike).then(|| BRANCHES[branch].to_owned());
+            let lines = name.into_iter().chain(recipe.describe()).collect();
+            Ok(Cell { picture: picture(family.size(), family.size(), pixels)?, lines })
         };
         let views = (0..u64::from(self.views)).map(view).collect::<Result<_>>()?;
         let size = format!("{} x {}", image.width, image.height);
