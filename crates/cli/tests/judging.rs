@@ -418,7 +418,7 @@ fn images_without_labels_have_neighbours_and_maps() {
     let shown = page(&one);
     assert_eq!(shown.matches("title=\"cosine similarity").count(), 10 * 8);
     assert!(shown.contains("<p>24 images by t-SNE") && shown.contains("<h2>Nearest neighbours"), "{shown}");
-    assert_eq!(shown.matches(" r=\"2.4\"/>").count(), 2 * 24);
+    assert_eq!(shown.matches(" r=\"6.0\"><title>").count(), 2 * 24);
     assert!(!shown.contains("class 0") && !shown.contains("same class"), "{shown}");
     // The pictures are kept while they are of the newest checkpoint, even on a page elsewhere.
     let elsewhere = dir.path().join("page.html");

@@ -101,7 +101,7 @@ impl Pictures {
 /// Features that are not finite, an image that can no longer be read.
 pub fn pictures(encoded: &Encoded, data: &Splits, encoder: &TrainedEncoder) -> Result<Pictures, EvalError> {
     let neighbours = neighbour_rows(encoded, data, encoder.model.image_size())?;
-    let (classes, maps) = (data.classes().len(), class_maps(encoded)?);
+    let (classes, maps) = (data.classes().len(), class_maps(encoded, data.test().as_ref())?);
     Ok(Pictures { step: encoder.step, classes, neighbours, maps, ..Pictures::default() })
 }
 
@@ -116,7 +116,12 @@ pub fn unlabelled_pictures(
     encoder: &TrainedEncoder,
 ) -> Result<Pictures, EvalError> {
     let neighbours = unlabelled_rows(embedding, images, encoder.model.image_size())?;
-    Ok(Pictures { step: encoder.step, neighbours, maps: maps(embedding, &[])?, ..Pictures::default() })
+    Ok(Pictures {
+        step: encoder.step,
+        neighbours,
+        maps: maps(embedding, images, &[])?,
+        ..Pictures::default()
+    })
 }
 
 /// Writes the page to a file, whole or not at all; the page of a run is [`RunFolder::report`].

@@ -1,10 +1,11 @@
-//! Maps: images as points of a plane, near to each other where the encoder holds them to be alike (paper, figure B.4).
+//! Maps: images as points of a plane, close together where the encoder finds them similar (paper, figure B.4).
 
 use std::thread::scope;
 
 use bhtsne::{Neighbor, tSNE};
 use rayon::ThreadPoolBuilder;
 use simclr_augment::Stream;
+use simclr_data::Dataset;
 use simclr_metrics::Features;
 use simclr_train::Embedding;
 
@@ -33,19 +34,22 @@ const PLACES: u64 = u64::from_le_bytes(*b"mapplace");
 ///
 /// # Errors
 /// Features that are not finite.
-pub(super) fn class_maps(encoded: &Encoded) -> Result<Vec<ClassMap>, EvalError> {
-    maps(&encoded.test, &encoded.classes)
+pub(super) fn class_maps(encoded: &Encoded, test: &dyn Dataset) -> Result<Vec<ClassMap>, EvalError> {
+    maps(&encoded.test, test, &encoded.classes)
 }
 
-/// The same of all images of a set; without `classes` none is of one.
-pub(super) fn maps(set: &Embedding, classes: &[String]) -> Result<Vec<ClassMap>, EvalError> {
+/// The same of all of `images`, which `set` is of; without `classes` none is of one.
+pub(super) fn maps(
+    set: &Embedding,
+    images: &dyn Dataset,
+    classes: &[String],
+) -> Result<Vec<ClassMap>, EvalError> {
     let labels = if classes.is_empty() { &vec![0; set.indices.len()] } else { &set.labels };
     let rows = choose(labels, classes.len().max(1), MOST, 0);
     if rows.len() < LEAST {
         return Ok(Vec::new());
     }
-    let sets =
-        [("h, the encoder\u{2019}s", &set.h, set.h_dim), ("z, the projection\u{2019}s", &set.z, set.z_dim)];
+    let sets = [("Features h (encoder)", &set.h, set.h_dim), ("Projections z (head)", &set.z, set.z_dim)];
     let sets: Vec<_> = sets.into_iter().filter(|(_, values, _)| !values.is_empty()).collect();
     for &(_, values, dim) in &sets {
         Features::new(values, dim)?;
@@ -65,10 +69,20 @@ pub(super) fn maps(set: &Embedding, classes: &[String]) -> Result<Vec<ClassMap>,
         points: places
             .chunks_exact(2)
             .zip(&rows)
-            .map(|(place, &row)| MapPoint { x: place[0], y: place[1], class: labels[row] as usize })
+            .map(|(place, &row)| MapPoint {
+                x: place[0],
+                y: place[1],
+                class: labels[row] as usize,
+                name: file_name(&images.name(set.indices[row] as usize)).to_owned(),
+            })
             .collect(),
     });
     Ok(maps.filter(|map| !map.points.is_empty()).collect())
+}
+
+/// An image's name without its folders.
+fn file_name(name: &str) -> &str {
+    name.rsplit(['/', '\\']).next().unwrap_or(name)
 }
 
 /// The chosen rows, each of length 1, so that the distance of two tells their cosine.
@@ -117,6 +131,7 @@ fn neighbours(rows: &[&[f32]], count: usize) -> Vec<Vec<Neighbor<f32>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::common::Toy;
 
     /// Rows around one of three directions, and z that is the same for all.
     fn encoded(count: usize) -> Encoded {
@@ -126,16 +141,23 @@ mod tests {
         let h = labels.iter().flat_map(|&label| (0..6).map(move |i| (label, i)).collect::<Vec<_>>());
         let h = h.map(|(label, i)| if i == label { 4.0 } else { 0.0 } + noise()).collect();
         let z = vec![1.0; 2 * count];
-        let test = Embedding { h, h_dim: 6, z, z_dim: 2, labels, ..Embedding::default() };
+        let indices = (0..count as u32).collect();
+        let test = Embedding { h, h_dim: 6, z, z_dim: 2, labels, indices, ..Embedding::default() };
         let classes = ["a", "b", "c"].map(str::to_owned).to_vec();
         Encoded { train: Embedding::default(), test, classes, seconds: 0.0 }
     }
 
+    fn maps_of(encoded: &Encoded) -> Result<Vec<ClassMap>, EvalError> {
+        class_maps(encoded, Toy::new(&["a", "b", "c"], encoded.test.indices.len(), 1).shared().as_ref())
+    }
+
     #[test]
     fn classes_that_are_apart_lie_apart() {
-        let maps = class_maps(&encoded(150)).unwrap();
+        let maps = maps_of(&encoded(150)).unwrap();
         let points = &maps[0].points;
         assert_eq!(points.len(), 150);
+        assert_eq!((maps[0].title.as_str(), points[149].name.as_str()), ("Features h (encoder)", "toy 149"));
+        assert_eq!([file_name("train/a/7.jpg"), file_name(r"a\7.jpg"), file_name("7.jpg")], ["7.jpg"; 3]);
         // The nearest point of each is of its class.
         let same = points.iter().enumerate().filter(|(at, point)| {
             let far = |other: &MapPoint| (other.x - point.x).powi(2) + (other.y - point.y).powi(2);
@@ -144,7 +166,7 @@ mod tests {
             nearest.class == point.class
         });
         assert!(same.count() >= 147);
-        assert_eq!(class_maps(&encoded(150)).unwrap()[0], maps[0], "the same each time");
+        assert_eq!(maps_of(&encoded(150)).unwrap()[0], maps[0], "the same each time");
         // Of z all rows are equal.
         assert!(maps[1..].iter().flat_map(|map| &map.points).all(|point| point.x.is_finite()));
     }
@@ -155,16 +177,16 @@ mod tests {
         let half = twice.test.h.len() / 2;
         let (first, second) = twice.test.h.split_at_mut(half);
         second.copy_from_slice(first);
-        assert_eq!(class_maps(&twice).unwrap(), class_maps(&twice).unwrap());
+        assert_eq!(maps_of(&twice).unwrap(), maps_of(&twice).unwrap());
     }
 
     #[test]
     fn few_images_and_many() {
-        assert!(class_maps(&encoded(19)).unwrap().is_empty());
-        assert_eq!(class_maps(&encoded(20)).unwrap()[0].points.len(), 20);
-        assert_eq!(class_maps(&encoded(1200)).unwrap()[0].points.len(), MOST);
+        assert!(maps_of(&encoded(19)).unwrap().is_empty());
+        assert_eq!(maps_of(&encoded(20)).unwrap()[0].points.len(), 20);
+        assert_eq!(maps_of(&encoded(1200)).unwrap()[0].points.len(), MOST);
         let mut broken = encoded(30);
         broken.test.h[7] = f32::NAN;
-        assert!(class_maps(&broken).is_err());
+        assert!(maps_of(&broken).is_err());
     }
 }

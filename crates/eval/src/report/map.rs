@@ -1,6 +1,8 @@
-//! A map of images as SVG: a point each, coloured by class.
+//! A map of images as SVG: a point each, coloured by class, with the image's name on hover.
 
 use std::fmt::Write;
+
+use simclr_data::text::counted;
 
 use super::html::escape;
 
@@ -8,6 +10,8 @@ use super::html::escape;
 const SIDE: f64 = 360.0;
 /// The margin around the points.
 const EDGE: f64 = 8.0;
+/// Radius of a point: of the many of a full map, and of the few of a small one.
+const RADIUS: [f64; 2] = [2.4, 6.0];
 /// Classes that are named beside their colour; of more, hovering tells.
 const NAMED: usize = 24;
 
@@ -23,7 +27,7 @@ pub(crate) struct ClassMap {
 }
 
 /// An image on a map.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct MapPoint {
     /// Its position; only distances are meaningful.
     pub x: f32,
@@ -31,19 +35,26 @@ pub(crate) struct MapPoint {
     pub y: f32,
     /// Its class; 0 without classes.
     pub class: usize,
+    /// Its name, without folders: a page has thousands.
+    pub name: String,
 }
 
 impl ClassMap {
     /// The map as a `<figure>`; nothing without points.
     pub(super) fn render(&self) -> String {
         let Some(window) = Window::of(&self.points) else { return String::new() };
+        let circle = |point: &MapPoint, class: &str| {
+            let name: Vec<String> =
+                [class, &point.name].into_iter().filter(|word| !word.is_empty()).map(escape).collect();
+            window.circle(point, &name.join(", "))
+        };
         let mut out = format!(
-            "<figure class=\"chart\"><figcaption>{}</figcaption>\n<svg viewBox=\"0 0 {SIDE} {SIDE}\" role=\"img\" aria-label=\"{0}\">\n",
+            "<figure class=\"chart map\"><figcaption>{}</figcaption>\n<svg viewBox=\"0 0 {SIDE} {SIDE}\" role=\"img\" aria-label=\"{0}\">\n",
             escape(&self.title)
         );
         if self.classes.is_empty() {
             out.push_str("<g class=\"c0\" fill=\"var(--c)\">");
-            self.points.iter().for_each(|point| out += &window.circle(point));
+            self.points.iter().for_each(|point| out += &circle(point, ""));
             out.push_str("</g>\n");
         }
         for (class, name) in self.classes.iter().enumerate() {
@@ -51,13 +62,8 @@ impl ClassMap {
             if own.peek().is_none() {
                 continue;
             }
-            let _ = write!(
-                out,
-                "<g fill=\"{}\"><title>{}</title>",
-                colour(class, self.classes.len()),
-                escape(name)
-            );
-            own.for_each(|point| out += &window.circle(point));
+            let _ = write!(out, "<g fill=\"{}\">", colour(class, self.classes.len()));
+            own.for_each(|point| out += &circle(point, name));
             out.push_str("</g>\n");
         }
         out + "</svg></figure>\n"
@@ -68,9 +74,8 @@ impl ClassMap {
 pub(super) fn section(maps: &[ClassMap]) -> String {
     let Some(first) = maps.first() else { return String::new() };
     let mut out = format!(
-        "<section>\n<h2>Maps</h2>\n<p>{} {} by t-SNE: near to each other is what the network holds to be alike.</p>\n",
-        first.points.len(),
-        if first.classes.is_empty() { "images" } else { "test images" }
+        "<section>\n<h2>Maps</h2>\n<p>{} by t-SNE: images that the network finds similar lie close together. Hover over a point for the name of its image.</p>\n",
+        counted(first.points.len(), if first.classes.is_empty() { "image" } else { "test image" })
     );
     if (1..=NAMED).contains(&first.classes.len()) {
         out.push_str("<p class=\"key\">");
@@ -84,7 +89,7 @@ pub(super) fn section(maps: &[ClassMap]) -> String {
         }
         out.push_str("</p>\n");
     }
-    out.push_str("<div class=\"charts\">\n");
+    out.push_str("<div class=\"charts maps\">\n");
     maps.iter().for_each(|map| out += &map.render());
     out + "</div>\n</section>\n"
 }
@@ -100,6 +105,8 @@ struct Window {
     left: f64,
     top: f64,
     scale: f64,
+    /// Of a point.
+    radius: f64,
 }
 
 impl Window {
@@ -118,13 +125,16 @@ impl Window {
             left: middle(left, right),
             top: middle(top, bottom),
             scale: (SIDE - 2.0 * EDGE) / side,
+            // So that all together cover about the same part of the drawing.
+            radius: (0.21 * SIDE / (points.len() as f64).sqrt()).clamp(RADIUS[0], RADIUS[1]),
         })
     }
 
-    fn circle(&self, point: &MapPoint) -> String {
+    fn circle(&self, point: &MapPoint, title: &str) -> String {
         let along = |value: f32, low: f64| EDGE + (f64::from(value) - low) * self.scale;
         let (x, y) = (along(point.x, self.left), along(point.y, self.top));
-        format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.4\"/>")
+        let radius = self.radius;
+        format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\"><title>{title}</title></circle>")
     }
 }
 
@@ -134,21 +144,29 @@ mod tests {
 
     #[test]
     fn points_fill_the_drawing_and_names_stay_names() {
-        let point = |x, y, class| MapPoint { x, y, class };
+        let point = |x, y, class| MapPoint { x, y, class, name: "<1>.jpg".to_owned() };
         let map = ClassMap {
             title: "h".to_owned(),
             classes: vec!["<b>".to_owned(), "empty".to_owned(), "c".to_owned()],
             points: vec![point(-1.0, 5.0, 0), point(3.0, 5.0, 2), point(1.0, 6.0, 2)],
         };
         let svg = map.render();
-        for words in ["cx=\"8.0\" cy=\"137.0\"", "cx=\"352.0\"", "&lt;b&gt;", "<title>c</title>"] {
+        for words in [
+            "cx=\"8.0\" cy=\"137.0\"",
+            "cx=\"352.0\"",
+            "<title>&lt;b&gt;, &lt;1&gt;.jpg</title>",
+            "<title>c, ",
+        ] {
             assert!(svg.contains(words), "no {words} in {svg}");
         }
         assert!(!svg.contains("empty") && section(std::slice::from_ref(&map)).contains("empty"));
         // Of no class.
         let plain = section(&[ClassMap { classes: vec![], ..map.clone() }]);
         assert!(plain.matches("<circle").count() == 3 && plain.contains("<p>3 images by t-SNE"), "{plain}");
-        assert!(!plain.contains("<title>") && !plain.contains("\"key\""), "{plain}");
+        assert!(plain.contains("<title>&lt;1&gt;.jpg</title>") && !plain.contains("\"key\""), "{plain}");
+        // Few points are large, many small.
+        let many = ClassMap { points: vec![point(1.0, 2.0, 0); 1000], ..map.clone() };
+        assert!(plain.contains("r=\"6.0\"") && many.render().contains("r=\"2.4\""));
         // One place for all, and none.
         let one = ClassMap { points: vec![point(2.0, 2.0, 0); 3], ..map.clone() };
         assert!(one.render().contains("<circle") && !one.render().contains("NaN"));

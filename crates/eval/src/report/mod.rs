@@ -162,7 +162,7 @@ pub(crate) struct ClassAccuracy {
     pub random: Option<f64>,
 }
 
-/// An image and what the encoder holds to be most like it.
+/// An image and those that the encoder finds most similar.
 #[derive(Debug, Clone)]
 pub(crate) struct NeighbourRow {
     /// The image.
@@ -245,7 +245,7 @@ mod tests {
             maps: vec![ClassMap {
                 title: EVIL.to_owned(),
                 classes: vec![EVIL.to_owned()],
-                points: vec![MapPoint { x: 0.0, y: 1.0, class: 0 }; 2],
+                points: vec![MapPoint { x: 0.0, y: 1.0, class: 0, name: EVIL.to_owned() }; 2],
             }],
             per_class: vec![PerClass {
                 protocol: EVIL.to_owned(),
@@ -269,9 +269,9 @@ mod tests {
         assert!(!page.contains("<script"));
         assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'));
         // Title twice, subtitle, the encoder six times, figure thrice, protocol with settings and data, transfer
-        // four times, a probe's images, two pictures, a map's title twice and class twice, class, its protocol,
-        // data and warning, configuration, skipped file twice.
-        assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 33);
+        // four times, a probe's images, two pictures, a map's title twice, its class once and at both points, their
+        // names, class, its protocol, data and warning, configuration, skipped file twice.
+        assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 36);
         // Nothing is fetched from anywhere.
         for outside in ["http://", "https://", "url(", "@import", "<link"] {
             assert!(!page.replace("http://www.w3.org/2000/svg", "").contains(outside), "{outside}");

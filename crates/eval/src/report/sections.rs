@@ -219,7 +219,9 @@ pub(super) fn neighbours(rows: &[NeighbourRow], classes: usize) -> String {
     }
     let mut out = String::from("<section>\n<h2>Nearest neighbours</h2>\n");
     let labelled = rows.iter().any(|row| row.query.class.is_some());
-    out.push_str("<p>Left an image, then those that the encoder holds to be most like it, nearest first.");
+    out.push_str(
+        "<p>Each row: an image, then the images that the encoder finds most similar, nearest first.",
+    );
     let shown: HashSet<&str> = rows.iter().filter_map(|row| row.query.class.as_deref()).collect();
     if shown.len() < classes {
         let _ = write!(out, " These are of {} of the {classes} classes.", shown.len());
