@@ -52,7 +52,7 @@ fn a_study_from_file_to_table_and_again() {
     let images = json["test_images"].as_u64().unwrap();
     assert!(images > 0 && json["within_chance"]["linear"].as_f64().unwrap() > 0.0, "{json}");
     let page = fs::read_to_string(out.join("report.html")).unwrap();
-    assert!(page.contains("Temperatures") && page.contains("loss.temperature=1"));
+    assert!(page.contains("Temperatures") && page.contains("loss.<wbr>temperature=<wbr>1"));
 
     // Each is a run of its own, with its seed, and with its encoder in a file.
     assert!(out.join("tau-1-seed1").join("encoder.safetensors").is_file());

@@ -230,8 +230,9 @@ fn figures(evaluations: &[Evaluation], history: &History) -> Vec<Figure> {
     let mut figures: Vec<Figure> = Vec::new();
     for evaluation in evaluations {
         let scores = &evaluation.trained;
-        let interval =
-            scores.interval.map(|[low, high]| format!("95% interval {} to {}", percent(low), percent(high)));
+        let interval = scores
+            .interval
+            .map(|[low, high]| format!("95% interval {:.1} to {}", 100.0 * low, percent(high)));
         let random =
             evaluation.random.as_ref().map(|it| format!("{} {}", evaluation.baseline(), percent(it.top1)));
         // With classes of equal size, the mean per class equals top-1.

@@ -81,7 +81,7 @@ pub(super) fn maps(
 }
 
 /// An image's name without its folders.
-fn file_name(name: &str) -> &str {
+pub(super) fn file_name(name: &str) -> &str {
     name.rsplit(['/', '\\']).next().unwrap_or(name)
 }
 

@@ -6,6 +6,7 @@ use simclr_metrics::nearest_neighbours;
 use simclr_train::Embedding;
 
 use super::encode::Encoded;
+use super::maps::file_name;
 use super::splits::Splits;
 use crate::EvalError;
 use crate::report::{NeighbourRow, Picture};
@@ -143,7 +144,8 @@ impl Camera {
         central_crop(image, self.side, &mut self.resize, &mut self.pixels)?;
         let label = dataset.label(index).filter(|_| self.with_class);
         let class = label.map(|label| dataset.classes()[label as usize].clone());
-        Ok(Picture::new(self.side, self.side, &self.pixels, class)?)
+        let name = file_name(&dataset.name(index)).to_owned();
+        Ok(Picture::new(self.side, self.side, &self.pixels, name, class)?)
     }
 }
 

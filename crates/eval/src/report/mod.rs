@@ -199,7 +199,7 @@ mod tests {
     const EVIL: &str = "<script>alert('1')</script>\"&\u{1b}[31m\u{202e}";
 
     fn full() -> Report {
-        let picture = || Picture::new(2, 2, &[120; 12], Some(EVIL.to_owned())).unwrap();
+        let picture = || Picture::new(2, 2, &[120; 12], EVIL.to_owned(), Some(EVIL.to_owned())).unwrap();
         Report {
             title: EVIL.to_owned(),
             subtitle: EVIL.to_owned(),
@@ -269,9 +269,9 @@ mod tests {
         assert!(!page.contains("<script"));
         assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'));
         // Title twice, subtitle, the encoder six times, figure thrice, protocol with settings and data, transfer
-        // four times, a probe's images, two pictures, a map's title twice, its class once and at both points, their
+        // four times, a probe's images, two pictures and their names, a map's title twice, its class once and at both points, their
         // names, class, its protocol, data and warning, configuration, skipped file twice.
-        assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 36);
+        assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 38);
         // Nothing is fetched from anywhere.
         for outside in ["http://", "https://", "url(", "@import", "<link"] {
             assert!(!page.replace("http://www.w3.org/2000/svg", "").contains(outside), "{outside}");

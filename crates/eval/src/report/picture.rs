@@ -12,6 +12,8 @@ pub(crate) struct Picture {
     pub(super) width: u32,
     /// The PNG in base64.
     pub(super) png: String,
+    /// The name of the image, without folders.
+    pub(super) name: String,
     pub(crate) class: Option<String>,
 }
 
@@ -46,8 +48,8 @@ pub enum PictureError {
 }
 
 impl Picture {
-    /// Encodes `pixels`: RGB, 8 bits, row-major, `width * height * 3` bytes. `class` is shown under the picture
-    /// and decides whether a neighbour is of the same class; `None` where there are no labels.
+    /// Encodes `pixels`: RGB, 8 bits, row-major, `width * height * 3` bytes. `name` is shown on hover,
+    /// `class` under the picture; it decides whether a neighbour is of the same class; `None` where there are no labels.
     ///
     /// # Errors
     /// [`PictureError`] when the pixels do not fit the size.
@@ -55,6 +57,7 @@ impl Picture {
         width: u32,
         height: u32,
         pixels: &[u8],
+        name: String,
         class: Option<String>,
     ) -> Result<Self, PictureError> {
         let expected = u64::from(width) * u64::from(height) * 3;
@@ -65,7 +68,7 @@ impl Picture {
         PngEncoder::new(&mut png)
             .write_image(pixels, width, height, ExtendedColorType::Rgb8)
             .map_err(|error| PictureError::Encode { width, height, reason: error.to_string() })?;
-        Ok(Picture { width, png: base64(&png), class })
+        Ok(Picture { width, png: base64(&png), name, class })
     }
 }
 
@@ -75,16 +78,16 @@ mod tests {
 
     #[test]
     fn size_is_checked() {
-        assert!(Picture::new(2, 1, &[0; 6], None).is_ok());
-        assert!(Picture::new(2, 2, &[0; 6], None).is_err());
-        assert!(Picture::new(0, 0, &[], None).is_err());
-        assert!(Picture::new(u32::MAX, u32::MAX, &[0; 6], None).is_err());
+        assert!(Picture::new(2, 1, &[0; 6], String::new(), None).is_ok());
+        assert!(Picture::new(2, 2, &[0; 6], String::new(), None).is_err());
+        assert!(Picture::new(0, 0, &[], String::new(), None).is_err());
+        assert!(Picture::new(u32::MAX, u32::MAX, &[0; 6], String::new(), None).is_err());
     }
 
     #[test]
     fn png_holds_the_pixels() {
         let pixels: Vec<u8> = (0..30).collect();
-        let png = Picture::new(5, 2, &pixels, None).unwrap().png;
+        let png = Picture::new(5, 2, &pixels, String::new(), None).unwrap().png;
         // The signature of a PNG, in base64.
         assert!(png.starts_with("iVBORw0KGgo"));
     }

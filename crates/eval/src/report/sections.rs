@@ -114,8 +114,9 @@ pub(super) fn probe(probe: &Probe) -> String {
     let Probe { step, rows, .. } = probe;
     let mut out = format!(
         "<section>\n<h2>What h and z know of what was done to an image</h2>\n\
-         <p class=\"key\"><i class=\"c0\"></i> h, the encoder’s <i class=\"c1\"></i> z, the projection’s, at step {}: logistic regression on each, judged by {}. \
-         The paper’s are of other networks, and of MLPs that tell (arXiv:2002.05709, table 3).</p>\n\
+         <p class=\"key\"><i class=\"c0\"></i> features h (encoder) <i class=\"c1\"></i> projections z (head)</p>\n\
+         <p>Logistic regression on each at step {}, judged by {}. The paper’s figures are of other networks, with an \
+         MLP as the classifier (arXiv:2002.05709, table 3).</p>\n\
          <div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">what is told apart</th><th scope=\"col\" class=\"bars\"></th>\
          <th scope=\"col\">chance</th><th scope=\"col\">h</th><th scope=\"col\">z</th><th scope=\"col\">paper’s<br>h</th>\
          <th scope=\"col\">paper’s<br>z</th></tr></thead>\n<tbody>\n",
@@ -241,23 +242,24 @@ pub(super) fn neighbours(rows: &[NeighbourRow], classes: usize) -> String {
                 (Some(_), Some(_)) => ("other", "✗ "),
                 _ => ("", ""),
             };
-            out.push_str(&picture(neighbour, class, sign, &format!("cosine similarity {similarity:.3}")));
+            out.push_str(&picture(neighbour, class, sign, &format!(", cosine similarity {similarity:.3}")));
         }
         out.push_str("</div></div>\n");
     }
     out + "</div>\n</section>\n"
 }
 
-/// A picture with its class under it.
-fn picture(picture: &Picture, class: &str, sign: &str, hover: &str) -> String {
+/// A picture with its class under it; on hover its name, and `more`.
+fn picture(picture: &Picture, class: &str, sign: &str, more: &str) -> String {
     let name = escape(picture.class.as_deref().unwrap_or_default());
     // Small pictures are enlarged with their pixels kept sharp.
     let crisp = if picture.width <= 64 { " crisp" } else { "" };
     let caption =
         if name.is_empty() { String::new() } else { format!("<figcaption>{sign}{name}</figcaption>") };
     format!(
-        "<figure class=\"picture {class}{crisp}\" title=\"{hover}\"><img alt=\"\" src=\"data:image/png;base64,{}\">{caption}</figure>",
+        "<figure class=\"picture {class}{crisp}\" title=\"{hover}{more}\"><img alt=\"\" src=\"data:image/png;base64,{}\">{caption}</figure>",
         picture.png,
+        hover = escape(&picture.name),
     )
 }
 

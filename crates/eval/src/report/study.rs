@@ -35,7 +35,7 @@ pub fn study_page(study: &Study, rows: &[Row], seeds: usize, test_images: usize,
             out,
             "<tr><th scope=\"row\">{}<br><small>{}</small></th><td class=\"bars\">{}{}</td>",
             escape(&row.variant.name),
-            escape(&changes(row)),
+            changes(row),
             bar(0, own),
             bar(1, paper),
         );
@@ -55,7 +55,7 @@ pub fn study_page(study: &Study, rows: &[Row], seeds: usize, test_images: usize,
         let _ = writeln!(out, "<p>{chance}.</p>");
     }
     if let Some((judge, order)) = main.and_then(|main| Some((main, Order::of(rows, main)?))) {
-        let _ = writeln!(out, "<p>By {}, {order}.</p>", judge.title());
+        let _ = writeln!(out, "<p>{}: {order}.</p>", judge.title());
     }
     if let Some(source) = study.source.as_ref().filter(|_| has_paper) {
         let _ = writeln!(
@@ -78,11 +78,16 @@ pub fn study_page(study: &Study, rows: &[Row], seeds: usize, test_images: usize,
     page(&study.title, &subtitle, &out)
 }
 
-/// What is different in a variant.
+/// HTML of what is different in a variant, a setting a line, which a narrow column may break after the table and after
+/// the key.
 fn changes(row: &Row) -> String {
+    let setting = |setting: &String| match escape(setting).split_once('=') {
+        Some((key, value)) => format!("{}=<wbr>{value}", key.replace('.', ".<wbr>")),
+        None => escape(setting),
+    };
     match row.variant.set.is_empty() {
         true => "the recipe as it is".to_owned(),
-        false => row.variant.set.join(" "),
+        false => row.variant.set.iter().map(setting).collect::<Vec<_>>().join("<br>"),
     }
 }
 
@@ -109,11 +114,11 @@ mod tests {
             "50.0%",
             "30.0%",
             "60.6%",
-            "head.kind=linear",
+            "head.<wbr>kind=<wbr>linear",
             "&lt;script&gt;",
             "&lt;nan&gt;",
             "24 test images: differences below about ",
-            "By linear, 1 of 1 pair ranks as in the paper (chance: 0.5).",
+            "linear: 1 of 1 pair ranks as in the paper (chance: 0.5).",
         ] {
             assert!(page.contains(words), "no {words}");
         }
