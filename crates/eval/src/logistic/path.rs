@@ -117,7 +117,8 @@ pub(crate) fn fit_path(
     }
     watch(of, of);
     // Before as much memory is taken again for the last fit.
-    drop((objective, rows, held_out));
+    drop(objective);
+    drop((rows, held_out));
     let Some((chosen, start)) = best else {
         return Err(MetricsError::TooFew { what: "L2 weights", least: 1, got: 0 });
     };

@@ -60,7 +60,7 @@ impl Picture {
         name: String,
         class: Option<String>,
     ) -> Result<Self, PictureError> {
-        let expected = u64::from(width) * u64::from(height) * 3;
+        let expected = (u64::from(width) * u64::from(height)).saturating_mul(3);
         if pixels.is_empty() || pixels.len() as u64 != expected {
             return Err(PictureError::Size { width, height, expected, got: pixels.len() });
         }
