@@ -124,7 +124,7 @@ fn an_entry_of_a_zip_that_another_hides_is_told() {
     let source = opened("a.zip", bytes);
     assert_eq!((colors(&*source.train), source.left_out.count), (vec![1, 2], 1));
     let reason = &source.left_out.files[0].reason;
-    assert!(reason.contains("the name of a later one"), "{reason}");
+    assert!(reason.contains("the same name as a later entry"), "{reason}");
 }
 
 #[test]

@@ -404,7 +404,7 @@ fn noise_and_other_formats_are_named() {
         ),
         "{told}"
     );
-    assert!(!told.contains("unsupported") && told.contains("); 8 or 16 bits a channel"), "{told}");
+    assert!(!told.contains("unsupported") && told.contains("); 8 or 16 bits per channel"), "{told}");
     let mut headed = vec![0xff, 0xd8, 0xff, 0xe0];
     headed.extend(&noise);
     assert!(refusal(&headed).contains("JPEG"));

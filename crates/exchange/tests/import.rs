@@ -430,9 +430,9 @@ fn files_that_are_none() {
     }
     let whole = fs::read(File::of(&TINY).write()).unwrap();
     for end in [whole.len() - 4, whole.len() / 2, 100] {
-        says(refused(&whole[..end]), &["net.bin", "safetensors is damaged or cut short"]);
+        says(refused(&whole[..end]), &["net.bin", "safetensors file is damaged or cut short"]);
     }
-    says(refused(&[&whole[..], &[0; 4]].concat()), &["net.bin", "safetensors is damaged or cut short"]);
+    says(refused(&[&whole[..], &[0; 4]].concat()), &["net.bin", "safetensors file is damaged or cut short"]);
     says(Imported::read(folder.path(), &PLAIN).unwrap_err().to_string(), &["no checkpoint of TensorFlow"]);
     let missing = folder.path().join("missing");
     says(
