@@ -1,18 +1,23 @@
 //! Reads `metrics.jsonl` as series.
 
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 
 /// The records that a run wrote while training, by step and by epoch.
 #[derive(Debug, Clone, Default)]
 pub struct History {
-    steps: BTreeMap<u64, Map<String, Value>>,
-    epochs: BTreeMap<u64, Map<String, Value>>,
+    steps: BTreeMap<u64, Record>,
+    epochs: BTreeMap<u64, Record>,
+    /// The numbers by which records know their keys.
+    keys: HashMap<String, usize>,
     /// See [`History::damaged`].
     damaged: usize,
 }
+
+/// The numbers of a record, each with the number of its key: a long run has millions of records.
+type Record = Vec<(usize, f64)>;
 
 /// The kind of records a series is taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,21 +50,43 @@ impl History {
                 continue;
             };
             let number = |key: &str| record.get(key).and_then(Value::as_u64);
-            match record.get("kind").and_then(Value::as_str) {
-                Some("step") => {
-                    if let Some(step) = number("step") {
-                        history.steps.insert(step, record);
-                    }
-                }
-                Some("epoch") => {
-                    if let Some(epoch) = number("epoch") {
-                        history.epochs.insert(epoch, record);
-                    }
-                }
-                _ => {}
+            let (kind, at) = match record.get("kind").and_then(Value::as_str) {
+                Some("step") => (Kind::Step, number("step")),
+                Some("epoch") => (Kind::Epoch, number("epoch")),
+                _ => continue,
+            };
+            if let Some(at) = at {
+                let numbers = history.numbers_of(&record);
+                match kind {
+                    Kind::Step => history.steps.insert(at, numbers),
+                    Kind::Epoch => history.epochs.insert(at, numbers),
+                };
             }
         }
         history
+    }
+
+    fn numbers_of(&mut self, record: &Map<String, Value>) -> Record {
+        let mut numbers = Record::with_capacity(record.len());
+        for (key, value) in record {
+            let Some(value) = value.as_f64() else { continue };
+            let key = match self.keys.get(key) {
+                Some(&key) => key,
+                None => {
+                    let new = self.keys.len();
+                    self.keys.insert(key.clone(), new);
+                    new
+                }
+            };
+            numbers.push((key, value));
+        }
+        numbers
+    }
+
+    /// The number under `key` of a record.
+    fn number(&self, record: &Record, key: &str) -> Option<f64> {
+        let key = self.keys.get(key)?;
+        record.iter().find_map(|(own, value)| (own == key).then_some(*value))
     }
 
     /// The number of lines that are no record, except the half-written last line of a killed run.
@@ -70,7 +97,7 @@ impl History {
     /// The last step with a record.
     pub fn last_step(&self) -> Option<u64> {
         let records = self.steps.values().chain(self.epochs.values());
-        records.filter_map(|record| record.get("step").and_then(Value::as_u64)).max()
+        records.filter_map(|record| self.number(record, "step")).map(|step| step as u64).max()
     }
 
     /// The points (epoch, value) of `key`, in order; steps without an epoch, and values that are missing or
@@ -80,9 +107,9 @@ impl History {
             Kind::Step => &self.steps,
             Kind::Epoch => &self.epochs,
         };
-        let number = |record: &Map<String, Value>, key| record.get(key).and_then(Value::as_f64);
-        let points =
-            records.values().filter_map(|record| Some((number(record, "epoch")?, number(record, key)?)));
+        let points = records
+            .values()
+            .filter_map(|record| Some((self.number(record, "epoch")?, self.number(record, key)?)));
         points.filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
     }
 }
