@@ -574,9 +574,11 @@ impl Kernels for CudaKernels {
         Ok(ops::reductions::update_loss_scale(&self.gpu, taken(verdict)?, state, LossScale::INTERVAL)?)
     }
 
-    fn set_arithmetic(&self, Arithmetic { deterministic, tf32 }: Arithmetic) {
-        self.deterministic.store(deterministic, Ordering::Relaxed);
-        self.tf32.store(tf32, Ordering::Relaxed);
+    fn set_arithmetic(&self, Arithmetic { deterministic, tf32 }: Arithmetic) -> Arithmetic {
+        Arithmetic {
+            deterministic: self.deterministic.swap(deterministic, Ordering::Relaxed),
+            tf32: self.tf32.swap(tf32, Ordering::Relaxed),
+        }
     }
 }
 

@@ -322,10 +322,18 @@ impl Device {
         }
     }
 
-    /// Sets the arithmetic of convolutions and products from now on. A captured step keeps that with which it was
-    /// captured; on a CPU this has no effect.
-    pub fn set_arithmetic(&self, arithmetic: Arithmetic) {
-        self.kernels().set_arithmetic(arithmetic);
+    /// Sets the arithmetic of convolutions and products from now on, and returns the one until now. A captured step
+    /// keeps that with which it was captured; on a CPU this has no effect.
+    pub fn set_arithmetic(&self, arithmetic: Arithmetic) -> Arithmetic {
+        self.kernels().set_arithmetic(arithmetic)
+    }
+
+    /// Runs `work` with another arithmetic.
+    pub fn with_arithmetic<R>(&self, arithmetic: Arithmetic, work: impl FnOnce() -> R) -> R {
+        let before = self.set_arithmetic(arithmetic);
+        let result = work();
+        self.set_arithmetic(before);
+        result
     }
 
     /// Waits until all started work has ended.

@@ -400,8 +400,8 @@ pub trait Kernels: Send + Sync {
     /// [`LossScale::update`], after a verdict with these values.
     fn update_loss_scale(&self, verdict: &Tensor, scale: &mut LossScale) -> Result<()>;
 
-    /// Sets the [`Arithmetic`] of convolutions and products from now on.
-    fn set_arithmetic(&self, arithmetic: Arithmetic);
+    /// Sets the [`Arithmetic`] of convolutions and products from now on, and returns the one until now.
+    fn set_arithmetic(&self, arithmetic: Arithmetic) -> Arithmetic;
 }
 
 impl dyn Kernels + '_ {

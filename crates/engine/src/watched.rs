@@ -456,8 +456,8 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         self.time(("optimizer", "loss scale", Shape::Any), (0, 0), |k| k.update_loss_scale(verdict, scale))
     }
 
-    fn set_arithmetic(&self, arithmetic: Arithmetic) {
-        self.inner.set_arithmetic(arithmetic);
+    fn set_arithmetic(&self, arithmetic: Arithmetic) -> Arithmetic {
+        self.inner.set_arithmetic(arithmetic)
     }
 }
 

@@ -6,7 +6,7 @@ use common::gradient_check::{Check, check_gradients};
 use common::values::uniform;
 use common::{device, parameter, parameter_of, tensor};
 use simclr_engine::ops::{self, BatchNorm, Conv2d};
-use simclr_engine::{Mode, ParameterKind, Parameters, Result, Tape, Var};
+use simclr_engine::{Mode, ParameterKind, Parameters, Result, SingleProcess, Tape, Tensor, Var};
 
 #[test]
 fn conv2d() {
@@ -285,5 +285,43 @@ fn softmax_cross_entropy() {
             let logits = tape.parameter(logits);
             ops::softmax_cross_entropy(tape, &logits, &labels)
         });
+    }
+}
+
+#[test]
+fn softmax_regression_is_a_dense_layer_and_its_loss() {
+    for (rows, inputs, classes) in [(1, 1, 2), (9, 5, 3), (40, 17, 33)] {
+        let device = device();
+        let mut parameters = Parameters::new();
+        let x = tensor(&device, "x", &[rows, inputs]);
+        let w = parameter(&mut parameters, &device, "w", &[classes, inputs]);
+        let bias = parameter(&mut parameters, &device, "bias", &[classes]);
+        let labels: Vec<u32> = (0..rows).map(|i| ((7 * i + 3) % classes) as u32).collect();
+        let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+        let (given, by_tape) = (tape.input(x.clone()), [w, bias].map(|id| tape.parameter(id)));
+        let scores = ops::linear(&mut tape, &given, &by_tape[0], Some(&by_tape[1])).unwrap();
+        let loss = ops::softmax_cross_entropy(&mut tape, &scores, &labels).unwrap();
+        let gradients = tape.backward(&loss, Tensor::full(&device, &[1], 1.0).unwrap()).unwrap();
+
+        let [w, bias] = [w, bias].map(|id| (id, parameters.get(id).clone()));
+        let mut dw = Tensor::full(&device, &[classes, inputs], 7.0).unwrap();
+        let mut dbias = Tensor::full(&device, &[classes], 7.0).unwrap();
+        let mut run = |w: &Tensor, bias: &Tensor| {
+            ops::softmax_regression(&x, w, bias, &labels, &mut dw, &mut dbias).unwrap()
+        };
+        // The loss has digits that f32 does not hold: tiny steps show its slope.
+        let base = w.1.to_vec().unwrap();
+        let at = |moved: f32| {
+            let mut values = base.clone();
+            values[0] += moved;
+            Tensor::from_vec(&device, &[classes, inputs], values).unwrap()
+        };
+        let slope = (run(&at(1e-2), &bias.1) - run(&at(-1e-2), &bias.1)) / 2e-2;
+        let exact = run(&w.1, &bias.1);
+        assert_eq!([exact as f32], loss.tensor().as_slice().unwrap());
+        assert!((slope - f64::from(dw.as_slice().unwrap()[0])).abs() < 1e-5, "{slope} {dw:?}");
+        for (id, gradient) in [(w.0, &dw), (bias.0, &dbias)] {
+            assert_eq!(gradients.get(id).unwrap().as_slice().unwrap(), gradient.as_slice().unwrap());
+        }
     }
 }

@@ -21,6 +21,7 @@ mod pair_loss;
 mod relu;
 mod select;
 mod softmax_cross_entropy;
+mod softmax_regression;
 
 pub use add::add;
 pub use avg_pool::avg_pool;
@@ -41,6 +42,7 @@ pub use pair_loss::{margin_triplet, nt_logistic};
 pub use relu::relu;
 pub use select::select;
 pub use softmax_cross_entropy::softmax_cross_entropy;
+pub use softmax_regression::softmax_regression;
 
 use crate::tape::{BackwardContext, SegmentBackward};
 use crate::{EngineError, Result, Tensor};
@@ -128,6 +130,18 @@ fn image_shape(op: &'static str, x: &Tensor) -> Result<[usize; 4]> {
 /// The two sizes of a batch of rows, none of them zero.
 fn row_shape(op: &'static str, x: &Tensor) -> Result<[usize; 2]> {
     sizes(x).ok_or_else(|| EngineError::shape(op, "rows (N, C)", x.shape()))
+}
+
+/// Checks that there is a label below `classes` for each of `rows` rows.
+fn check_labels(op: &'static str, labels: &[u32], [rows, classes]: [usize; 2]) -> Result<()> {
+    if labels.len() != rows {
+        return Err(EngineError::shape(op, format!("{rows} labels"), labels.len()));
+    }
+    if let Some(label) = labels.iter().find(|&&label| label as usize >= classes) {
+        let what = format!("label {label} is out of range: there are {classes} classes");
+        return Err(EngineError::Value { op, what });
+    }
+    Ok(())
 }
 
 fn sizes<const RANK: usize>(x: &Tensor) -> Option<[usize; RANK]> {

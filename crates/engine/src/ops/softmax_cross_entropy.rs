@@ -1,20 +1,14 @@
 //! Softmax cross-entropy, the loss of classifiers.
 
-use crate::ops::row_shape;
+use crate::ops::{check_labels, row_shape};
 use crate::tape::BackwardContext;
-use crate::{EngineError, Result, Tape, Tensor, Var};
+use crate::{Result, Tape, Tensor, Var};
 
 /// The mean over rows of `-log softmax(logits)[label]`. Logits are (N, classes), labels N numbers below `classes`.
 /// The result has one value.
 pub fn softmax_cross_entropy(tape: &mut Tape, logits: &Var, labels: &[u32]) -> Result<Var> {
     let [rows, classes] = row_shape("softmax_cross_entropy", logits.tensor())?;
-    if labels.len() != rows || rows == 0 {
-        return Err(EngineError::shape("softmax_cross_entropy", format!("{rows} labels"), labels.len()));
-    }
-    if let Some(label) = labels.iter().find(|&&label| label as usize >= classes) {
-        let what = format!("label {label} is out of range: there are {classes} classes");
-        return Err(EngineError::Value { op: "softmax_cross_entropy", what });
-    }
+    check_labels("softmax_cross_entropy", labels, [rows, classes])?;
     let device = logits.tensor().device();
     let mut dlogits = Tensor::empty(device, &[rows, classes]);
     let loss = device.kernels().softmax_cross_entropy(logits.tensor(), labels, &mut dlogits)?;

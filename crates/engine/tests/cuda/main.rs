@@ -13,8 +13,8 @@ use common::network::{CHANNELS, Network, SIZE};
 use common::{gpu, tensor, values};
 use simclr_engine::ops::{self, BatchNorm, Conv2d};
 use simclr_engine::{
-    DType, Deferred, Device, LossScale, LossScaleFigures, Mode, ParameterId, ParameterKind, Parameters,
-    Result, Rule, SingleProcess, Stride, Tape, Tensor, Trained, Var, Verdict,
+    Arithmetic, DType, Deferred, Device, LossScale, LossScaleFigures, Mode, ParameterId, ParameterKind,
+    Parameters, Result, Rule, SingleProcess, Stride, Tape, Tensor, Trained, Var, Verdict,
 };
 
 const TYPES: [DType; 3] = [DType::F32, DType::Bf16, DType::F16];
@@ -308,6 +308,32 @@ fn dense_layers_and_losses() {
         let logits = layer(tape, parameters, true)?;
         ops::softmax_cross_entropy(tape, &logits, &[0, 1, 2, 3, 4, 4, 3, 2, 1, 0])
     });
+}
+
+#[test]
+fn softmax_regression() {
+    let Some((gpu, _alone)) = gpu() else { return };
+    let labels: Vec<u32> = (0..300).map(|i| (i * i % 7) as u32).collect();
+    let on = |device: &Device| {
+        let [x, w, b] = [("x", &[300, 19][..]), ("w", &[7, 19]), ("b", &[7])]
+            .map(|(name, shape)| tensor(device, name, shape));
+        let (mut dw, mut db) = (Tensor::empty(device, w.shape()), Tensor::empty(device, b.shape()));
+        let loss = ops::softmax_regression(&x, &w, &b, &labels, &mut dw, &mut db).unwrap();
+        (loss, dw.to_vec().unwrap(), db.to_vec().unwrap())
+    };
+    let (here, there) = (on(&common::device()), on(&gpu));
+    assert!((here.0 - there.0).abs() < 1e-6 * here.0, "{} {}", here.0, there.0);
+    assert!(common::deviation(&there.1, &here.1) < 1e-5);
+    assert!(common::deviation(&there.2, &here.2) < 1e-5);
+}
+
+#[test]
+fn another_arithmetic_lasts_as_long_as_its_work() {
+    let Some((gpu, _alone)) = gpu() else { return };
+    let (exact, fast) = (Arithmetic::default(), Arithmetic { deterministic: false, tf32: true });
+    gpu.set_arithmetic(fast);
+    assert_eq!(gpu.with_arithmetic(exact, || gpu.set_arithmetic(exact)), exact);
+    assert_eq!(gpu.set_arithmetic(exact), fast);
 }
 
 #[test]
