@@ -1,6 +1,7 @@
 //! Logistic regression against scikit-learn; `tools/golden/logistic.py` computed the values.
 
 use serde_json::Value;
+use simclr_engine::Device;
 use simclr_eval::Targets;
 use simclr_eval::logistic::{Labelled, LbfgsOptions, fit};
 use simclr_metrics::{Features, likeliest};
@@ -30,10 +31,12 @@ fn agrees_with_scikit_learn() {
     let (labels, test_labels) = (Targets::One(integers(&golden["labels"])), integers(&golden["test_labels"]));
     let features = Features::new(&train, dim).unwrap();
     let test = Features::new(&test, dim).unwrap();
+    let device = Device::cpu(1).unwrap();
     for case in golden["cases"].as_array().unwrap() {
         let l2 = case["l2"].as_f64().unwrap();
         let model =
-            fit(Labelled { features, targets: &labels }, classes, l2, &LbfgsOptions::default()).unwrap();
+            fit(&device, Labelled { features, targets: &labels }, classes, l2, &LbfgsOptions::default())
+                .unwrap();
         let objective = case["objective"].as_f64().unwrap();
         assert!((model.objective - objective).abs() < 1e-6, "l2 {l2}: {} {objective}", model.objective);
         let scores = model.scores(test).unwrap();

@@ -75,7 +75,8 @@ fn steps_end_it_in_the_middle_of_an_epoch() {
 fn protocols_on_features_tell_classes_apart() {
     let encoded = encode(&models(2), &splits(), true, &mut |_| ()).unwrap();
     let by_neighbours = knn(&encoded, &Knn { k: 20, ..Knn::default() }).unwrap();
-    let by_regression = logistic(&encoded, &LogisticOptions::default(), &mut |_| ()).unwrap();
+    let by_regression =
+        logistic(&Device::cpu(2).unwrap(), &encoded, &LogisticOptions::default(), &mut |_| ()).unwrap();
     for evaluation in [&by_neighbours, &by_regression] {
         let scores = &evaluation.trained;
         assert!(scores.top1 > 0.9, "{evaluation:?}");
@@ -105,7 +106,9 @@ fn same_bits_for_any_threads() {
             let (models, data) = (models(threads), splits());
             let encoded = encode(&models, &data, true, &mut |_| ()).unwrap();
             let sgd = linear_sgd(&models, &data, &Sgd { epochs: 2, ..quick() }, &mut |_| ()).unwrap();
-            let regression = logistic(&encoded, &LogisticOptions::default(), &mut |_| ()).unwrap();
+            let regression =
+                logistic(&Device::cpu(2).unwrap(), &encoded, &LogisticOptions::default(), &mut |_| ())
+                    .unwrap();
             let results = [knn(&encoded, &Knn::default()).unwrap(), regression, sgd];
             (encoded.trained.train, encoded.trained.test, results.map(|result| timeless(&result)))
         })
@@ -185,7 +188,7 @@ fn broken_images_are_left_out_and_counted() {
     let encoded = encode(&models, &data, false, &mut |_| ()).unwrap();
     for evaluation in [
         knn(&encoded, &Knn::default()).unwrap(),
-        logistic(&encoded, &LogisticOptions::default(), &mut |_| ()).unwrap(),
+        logistic(&Device::cpu(2).unwrap(), &encoded, &LogisticOptions::default(), &mut |_| ()).unwrap(),
         linear_sgd(&models, &data, &Sgd { epochs: 1, ..quick() }, &mut |_| ()).unwrap(),
     ] {
         assert_eq!(evaluation.unlearnt, ["blue"]);
@@ -207,7 +210,10 @@ fn options_out_of_range_are_errors() {
     assert!(batch.contains("batch = 200") && batch.contains("120"), "{batch}");
     let encoded = encode(&models, &data, false, &mut |_| ()).unwrap();
     let options = LogisticOptions { validation: 1.0, ..LogisticOptions::default() };
-    assert!(matches!(logistic(&encoded, &options, &mut |_| ()), Err(EvalError::Option { .. })));
+    assert!(matches!(
+        logistic(&Device::cpu(2).unwrap(), &encoded, &options, &mut |_| ()),
+        Err(EvalError::Option { .. })
+    ));
     assert!(knn(&encoded, &Knn { k: 0, ..Knn::default() }).is_err());
 }
 

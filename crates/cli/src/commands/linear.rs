@@ -107,7 +107,7 @@ impl Linear {
             let encoded = protocols::encode(&models, splits, self.projection, &mut watch)?;
             let options = LogisticOptions { seed: self.seed, ..LogisticOptions::default() };
             let fit = if self.projection { protocols::logistic_z } else { protocols::logistic };
-            return Ok(fit(&encoded, &options, &mut watch)?);
+            return Ok(fit(&encoder.model.device, &encoded, &options, &mut watch)?);
         }
         let batch = self.batch.map(|batch| batch as usize);
         let usual = Sgd::linear(encoder.model.image_size(), splits.train().len(), batch);

@@ -190,7 +190,7 @@ impl Quickstart {
         let models = Versus { trained: encoder.model.clone(), random: Some(random) };
         let encoded = protocols::encode(&models, &splits, true, &mut watch)?;
         let mut knn = protocols::knn(&encoded, &Knn::among(splits.train().len()))?;
-        let mut linear = protocols::logistic(&encoded, &LogisticOptions::default(), &mut watch)?;
+        let mut linear = protocols::logistic(&device, &encoded, &LogisticOptions::default(), &mut watch)?;
         drop(watching);
         let made = || "drawn shapes".to_owned();
         let origin = Origin { train: made(), test: made(), set_apart: false, shared: 0 };

@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use rayon::prelude::*;
+
 /// When to stop.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LbfgsOptions {
@@ -48,13 +50,16 @@ const SEARCH: usize = 40;
 ///
 /// Never ends at a higher value than it started with. A value that is not finite counts as too high and shortens the
 /// step.
-pub(super) fn minimize(
-    mut function: impl FnMut(&[f64], &mut [f64]) -> f64,
+///
+/// # Errors
+/// The first error of `function`.
+pub(super) fn minimize<E>(
+    mut function: impl FnMut(&[f64], &mut [f64]) -> Result<f64, E>,
     x: &mut [f64],
     options: &LbfgsOptions,
-) -> Solution {
+) -> Result<Solution, E> {
     let mut gradient = vec![0.0; x.len()];
-    let mut value = function(x, &mut gradient);
+    let mut value = function(x, &mut gradient)?;
     let mut evaluations = 1;
     let mut memory = Memory { corrections: VecDeque::new() };
     let (mut trial, mut trial_gradient) = (x.to_vec(), gradient.clone());
@@ -65,8 +70,9 @@ pub(super) fn minimize(
         let (mut low, mut high, mut length) = (0.0, f64::INFINITY, 1.0);
         let mut found = None;
         for _ in 0..SEARCH {
-            trial.iter_mut().zip(&*x).zip(&direction).for_each(|((t, x), d)| *t = x + length * d);
-            let trial_value = function(&trial, &mut trial_gradient);
+            trial.copy_from_slice(x);
+            add(&mut trial, length, &direction);
+            let trial_value = function(&trial, &mut trial_gradient)?;
             evaluations += 1;
             // Phrased so that NaN counts as too high.
             let low_enough = trial_value <= value + DECREASE * length * slope;
@@ -96,7 +102,7 @@ pub(super) fn minimize(
             break;
         }
     }
-    Solution { value, iterations, evaluations, gradient: largest(&gradient) }
+    Ok(Solution { value, iterations, evaluations, gradient: largest(&gradient) })
 }
 
 /// The most recent corrections.
@@ -151,12 +157,26 @@ impl Memory {
     }
 }
 
+/// Values per piece of parallel work. Sums go piece by piece, in order: the same bits for any number of threads.
+const PIECE: usize = 1 << 14;
+
 fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+    let of_piece = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    if a.len() <= PIECE {
+        return of_piece(a, b);
+    }
+    let sums: Vec<f64> = a.par_chunks(PIECE).zip(b.par_chunks(PIECE)).map(|(a, b)| of_piece(a, b)).collect();
+    sums.into_iter().sum()
 }
 
 fn add(to: &mut [f64], factor: f64, what: &[f64]) {
-    to.iter_mut().zip(what).for_each(|(to, what)| *to += factor * what);
+    let of_piece = |to: &mut [f64], what: &[f64]| {
+        to.iter_mut().zip(what).for_each(|(to, what)| *to += factor * what);
+    };
+    if to.len() <= PIECE {
+        return of_piece(to, what);
+    }
+    to.par_chunks_mut(PIECE).zip(what.par_chunks(PIECE)).for_each(|(to, what)| of_piece(to, what));
 }
 
 fn largest(gradient: &[f64]) -> f64 {
@@ -165,9 +185,21 @@ fn largest(gradient: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
 
     const TIGHT: LbfgsOptions = LbfgsOptions { max_iterations: 500, tolerance: 1e-8, progress: 0.0 };
+
+    /// [`minimize`] for a function that does not fail.
+    fn minimum(
+        mut function: impl FnMut(&[f64], &mut [f64]) -> f64,
+        x: &mut [f64],
+        options: &LbfgsOptions,
+    ) -> Solution {
+        let Ok(solution) = minimize(|x, g| Ok::<_, Infallible>(function(x, g)), x, options);
+        solution
+    }
 
     #[test]
     fn a_badly_scaled_bowl() {
@@ -181,7 +213,7 @@ mod tests {
             value
         };
         let mut x = [0.0; 6];
-        let solution = minimize(bowl, &mut x, &TIGHT);
+        let solution = minimum(bowl, &mut x, &TIGHT);
         assert!(x.iter().all(|x| (x - 1.0).abs() < 1e-5), "{x:?}");
         assert!(solution.iterations < 80, "{solution:?}");
     }
@@ -195,7 +227,7 @@ mod tests {
             a * a + 100.0 * b * b
         };
         let mut x = [-1.2, 1.0];
-        let solution = minimize(valley, &mut x, &TIGHT);
+        let solution = minimum(valley, &mut x, &TIGHT);
         assert!((x[0] - 1.0).abs() < 1e-6 && (x[1] - 1.0).abs() < 1e-6, "{x:?} {solution:?}");
     }
 
@@ -207,14 +239,14 @@ mod tests {
             x[0] - x[0].ln()
         };
         let mut x = [30.0];
-        minimize(log, &mut x, &TIGHT);
+        minimum(log, &mut x, &TIGHT);
         assert!((x[0] - 1.0).abs() < 1e-6, "{x:?}");
     }
 
     #[test]
     fn a_function_without_a_floor_ends() {
         let mut x = [0.0];
-        let solution = minimize(
+        let solution = minimum(
             |x, gradient| {
                 gradient[0] = -1.0;
                 -x[0]
@@ -223,5 +255,27 @@ mod tests {
             &LbfgsOptions { max_iterations: 5, ..TIGHT },
         );
         assert!(solution.iterations <= 5 && x[0].is_finite());
+    }
+
+    #[test]
+    fn many_values_are_the_sums_of_pieces() {
+        let a: Vec<f64> = (0..3 * PIECE + 5).map(|i| (i as f64 * 0.1).sin()).collect();
+        let b: Vec<f64> = (0..a.len()).map(|i| (i as f64 * 0.3).cos()).collect();
+        let plain: f64 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
+        assert!((dot(&a, &b) - plain).abs() < 1e-9, "{} {plain}", dot(&a, &b));
+        let mut sum = a.clone();
+        add(&mut sum, 2.0, &b);
+        assert!(sum.iter().zip(a.iter().zip(&b)).all(|(sum, (a, b))| *sum == a + 2.0 * b));
+    }
+
+    #[test]
+    fn the_first_error_ends_it() {
+        let mut left = 3;
+        let fails = |x: &[f64], gradient: &mut [f64]| {
+            left -= 1;
+            gradient[0] = 2.0 * x[0];
+            if left == 0 { Err("out of order") } else { Ok(x[0] * x[0]) }
+        };
+        assert_eq!(minimize(fails, &mut [30.0], &TIGHT).unwrap_err(), "out of order");
     }
 }

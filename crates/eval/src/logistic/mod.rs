@@ -13,7 +13,7 @@
 //! | file | |
 //! |---|---|
 //! | `lbfgs` | the solver, for any smooth function |
-//! | `objective` | the sum above and its gradient, on many threads, the same bits for any number |
+//! | `objective` | the sum above and its gradient: on many threads, the same bits for any number, or on a GPU |
 //! | `standardize` | means and deviations |
 //! | `path` | the choice of the weight on a validation split |
 
@@ -26,11 +26,12 @@ pub use lbfgs::LbfgsOptions;
 pub(crate) use path::{PathOptions, fit_path};
 
 use objective::Objective;
+use simclr_engine::Device;
 use simclr_kernels::product::{Operand, multiply};
 use simclr_metrics::{Features, MetricsError};
 use standardize::Standardizer;
 
-use crate::Targets;
+use crate::{EvalError, Targets};
 
 /// Features and their targets.
 #[derive(Debug, Clone, Copy)]
@@ -56,34 +57,37 @@ pub struct LogisticRegression {
     pub iterations: usize,
 }
 
-/// Fits a classifier; `classes` may exceed the classes that occur.
+/// Fits a classifier on `device`; `classes` may exceed the classes that occur.
 ///
 /// # Errors
-/// No rows, targets that do not fit the rows or the classes, fewer than two classes, or an `l2` that is negative or
-/// not finite.
+/// No rows, targets that do not fit the rows or the classes, fewer than two classes, an `l2` that is negative or not
+/// finite, or a GPU that fails.
 pub fn fit(
+    device: &Device,
     data: Labelled,
     classes: usize,
     l2: f64,
     options: &LbfgsOptions,
-) -> Result<LogisticRegression, MetricsError> {
-    fit_from(data, classes, l2, options, vec![0.0; classes * (data.features.dim() + 1)])
+) -> Result<LogisticRegression, EvalError> {
+    fit_from(device, data, classes, l2, options, vec![0.0; classes * (data.features.dim() + 1)])
 }
 
 /// As [`fit`], starting from given parameters.
 fn fit_from(
+    device: &Device,
     data: Labelled,
     classes: usize,
     l2: f64,
     options: &LbfgsOptions,
     mut parameters: Vec<f64>,
-) -> Result<LogisticRegression, MetricsError> {
+) -> Result<LogisticRegression, EvalError> {
     check(data, classes)?;
     check_l2(l2)?;
     let standardizer = Standardizer::new(data.features);
     let rows = standardizer.apply(data.features);
-    let mut objective = Objective::new(&rows, data.targets, data.features.dim(), classes, l2);
-    let solution = lbfgs::minimize(|x, gradient| objective.evaluate(x, gradient), &mut parameters, options);
+    let mut objective = Objective::new(device, &rows, data.targets, data.features.dim(), classes)?;
+    objective.set_l2(l2);
+    let solution = lbfgs::minimize(|x, gradient| objective.evaluate(x, gradient), &mut parameters, options)?;
     let (objective, iterations) = (solution.value, solution.iterations);
     Ok(LogisticRegression { standardizer, parameters, classes, l2, objective, iterations })
 }
@@ -146,6 +150,10 @@ mod tests {
 
     use super::*;
 
+    fn cpu() -> Device {
+        Device::cpu(1).unwrap()
+    }
+
     /// The likeliest class of every row.
     fn predictions(model: &LogisticRegression, features: Features) -> Vec<u32> {
         model.scores(features).unwrap().chunks_exact(model.classes).map(likeliest).collect()
@@ -159,7 +167,7 @@ mod tests {
         let targets = Targets::One(labels.clone());
         let features = Features::new(&values, 2).unwrap();
         let data = Labelled { features, targets: &targets };
-        let model = fit(data, 3, 1e-3, &LbfgsOptions::default()).unwrap();
+        let model = fit(&cpu(), data, 3, 1e-3, &LbfgsOptions::default()).unwrap();
         assert_eq!(predictions(&model, features), labels);
         assert_eq!(model.scores(features).unwrap().len(), 270);
     }
@@ -171,7 +179,8 @@ mod tests {
         let shown: Vec<bool> = values.iter().map(|&value| value > 0.5).collect();
         let features = Features::new(&values, 2).unwrap();
         let targets = Targets::Several { classes: 2, shown: shown.clone() };
-        let model = fit(Labelled { features, targets: &targets }, 2, 1e-2, &LbfgsOptions::default()).unwrap();
+        let model =
+            fit(&cpu(), Labelled { features, targets: &targets }, 2, 1e-2, &LbfgsOptions::default()).unwrap();
         let scores = model.scores(features).unwrap();
         assert!(scores.iter().zip(shown).all(|(&score, shown)| (score > 0.0) == shown));
     }
@@ -183,7 +192,7 @@ mod tests {
         let targets = Targets::One((0..40).map(|i| u32::from(i % 4 > 0)).collect());
         let features = Features::new(&values, 1).unwrap();
         let tight = LbfgsOptions { tolerance: 1e-7, ..LbfgsOptions::default() };
-        let model = fit(Labelled { features, targets: &targets }, 2, 1e9, &tight).unwrap();
+        let model = fit(&cpu(), Labelled { features, targets: &targets }, 2, 1e9, &tight).unwrap();
         let scores = model.scores(features).unwrap();
         assert!((scores[1] - scores[0] - 3f32.ln()).abs() < 1e-4);
     }
@@ -194,7 +203,8 @@ mod tests {
         let labels: Vec<u32> = (0..40).map(|i| i % 2).collect();
         let targets = Targets::One(labels.clone());
         let features = Features::new(&values, 2).unwrap();
-        let model = fit(Labelled { features, targets: &targets }, 2, 1.0, &LbfgsOptions::default()).unwrap();
+        let model =
+            fit(&cpu(), Labelled { features, targets: &targets }, 2, 1.0, &LbfgsOptions::default()).unwrap();
         assert_eq!(predictions(&model, features), labels);
     }
 
@@ -204,7 +214,7 @@ mod tests {
         let options = LbfgsOptions::default();
         let try_fit = |labels: &[u32], classes, l2| {
             let targets = Targets::One(labels.to_vec());
-            fit(Labelled { features, targets: &targets }, classes, l2, &options).err()
+            fit(&cpu(), Labelled { features, targets: &targets }, classes, l2, &options).err()
         };
         assert!(try_fit(&[0], 2, 1.0).is_some());
         assert!(try_fit(&[0, 2], 2, 1.0).is_some());
@@ -213,6 +223,6 @@ mod tests {
         assert!(try_fit(&[0, 1], 2, f64::NAN).is_some());
         assert!(try_fit(&[0, 1], 2, 1.0).is_none());
         let none = Labelled { features: Features::new(&[], 1).unwrap(), targets: &Targets::One(Vec::new()) };
-        assert!(fit(none, 2, 1.0, &options).is_err());
+        assert!(fit(&cpu(), none, 2, 1.0, &options).is_err());
     }
 }

@@ -3,9 +3,10 @@
 use super::objective::Objective;
 use super::standardize::Standardizer;
 use super::{Labelled, LbfgsOptions, LogisticRegression, check, check_l2, fit_from, lbfgs, scores};
+use simclr_engine::Device;
 use simclr_metrics::{Features, MetricsError};
 
-use crate::{Metric, Targets};
+use crate::{EvalError, Metric, Targets};
 
 /// The weights to try, and how hard to try.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,27 +60,28 @@ pub(crate) struct PathOutcome {
     pub tried: Vec<PathPoint>,
 }
 
-/// Fits on `train` with each weight, scores on `validation`, and refits on both with the best weight.
+/// Fits on `train` with each weight, on `device`, scores on `validation`, and refits on both with the best weight.
 ///
 /// Goes from strong to weak weights, each fit starting from the one before. `watch` is told how many weights were tried,
 /// and of how many; the path may end before the last.
 ///
 /// # Errors
 /// An empty split, targets that do not fit or are of the wrong kind for the metric, splits of different widths, no
-/// weights, or a negative one.
+/// weights, a negative one, or a GPU that fails.
 pub(crate) fn fit_path(
+    device: &Device,
     train: Labelled,
     validation: Labelled,
     classes: usize,
     options: &PathOptions,
     watch: &mut dyn FnMut(usize, usize),
-) -> Result<PathOutcome, MetricsError> {
+) -> Result<PathOutcome, EvalError> {
     check(train, classes)?;
     check(validation, classes)?;
     let dim = train.features.dim();
     if validation.features.dim() != dim {
         let got = validation.features.dim();
-        return Err(MetricsError::Shape { what: "values per validation row", expected: dim, got });
+        return Err(MetricsError::Shape { what: "values per validation row", expected: dim, got }.into());
     }
     options.weights.iter().try_for_each(|&l2| check_l2(l2))?;
     let mut weights = options.weights.clone();
@@ -88,7 +90,7 @@ pub(crate) fn fit_path(
     let standardizer = Standardizer::new(train.features);
     let rows = standardizer.apply(train.features);
     let held_out = standardizer.apply(validation.features);
-    let mut objective = Objective::new(&rows, train.targets, dim, classes, 0.0);
+    let mut objective = Objective::new(device, &rows, train.targets, dim, classes)?;
     let mut parameters = vec![0.0; classes * (dim + 1)];
     let mut best: Option<(PathPoint, Vec<f64>)> = None;
     let mut lowest = f64::INFINITY;
@@ -98,7 +100,7 @@ pub(crate) fn fit_path(
     for l2 in weights {
         watch(tried.len(), of);
         objective.set_l2(l2);
-        let solution = lbfgs::minimize(|x, g| objective.evaluate(x, g), &mut parameters, &options.search);
+        let solution = lbfgs::minimize(|x, g| objective.evaluate(x, g), &mut parameters, &options.search)?;
         let mut scores = scores(&parameters, &held_out, dim, classes);
         let score = options.metric.of(&scores, validation.targets, classes)?;
         let loss = mean_loss(&mut scores, validation.targets, classes);
@@ -120,12 +122,12 @@ pub(crate) fn fit_path(
     drop(objective);
     drop((rows, held_out));
     let Some((chosen, start)) = best else {
-        return Err(MetricsError::TooFew { what: "L2 weights", least: 1, got: 0 });
+        return Err(MetricsError::TooFew { what: "L2 weights", least: 1, got: 0 }.into());
     };
     let values = [train.features.values(), validation.features.values()].concat();
     let targets = train.targets.then(validation.targets)?;
     let both = Labelled { features: Features::new(&values, dim)?, targets: &targets };
-    let model = fit_from(both, classes, chosen.l2, &options.refit, start)?;
+    let model = fit_from(device, both, classes, chosen.l2, &options.refit, start)?;
     Ok(PathOutcome { model, chosen, tried })
 }
 
@@ -138,6 +140,10 @@ fn mean_loss(scores: &mut [f32], targets: &Targets, classes: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn cpu() -> Device {
+        Device::cpu(1).unwrap()
+    }
 
     /// One informative column of `dim`, the rest noise; a tenth of the labels are wrong.
     fn noisy(rows: usize, dim: usize, seed: u64) -> (Vec<f32>, Targets) {
@@ -160,7 +166,8 @@ mod tests {
         let (dim, options) = (60, PathOptions::default());
         let ((a, a_labels), (b, b_labels)) = (noisy(100, dim, 1), noisy(400, dim, 2));
         let of = |values, targets| Labelled { features: Features::new(values, dim).unwrap(), targets };
-        let outcome = fit_path(of(&a, &a_labels), of(&b, &b_labels), 2, &options, &mut |_, _| ()).unwrap();
+        let outcome =
+            fit_path(&cpu(), of(&a, &a_labels), of(&b, &b_labels), 2, &options, &mut |_, _| ()).unwrap();
         // Weak weights fit the noise of 60 columns to 100 rows.
         assert!(outcome.chosen.l2 > 1e-1, "{:?}", outcome.chosen);
         assert!(outcome.chosen.score > 0.72, "{:?}", outcome.chosen);
@@ -180,9 +187,9 @@ mod tests {
         let ((a, a_labels), (b, b_labels)) = (noisy(40, dim, 1), noisy(60, dim, 2));
         let of = |values, targets| Labelled { features: Features::new(values, dim).unwrap(), targets };
         let PathOutcome { model, chosen, .. } =
-            fit_path(of(&a, &a_labels), of(&b, &b_labels), 2, &options, &mut |_, _| ()).unwrap();
+            fit_path(&cpu(), of(&a, &a_labels), of(&b, &b_labels), 2, &options, &mut |_, _| ()).unwrap();
         let (values, labels) = ([&a[..], &b[..]].concat(), a_labels.then(&b_labels).unwrap());
-        let all = crate::logistic::fit(of(&values, &labels), 2, chosen.l2, &options.refit).unwrap();
+        let all = crate::logistic::fit(&cpu(), of(&values, &labels), 2, chosen.l2, &options.refit).unwrap();
         assert!((model.objective - all.objective).abs() < 1e-4 * all.objective, "{model:?}, not {all:?}");
     }
 
@@ -193,7 +200,7 @@ mod tests {
         let labels = Targets::One((0..40).map(|i| i % 2).collect());
         let data = Labelled { features: Features::new(&values, 1).unwrap(), targets: &labels };
         let PathOutcome { chosen, tried, .. } =
-            fit_path(data, data, 2, &PathOptions::default(), &mut |_, _| ()).unwrap();
+            fit_path(&cpu(), data, data, 2, &PathOptions::default(), &mut |_, _| ()).unwrap();
         assert!(tried.len() > 20 && tried.iter().all(|point| point.score == 1.0), "{tried:?}");
         assert!(tried.iter().all(|point| point.loss >= chosen.loss), "{chosen:?} of {tried:?}");
     }
@@ -213,16 +220,24 @@ mod tests {
         let empty = Labelled { features: Features::new(&[], 3).unwrap(), targets: &none };
         let narrow = Labelled { features: Features::new(&values, 1).unwrap(), targets: &zeros };
         let options = PathOptions::default();
-        assert!(fit_path(data, empty, 2, &options, &mut |_, _| ()).is_err());
-        assert!(fit_path(data, narrow, 2, &options, &mut |_, _| ()).is_err());
+        assert!(fit_path(&cpu(), data, empty, 2, &options, &mut |_, _| ()).is_err());
+        assert!(fit_path(&cpu(), data, narrow, 2, &options, &mut |_, _| ()).is_err());
         assert!(
-            fit_path(data, data, 2, &PathOptions { weights: vec![], ..options.clone() }, &mut |_, _| ())
-                .is_err()
+            fit_path(
+                &cpu(),
+                data,
+                data,
+                2,
+                &PathOptions { weights: vec![], ..options.clone() },
+                &mut |_, _| ()
+            )
+            .is_err()
         );
         let of_several = PathOptions { metric: Metric::ElevenPointMap, ..options.clone() };
-        assert!(fit_path(data, data, 2, &of_several, &mut |_, _| ()).is_err());
+        assert!(fit_path(&cpu(), data, data, 2, &of_several, &mut |_, _| ()).is_err());
         assert!(
-            fit_path(data, data, 2, &PathOptions { weights: vec![-1.0], ..options }, &mut |_, _| ()).is_err()
+            fit_path(&cpu(), data, data, 2, &PathOptions { weights: vec![-1.0], ..options }, &mut |_, _| ())
+                .is_err()
         );
     }
 }

@@ -217,7 +217,7 @@ pub fn probe(
         let chance = counts.into_iter().max().unwrap_or(0) as f64 / test.labels.len() as f64;
         let encoded = Encoded { train, test, classes, seconds: 0.0 };
         let mut fit = |encoded: Encoded| {
-            let found = logistic(&Versus::alone(encoded), &LogisticOptions::default(), watch)?;
+            let found = logistic(&model.device, &Versus::alone(encoded), &LogisticOptions::default(), watch)?;
             Ok::<f64, EvalError>(found.trained.top1)
         };
         let z = match options.with_z {

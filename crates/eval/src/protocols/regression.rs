@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::time::Instant;
 
 use serde_json::{Map, json};
+use simclr_engine::Device;
 use simclr_train::Embedding;
 
 use super::encode::Encoded;
@@ -32,11 +33,12 @@ impl Default for LogisticOptions {
 
 /// Fits a classifier on standardised h by L-BFGS with each of 45 L2 weights from 1e-6 to 1e5, keeps the weight that
 /// does best on a stratified validation split of the training images, and refits on all of them (arXiv:2002.05709,
-/// B.8). Images with bit-identical h, such as copies, stay on one side of the split.
+/// B.8). The sums over images run on `device`. Images with bit-identical h, such as copies, stay on one side of the split.
 ///
 /// # Errors
-/// [`EvalError::TooFewToSplit`], options out of range, features that are not finite.
+/// [`EvalError::TooFewToSplit`], options out of range, features that are not finite, a GPU that fails.
 pub fn logistic(
+    device: &Device,
     encoded: &Versus<Encoded>,
     options: &LogisticOptions,
     watch: &mut dyn FnMut(Progress),
@@ -54,7 +56,7 @@ pub fn logistic(
         let path = PathOptions::default();
         let mut fitting = |tried, weights| watch(Progress::Fitting { side, tried, weights });
         let (train, validation) = (train.labelled()?, validation.labelled()?);
-        let outcome = fit_path(train, validation, encoded.classes.len(), &path, &mut fitting)?;
+        let outcome = fit_path(device, train, validation, encoded.classes.len(), &path, &mut fitting)?;
         let scores = outcome.model.scores(encoded.test_features()?)?;
         let own = start.elapsed().as_secs_f64();
         seconds += own + encoded.seconds;
@@ -77,6 +79,7 @@ pub fn logistic(
 /// # Errors
 /// As [`logistic`], and if the images were encoded without z.
 pub fn logistic_z(
+    device: &Device,
     encoded: &Versus<Encoded>,
     options: &LogisticOptions,
     watch: &mut dyn FnMut(Progress),
@@ -85,7 +88,7 @@ pub fn logistic_z(
         let (found, expected) = ("without z".to_owned(), "one with z");
         encoded.projected().ok_or(EvalError::Option { name: "the encoding", found, expected })
     })?;
-    Ok(Evaluation { protocol: "logistic_z".to_owned(), ..logistic(&projected, options, watch)? })
+    Ok(Evaluation { protocol: "logistic_z".to_owned(), ..logistic(device, &projected, options, watch)? })
 }
 
 /// Groups of rows with bit-identical h, each ascending.

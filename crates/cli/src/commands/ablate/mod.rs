@@ -388,11 +388,12 @@ impl Ablate {
             let with_z = wanted.contains(&Judge::LinearOfZ);
             let encoded =
                 protocols::encode(&Versus::alone(encoder.model.clone()), splits, with_z, &mut watch)?;
+            let device = &encoder.model.device;
             for judge in wanted {
                 let options = LogisticOptions::default();
                 let mut evaluation = match judge {
-                    Judge::Linear => protocols::logistic(&encoded, &options, &mut watch)?,
-                    Judge::LinearOfZ => protocols::logistic_z(&encoded, &options, &mut watch)?,
+                    Judge::Linear => protocols::logistic(device, &encoded, &options, &mut watch)?,
+                    Judge::LinearOfZ => protocols::logistic_z(device, &encoded, &options, &mut watch)?,
                     Judge::Knn | Judge::Contrastive => {
                         protocols::knn(&encoded, &Knn::among(splits.train().len()))?
                     }

@@ -40,7 +40,8 @@ pub(super) fn linear(
     let options = PathOptions { metric, ..PathOptions::default() };
     let classes = set.classes.len();
     let mut fitting = |tried, weights| watch(Progress::Fitting { side, tried, weights });
-    let fitted = fit_path(train.labelled()?, validation.labelled()?, classes, &options, &mut fitting)?;
+    let fitted =
+        fit_path(&model.device, train.labelled()?, validation.labelled()?, classes, &options, &mut fitting)?;
     let scores = fitted.model.scores(test.features()?)?;
     Ok(Outcome {
         score: metric.of(&scores, &test.targets, classes)?,
