@@ -19,7 +19,7 @@ use crate::training;
 /// How a run's encoder is run.
 #[derive(Args, Clone, Debug)]
 pub struct Encoding {
-    /// Use the checkpoint that did best on held-out images instead of the newest
+    /// Use the checkpoint that did best on held-out images (by kNN, if they have labels) instead of the newest
     #[arg(long)]
     pub best: bool,
 

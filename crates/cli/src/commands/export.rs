@@ -58,7 +58,7 @@ pub struct Export {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
-    /// Use the checkpoint that did best on held-out images instead of the newest
+    /// Use the checkpoint that did best on held-out images (by kNN, if they have labels) instead of the newest
     #[arg(long)]
     best: bool,
 

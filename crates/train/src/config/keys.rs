@@ -68,9 +68,9 @@ pub const KEYS: &[Key] = &[
     key(
         "data.holdout",
         Whole(0, MANY),
-        "images held out of training for the health figures, at most a tenth of all; 0: no health figures",
+        "images held out of training for the health figures, at most a tenth of all; none if that is fewer than 8; 0: no health figures",
     ),
-    key("data.workers", WholeOrAuto(1, 1024), "threads that decode and augment; auto: one per CPU")
+    key("data.workers", WholeOrAuto(1, 1024), "threads that decode and augment; auto: as many as train.threads")
         .also(&["num_workers"])
         .changes_nothing(),
     key(
@@ -208,7 +208,7 @@ pub const KEYS: &[Key] = &[
     )
     .also(&["hidden_dim"]),
     key("head.dim", Whole(1, 65536), "size of the head's output z").also(&["out", "proj_dim", "output_dim"]),
-    key("head.batch_norm", Flag, "BatchNorm after every dense layer of the head; false: biases instead"),
+    key("head.batch_norm", Flag, "BatchNorm after every dense layer of the head; false: biases instead, and first weights by variance scaling in place of a deviation of 0.01"),
     key(
         "loss.name",
         Word(LossName::WORDS),
