@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::{colors, gzip, names, png, tar, zip, zstd};
-use simclr_data::{DataError, Opener, Source, open};
+use simclr_data::{DataError, DecodeScratch, Opener, Source, open};
 use tempfile::tempdir;
 
 /// Twelve images, each a header and a block of data: 24 blocks, and the two of the mark.
@@ -125,6 +125,81 @@ fn an_entry_of_a_zip_that_another_hides_is_told() {
     assert_eq!((colors(&*source.train), source.left_out.count), (vec![1, 2], 1));
     let reason = &source.left_out.files[0].reason;
     assert!(reason.contains("the same name as a later entry"), "{reason}");
+}
+
+/// A stored zip entry: its local header with the data, and its header in the directory for an entry at byte `at`.
+fn entry(
+    [local_name, name]: [&str; 2],
+    [local_extra, extra]: [u16; 2],
+    data: &[u8],
+    at: u32,
+) -> [Vec<u8>; 2] {
+    let mut checksum = flate2::Crc::new();
+    checksum.update(data);
+    let numbers =
+        |numbers: &[u32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+    let len = data.len() as u32;
+    let sizes = numbers(&[0, checksum.sum(), len, len]);
+    let ends = |name: &str, extra: u16| [name.len() as u16, extra].map(u16::to_le_bytes).concat();
+    // Extra fields of an unknown kind.
+    let fields = |extra: u16| match extra.checked_sub(4) {
+        Some(rest) => [&[0xfe, 0xca][..], &rest.to_le_bytes(), &vec![0x55; rest.into()]].concat(),
+        None => Vec::new(),
+    };
+    let local =
+        [b"PK\x03\x04\x14\0\0\0\0\0", &sizes[..], &ends(local_name, local_extra), local_name.as_bytes()];
+    let directory =
+        [b"PK\x01\x02\x14\0\x14\0\0\0\0\0", &sizes[..], &ends(name, extra), &[0; 10], &numbers(&[at])];
+    [
+        [&local.concat()[..], &fields(local_extra), data].concat(),
+        [&directory.concat()[..], name.as_bytes(), &fields(extra)].concat(),
+    ]
+}
+
+#[test]
+fn local_headers_of_a_zip_need_not_be_as_long_as_those_of_its_directory() {
+    let long = "a name that is longer than the one in the directory.png";
+    let headers = [
+        (["a.png", "a.png"], [0, 0]),
+        (["b.png", "b.png"], [28, 24]),
+        (["c.png", "c.png"], [0, 300]),
+        (["d.png", "d.png"], [u16::MAX, 0]),
+        ([long, "e.png"], [300, 4]),
+        (["f", "f.png"], [0, 0]),
+    ];
+    // Samples of large files are taken without the rest.
+    let large = image::RgbImage::from_fn(150, 150, |x, y| image::Rgb([x as u8, y as u8, (x * y) as u8]));
+    let mut bmp = std::io::Cursor::new(Vec::new());
+    large.write_to(&mut bmp, image::ImageFormat::Bmp).unwrap();
+    for image in [png(7), bmp.into_inner()] {
+        let (mut archive, mut directory) = (Vec::new(), Vec::new());
+        for (names, extra) in headers {
+            let [local, central] = entry(names, extra, &image, archive.len() as u32);
+            archive.extend(local);
+            directory.extend(central);
+        }
+        let numbers = [directory.len() as u32, archive.len() as u32].map(u32::to_le_bytes).concat();
+        let end = [b"PK\x05\x06\0\0\0\0", &[6, 0, 6, 0][..], &numbers, &[0, 0]].concat();
+        let whole = [&archive[..], &directory, &end].concat();
+        let source = opened("a.zip", whole.clone());
+        assert_eq!((names(&*source.train).len(), source.left_out.count), (6, 0));
+        colors(&*source.train);
+        let copies = simclr_data::copies(&*source.train, 1, &|_| {});
+        assert_eq!(copies, [[0, 1, 2, 3, 4, 5]]);
+
+        // The directory alone says what is there. What is wrong with a local header costs its image.
+        let second = whole.windows(5).position(|bytes| bytes == b"b.png").unwrap();
+        for (at, reason) in [(second - 30, "does not begin with a local header"), (second - 1, "checksum")] {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            let source = opened("a.zip", damaged);
+            assert_eq!(source.train.len(), 6);
+            let mut scratch = DecodeScratch::default();
+            let error = source.train.read(1, &mut scratch).unwrap_err().to_string();
+            assert!(error.starts_with("b.png: ") && error.contains(reason), "{error}");
+            assert!(source.train.read(2, &mut scratch).is_ok());
+        }
+    }
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! Image files in a zip archive, with random access through the archive's directory.
+//!
+//! Opening an archive reads only its directory, which tells where the local header of each entry is. The data follow
+//! that header, whose length the directory does not tell, so it is read together with the data, each time.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Take};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flate2::Crc;
-use flate2::read::DeflateDecoder;
-use zip::result::ZipError;
+use flate2::bufread::DeflateDecoder;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::Files;
@@ -18,11 +20,22 @@ use crate::fault::{Unread, probe_range};
 use crate::layout::{Root, folder_of};
 use crate::listing::{LeftOut, is_image_name};
 use crate::names::Names;
-use crate::positioned::{Cursor, read_range};
+use crate::positioned::Cursor;
+
+/// The length of a local header, in bytes, without the name and the extra fields that follow it.
+const HEADER: usize = 30;
+const SIGNATURE: &[u8] = b"PK\x03\x04";
+/// Bytes of extra fields that are read together with the data; few entries have more.
+const EXTRA: u64 = 64;
+/// The most that is read at once, in bytes.
+const AT_ONCE: u64 = 1 << 20;
+
+const BEYOND: &str = "lies beyond the end of the archive";
 
 #[derive(Clone, Copy, Debug)]
 struct Member {
-    at: u64,
+    /// Where its local header begins.
+    header: u64,
     packed: u64,
     bytes: u64,
     checksum: u32,
@@ -33,8 +46,40 @@ struct Member {
 struct ZipFiles {
     path: PathBuf,
     file: Arc<File>,
+    /// The size of the archive in bytes.
+    len: u64,
     names: Names,
     members: Vec<Member>,
+}
+
+impl ZipFiles {
+    /// The data of a member, as stored.
+    fn data(&self, index: usize) -> Result<Take<BufReader<Cursor>>, String> {
+        let Member { header, packed, .. } = self.members[index];
+        let whole = (HEADER + self.names.get(index).len()) as u64 + EXTRA + packed;
+        let rest = Cursor::new(Arc::clone(&self.file), header, self.len);
+        let mut reader = BufReader::with_capacity(whole.min(AT_ONCE) as usize, rest);
+        let start = pass_header(&mut reader)?;
+        match self.len.saturating_sub(header + start) < packed {
+            true => Err(BEYOND.to_owned()),
+            false => Ok(reader.take(packed)),
+        }
+    }
+}
+
+/// Passes over a local header, and returns how long it is. Its name and its extra fields need not be those of the
+/// directory.
+fn pass_header(reader: &mut impl Read) -> Result<u64, String> {
+    let damaged = |error: std::io::Error| format!("damaged in the archive: {error}");
+    let mut header = [0; HEADER];
+    reader.read_exact(&mut header).map_err(damaged)?;
+    if !header.starts_with(SIGNATURE) {
+        return Err("damaged in the archive: it does not begin with a local header".to_owned());
+    }
+    let length = |at: usize| u64::from(u16::from_le_bytes([header[at], header[at + 1]]));
+    let rest = length(26) + length(28);
+    std::io::copy(&mut reader.take(rest), &mut std::io::sink()).map_err(damaged)?;
+    Ok(HEADER as u64 + rest)
 }
 
 impl Files for ZipFiles {
@@ -53,14 +98,10 @@ impl Files for ZipFiles {
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
         let member = self.members[index];
         check_file_bytes(member.bytes)?;
-        if member.deflated {
-            inflate(
-                Cursor::new(Arc::clone(&self.file), member.at, member.at + member.packed),
-                member.bytes,
-                out,
-            )?;
-        } else {
-            read_range(&self.file, member.at, member.bytes, out)?;
+        let data = self.data(index)?;
+        match member.deflated {
+            true => unpack(DeflateDecoder::new(data), member.bytes, out)?,
+            false => unpack(data, member.bytes, out)?,
         }
         let mut checksum = Crc::new();
         checksum.update(out);
@@ -71,15 +112,17 @@ impl Files for ZipFiles {
     }
 
     fn sample(&self, index: usize, out: &mut Vec<u8>) -> Result<bool, String> {
-        match self.members[index] {
-            Member { deflated: true, .. } => Ok(false),
-            Member { at, bytes, .. } => read_sample(&self.file, at, bytes, out),
+        let Member { header, bytes, deflated, .. } = self.members[index];
+        if deflated {
+            return Ok(false);
         }
+        let start = pass_header(&mut Cursor::new(Arc::clone(&self.file), header, self.len))?;
+        read_sample(&self.file, header + start, bytes, out)
     }
 
     fn probe(&self, index: usize) -> Result<(), Unread> {
-        let Member { at, packed, .. } = self.members[index];
-        probe_range(&self.file, at, packed).map_err(|source| Unread {
+        let Member { header, packed, .. } = self.members[index];
+        probe_range(&self.file, header, HEADER as u64 + packed).map_err(|source| Unread {
             path: self.path.clone(),
             source,
             whole: false,
@@ -87,15 +130,12 @@ impl Files for ZipFiles {
     }
 }
 
-/// Inflates `packed` into `out`. The result must have `bytes` bytes; inflating stops beyond that.
-fn inflate(packed: Cursor, bytes: u64, out: &mut Vec<u8>) -> Result<(), String> {
+/// Reads the `data` of a member into `out`. They must have `bytes` bytes; reading stops beyond that.
+fn unpack(data: impl Read, bytes: u64, out: &mut Vec<u8>) -> Result<(), String> {
     out.clear();
     // The declared size may be wrong: allocate no more than this before the data prove it.
     out.try_reserve(bytes.min(16 << 20) as usize).map_err(|_| format!("no memory for its {bytes} bytes"))?;
-    DeflateDecoder::new(BufReader::new(packed))
-        .take(bytes + 1)
-        .read_to_end(out)
-        .map_err(|error| format!("damaged in the archive: {error}"))?;
+    data.take(bytes + 1).read_to_end(out).map_err(|error| format!("damaged in the archive: {error}"))?;
     match out.len() as u64 == bytes {
         true => Ok(()),
         false => Err(format!("damaged in the archive: it does not hold the {bytes} bytes that it declares")),
@@ -113,7 +153,7 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
             format!("not read as a zip archive; it may be damaged or not one at all: {error}"),
         )
     };
-    let mut archive = ZipArchive::new(BufReader::new(again)).map_err(|error| bad(error.to_string()))?;
+    let archive = ZipArchive::new(BufReader::new(again)).map_err(|error| bad(error.to_string()))?;
     let mut left_out = LeftOut::default();
     if archive.has_duplicate_names() {
         let reason = "have the same name as a later entry, and only the last is read";
@@ -121,16 +161,7 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
     }
     let mut found: Vec<(Vec<u8>, Member)> = Vec::new();
     for number in 0..archive.len() {
-        let entry = match archive.by_index_raw(number) {
-            Ok(entry) => entry,
-            Err(ZipError::Io(error)) if error.raw_os_error().is_some() => {
-                return Err(DataError::io(path, error));
-            }
-            Err(error) => {
-                left_out.push(format!("entry {number}"), error.to_string());
-                continue;
-            }
-        };
+        let entry = archive.by_index_data(number).map_err(|error| bad(error.to_string()))?;
         // Some programs for Windows write backslashes.
         let name: Vec<u8> =
             entry.name_raw().iter().map(|&byte| if byte == b'\\' { b'/' } else { byte }).collect();
@@ -139,22 +170,24 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
             continue;
         }
         let packed = entry.compressed_size();
-        let place = entry.data_start().filter(|at| at.checked_add(packed).is_some_and(|end| end <= len));
-        let usable = match (place, entry.compression()) {
+        let header = entry.header_start();
+        let least = header.checked_add(HEADER as u64).and_then(|start| start.checked_add(packed));
+        let usable = match entry.compression() {
             _ if !is_image_name(&name) => Err("not an image, by its name".to_owned()),
             _ if entry.encrypted() => Err("is encrypted; expected an archive without a password".to_owned()),
-            (None, _) => Err("lies beyond the end of the archive".to_owned()),
-            (Some(at), CompressionMethod::Stored) if packed == entry.size() => Ok((at, false)),
-            (Some(at), CompressionMethod::Deflated) => Ok((at, true)),
-            (_, CompressionMethod::Stored) => Err(format!(
+            _ if least.is_none_or(|end| end > len) => Err(BEYOND.to_owned()),
+            CompressionMethod::Stored if packed == entry.size() => Ok(false),
+            CompressionMethod::Deflated => Ok(true),
+            CompressionMethod::Stored => Err(format!(
                 "damaged in the archive: stored without compression in {packed} bytes, but declares {}",
                 entry.size()
             )),
-            (_, method) => Err(format!("is compressed by {method}; expected deflate or no compression")),
+            method => Err(format!("is compressed by {method}; expected deflate or no compression")),
         };
         match usable {
-            Ok((at, deflated)) => {
-                let member = Member { at, packed, bytes: entry.size(), checksum: entry.crc32(), deflated };
+            Ok(deflated) => {
+                let member =
+                    Member { header, packed, bytes: entry.size(), checksum: entry.crc32(), deflated };
                 found.push((name, member));
             }
             Err(reason) => left_out.push(name_of(&name), reason),
@@ -169,8 +202,13 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
     found.iter().for_each(|(name, _)| names.push(name));
     names.shrink_to_fit();
     let members = found.into_iter().map(|(_, member)| member).collect();
-    let files =
-        Arc::new(ZipFiles { path: path.to_owned(), file: Arc::new(file), names: names.clone(), members });
+    let files = Arc::new(ZipFiles {
+        path: path.to_owned(),
+        file: Arc::new(file),
+        len,
+        names: names.clone(),
+        members,
+    });
     let folders: Vec<&[u8]> = names.iter().map(folder_of).collect();
     Ok(by_folders(files, &folders, Root::Common, left_out, options))
 }
