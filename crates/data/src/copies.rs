@@ -1,11 +1,10 @@
 //! Finding images that occur more than once.
 
 use std::hash::{DefaultHasher, Hasher};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use crate::dataset::{Dataset, Decoded};
 use crate::decode::DecodeScratch;
+use crate::in_order::in_order;
 
 /// How much of an image is hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +58,7 @@ enum Missing {
     Joins,
 }
 
-/// Images of a thread between two reports of its progress.
+/// Images between two reports of the progress.
 const REPORTED: usize = 64;
 
 /// Splits the groups by `key`, and drops groups of a single image. The groups keep the order of the data set. `progress`
@@ -76,22 +75,14 @@ fn parted(
         .enumerate()
         .flat_map(|(group, images)| images.iter().map(move |&image| (group, image)))
         .collect();
-    let next = AtomicUsize::new(0);
-    let all: Mutex<Vec<(usize, Option<u64>, u32)>> = Mutex::default();
-    let work = || {
-        let (mut found, mut scratch) = (Vec::new(), DecodeScratch::default());
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(&(group, image)) = flat.get(at) else { break };
-            found.push((group, key(image as usize, &mut scratch), image));
-            if found.len().is_multiple_of(REPORTED) {
-                progress(at as f64 / flat.len() as f64);
-            }
+    let keys = in_order(flat.len(), threads, |scratch: &mut DecodeScratch, at| {
+        if at.is_multiple_of(REPORTED) {
+            progress(at as f64 / flat.len() as f64);
         }
-        all.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
-    };
-    std::thread::scope(|scope| (0..threads.max(1)).for_each(|_| drop(scope.spawn(work))));
-    let mut all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+        key(flat[at].1 as usize, scratch)
+    });
+    let mut all: Vec<(usize, Option<u64>, u32)> =
+        flat.into_iter().zip(keys).map(|((group, image), key)| (group, key, image)).collect();
     // Images without a key come first in their group.
     all.sort_unstable();
     let mut same = Vec::new();

@@ -51,6 +51,7 @@ mod files;
 mod glance;
 mod idx;
 mod in_memory;
+mod in_order;
 mod index;
 mod layout;
 mod listing;

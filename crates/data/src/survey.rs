@@ -9,6 +9,7 @@ use crate::copies::pixel_print;
 use crate::dataset::Dataset;
 use crate::decode::DecodeScratch;
 use crate::error::DataError;
+use crate::in_order::in_order;
 use crate::loader::Skipped;
 use crate::tones::{Tones, Values};
 
@@ -111,7 +112,7 @@ pub fn survey(
     }
     survey.width = spread(widths);
     survey.height = spread(heights);
-    survey.duplicates = duplicates(dataset, prints);
+    survey.duplicates = duplicates(dataset, threads, prints);
     Ok(survey)
 }
 
@@ -176,24 +177,34 @@ fn spread(mut values: Vec<u32>) -> Spread {
     Spread { least: at(0), median: at(values.len() / 2), most: at(values.len().saturating_sub(1)) }
 }
 
+/// Suspects that a thread compares at a time: the image that they may equal is decoded once for all of them.
+const COMPARED: usize = 16;
+
 /// Groups of equal images. Equal prints only raise a suspicion; the pixels decide.
-fn duplicates(dataset: &dyn Dataset, mut prints: Vec<(u64, u32)>) -> Vec<Vec<u32>> {
+fn duplicates(dataset: &dyn Dataset, threads: usize, mut prints: Vec<(u64, u32)>) -> Vec<Vec<u32>> {
     prints.sort_unstable();
-    let (mut one, mut other) = (DecodeScratch::default(), DecodeScratch::default());
-    let mut groups = Vec::new();
-    for suspects in prints.chunk_by(|a, b| a.0 == b.0).filter(|suspects| suspects.len() > 1) {
-        let Ok(first) = dataset.read(suspects[0].1 as usize, &mut one) else { continue };
-        let mut group = vec![suspects[0].1];
-        for &(_, index) in &suspects[1..] {
-            let same = dataset.read(index as usize, &mut other).is_ok_and(|image| {
-                (image.width, image.height) == (first.width, first.height) && image.pixels == first.pixels
-            });
-            group.extend(same.then_some(index));
+    // Each with the first image of the same print.
+    let suspects: Vec<(u32, u32)> = prints
+        .chunk_by(|a, b| a.0 == b.0)
+        .flat_map(|same| same[1..].iter().map(|&(_, image)| (same[0].1, image)))
+        .collect();
+    let compared: Vec<&[(u32, u32)]> = suspects.chunks(COMPARED).collect();
+    let equal = in_order(compared.len(), threads, |(one, other): &mut (DecodeScratch, DecodeScratch), at| {
+        let mut equal = Vec::new();
+        for suspects in compared[at].chunk_by(|a, b| a.0 == b.0) {
+            let Ok(first) = dataset.read(suspects[0].0 as usize, one) else { continue };
+            equal.extend(suspects.iter().copied().filter(|&(_, image)| {
+                dataset.read(image as usize, other).is_ok_and(|image| {
+                    (image.width, image.height) == (first.width, first.height) && image.pixels == first.pixels
+                })
+            }));
         }
-        if group.len() > 1 {
-            groups.push(group);
-        }
-    }
-    groups.sort_unstable();
-    groups
+        equal
+    });
+    let mut equal = equal.concat();
+    equal.sort_unstable();
+    let group = |equal: &[(u32, u32)]| {
+        std::iter::once(equal[0].0).chain(equal.iter().map(|&(_, image)| image)).collect()
+    };
+    equal.chunk_by(|a, b| a.0 == b.0).map(group).collect()
 }

@@ -42,3 +42,15 @@ fn everything_is_counted_for_any_number_of_threads() {
     let error = survey(&*source.train, 3, true, &|_| ()).unwrap_err().to_string();
     assert!(error.starts_with("a/broken.jpg: not an image"), "{error}");
 }
+
+#[test]
+fn many_copies_are_compared_by_several_threads() {
+    let dir = tempdir().unwrap();
+    (0..90).for_each(|number| picture(&dir.path().join(format!("{number:02}.png")), number % 4 % 3));
+    let images = open(dir.path()).unwrap().train;
+    let of_value = |value: u32| (0..90).filter(|number| number % 4 % 3 == value).collect::<Vec<u32>>();
+    for threads in [1, 2, 5] {
+        let found = survey(&*images, threads, false, &|_| ()).unwrap();
+        assert_eq!(found.duplicates, [0, 1, 2].map(of_value), "{threads} threads");
+    }
+}
