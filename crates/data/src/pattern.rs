@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::text::grouped;
+
 /// The most paths that a pattern may expand to.
 const MOST: usize = 100_000;
 
@@ -38,7 +40,7 @@ fn parts(text: &str, paths: &mut Vec<String>) -> Result<(), String> {
         None => return Err(format!("{{{inside}}} is neither a range {{000..146}} nor a list {{a,b}}")),
     };
     if paths.len().saturating_mul(choices.len()) > MOST {
-        return Err(format!("stands for more than {MOST} paths"));
+        return Err(too_many());
     }
     *paths = paths
         .iter()
@@ -47,11 +49,18 @@ fn parts(text: &str, paths: &mut Vec<String>) -> Result<(), String> {
     parts(after, paths)
 }
 
+fn too_many() -> String {
+    format!("stands for more than {} paths; give the folder, or several patterns", grouped(MOST as u64))
+}
+
 fn numbers(first: &str, last: &str) -> Result<Vec<String>, String> {
     let wrong = || format!("{{{first}..{last}}} is not a range; expected one like {{000..146}}");
     let (from, to): (u64, u64) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
-    if from > to || to - from >= MOST as u64 {
+    if from > to {
         return Err(wrong());
+    }
+    if to - from >= MOST as u64 {
+        return Err(format!("{{{first}..{last}}} {}", too_many()));
     }
     // As in the shell: a leading zero asks for equal lengths.
     let padded = [first, last].iter().any(|text| text.len() > 1 && text.starts_with('0'));
@@ -80,7 +89,9 @@ mod tests {
         assert!(expanded("a{0..3").unwrap_err().contains("not closed"));
         assert!(expanded("a{x}").unwrap_err().contains("{x}"));
         assert!(expanded("a{5..3}").unwrap_err().contains("not a range"));
-        assert!(expanded("{0..99999999999}").unwrap_err().contains("not a range"));
-        assert!(expanded("{0..999}{0..999}").unwrap_err().contains("more than"));
+        let reason = expanded("a{000..100000}.tar").unwrap_err();
+        assert!(reason.starts_with("{000..100000} stands for more than 100,000 paths; "), "{reason}");
+        assert_eq!(expanded("{1..100000}").unwrap().len(), 100_000);
+        assert!(expanded("{0..999}{0..999}").unwrap_err().starts_with("stands for more than 100,000 paths"));
     }
 }
