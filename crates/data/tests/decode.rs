@@ -217,6 +217,12 @@ fn a_jpeg_of_which_half_is_missing_is_refused_whatever_follows() {
             assert!(error.contains("truncated JPEG: its coded data end early"), "{name}: {error}");
         }
     }
+    // Nothing is coded of an image whose data end at once.
+    let whole = std::fs::read(golden("grey.jpg")).unwrap();
+    let scan = whole.windows(2).rposition(|pair| pair == [0xff, 0xda]).unwrap();
+    let header = 2 + usize::from(u16::from_be_bytes([whole[scan + 2], whole[scan + 3]]));
+    let error = refusal(&[&whole[..scan + header], &[0xff, 0xd9]].concat());
+    assert!(error.contains("end early, after 0 of "), "{error}");
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn decode_common(
         Ok(()) => Ok(stored),
         // Other decoders fill the missing rows with grey, which must not be trained on.
         Err(Error::EndsEarly { rows }) => {
-            Err(format!("truncated JPEG: its coded data end early, in row {rows} of {height}"))
+            Err(format!("truncated JPEG: its coded data end early, after {rows} of {height} rows"))
         }
         // The decoded rows stay, as their pixels do not depend on how much was needed.
         Err(Error::Damaged { rows, .. }) => {
