@@ -26,15 +26,15 @@ binaries; or IDX files (MNIST). The kind is detected (`simclr data DATA` shows i
 pub struct Opening(Opener);
 
 impl Opening {
-    /// Decodes images as `config` says.
-    pub fn new(config: &DataConfig) -> Opening {
-        Opening(Opener { decode: config.decode(), index: Index::default(), strict: config.strict })
+    /// Decodes images as `config` says. Archives are looked through with `threads` threads; 0 means one per processor.
+    pub fn new(config: &DataConfig, threads: usize) -> Opening {
+        let index = Index::default();
+        Opening(Opener { decode: config.decode(), index, strict: config.strict, threads })
     }
 
-    /// Like `new`, with the index that an earlier run saved.
-    pub fn with_index(config: &DataConfig, index: &Path) -> Opening {
-        let Opening(opener) = Opening::new(config);
-        Opening(Opener { index: Index::load(index), ..opener })
+    /// Sets the index to the one that an earlier run saved.
+    pub fn with_index(self, index: &Path) -> Opening {
+        Opening(Opener { index: Index::load(index), ..self.0 })
     }
 
     /// Sets whether anything unreadable is an error, whatever the configuration says.

@@ -108,12 +108,17 @@ pub fn check_head(encoder: &TrainedEncoder, run: &Path) -> Result<()> {
     }
 }
 
+/// Opens data sets to be decoded as the encoder's training images were. With `strict`, anything unreadable is an error.
+pub fn opening_for(encoder: &TrainedEncoder, strict: bool) -> Opening {
+    let threads = encoder.model.device.threads();
+    Opening::new(&encoder.config.data, threads).with_index(&encoder.run.index()).strict(strict)
+}
+
 /// Opens images, to be decoded as the encoder's training images were. With `strict`, anything unreadable is an error.
 pub fn open_for(encoder: &TrainedEncoder, data: &[PathBuf], strict: bool) -> Result<Source> {
-    let index = encoder.run.index();
-    let mut opening = Opening::with_index(&encoder.config.data, &index).strict(strict);
+    let mut opening = opening_for(encoder, strict);
     let source = opening.open(data)?;
-    opening.save(&index);
+    opening.save(&encoder.run.index());
     Ok(source)
 }
 

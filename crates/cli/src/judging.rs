@@ -14,8 +14,7 @@ use simclr_train::run_folder::{RunFolder, result_file};
 use simclr_train::{Model, TrainError};
 
 use crate::copies::{self, Comparing};
-use crate::data::Opening;
-use crate::encoding::Encoding;
+use crate::encoding::{Encoding, opening_for};
 use crate::exit::{usage, with_advice};
 use crate::out;
 use crate::sheet::grid::shortened;
@@ -192,14 +191,13 @@ pub fn told(evaluation: &Evaluation) -> String {
 /// Opens labelled images to learn from and to test on, to be decoded as the encoder's were. With `strict`, anything
 /// unreadable is an error.
 pub fn splits(encoder: &TrainedEncoder, train: &Path, test: Option<&Path>, strict: bool) -> Result<Splits> {
-    let index = encoder.run.index();
-    let mut opening = Opening::with_index(&encoder.config.data, &index).strict(strict);
+    let mut opening = opening_for(encoder, strict);
     let mut open = |path: &Path| {
         let paths = vec![path.to_owned()];
         Ok::<_, DataError>(Opened { source: opening.open(&paths)?, paths })
     };
     let (train, test) = (open(train)?, test.map(open).transpose()?);
-    opening.save(&index);
+    opening.save(&encoder.run.index());
     let splits = pair(train, test, encoder.model.device.threads())?;
     let set_apart = splits.origin().is_some_and(|origin| origin.set_apart);
     if set_apart && encoder.chosen_by.as_deref() == Some("knn_top1") {

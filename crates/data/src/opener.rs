@@ -33,6 +33,8 @@ pub struct Opener {
     pub index: Index,
     /// Whether something that may hold images and cannot be read ([`LeftOut::broken`]) is an error.
     pub strict: bool,
+    /// With how many threads archives are looked through; 0 means one per processor.
+    pub threads: usize,
 }
 
 impl Opener {
@@ -104,7 +106,12 @@ impl Opener {
     ) -> Result<Source, DataError> {
         let (opened, kind) = match kind {
             ArchiveKind::Tar => {
-                (shards::open(paths, unnamed, self.decode, &mut self.index)?, SourceKind::Shards)
+                let threads = match self.threads {
+                    0 => std::thread::available_parallelism().map_or(1, |processors| processors.get()),
+                    threads => threads,
+                };
+                let opened = shards::open(paths, unnamed, self.decode, threads, &mut self.index)?;
+                (opened, SourceKind::Shards)
             }
             ArchiveKind::Parquet => (parquet::open(paths, unnamed, self.decode)?, SourceKind::Parquet),
             ArchiveKind::Zip => return open_zips(paths, unnamed, self.decode),

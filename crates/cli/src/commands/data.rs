@@ -61,7 +61,7 @@ impl Data {
         self.out.as_deref().map(|out| check_out(out, &self.data)).transpose()?;
         let config = self.settings.resolve()?;
         let strict = self.strict || config.strict;
-        let source = Opening::new(&config).strict(strict).open(&self.data)?;
+        let source = Opening::new(&config, self.threads.count()).strict(strict).open(&self.data)?;
         let check = |out| out::check_no_image(out, &source, &self.data);
         self.out.as_deref().map(check).transpose()?;
         let whole = whole(&source);

@@ -104,7 +104,8 @@ impl Predict {
             network.config.encoder.width,
             classifier.classes().len(),
         )));
-        let source = Opening::new(&network.config.data).strict(self.strict).open(&self.data)?;
+        let source =
+            Opening::new(&network.config.data, device.threads()).strict(self.strict).open(&self.data)?;
         let images = Images::of(&source, self.split)?;
 
         let start = Instant::now();

@@ -130,7 +130,7 @@ impl Pretrain {
             return Err(TrainError::RunExists { path: out.to_path_buf(), trains: true }.into());
         }
         let decoding = self.settings.data()?;
-        let mut opening = Opening::new(&decoding);
+        let mut opening = Opening::new(&decoding, self.threads.count());
         let source = opening.open(&self.data)?;
         data::look_at(&*source.to_pretrain(), decoding.window)?;
         let config = self.settings.resolve(&source, self.threads)?;
@@ -152,7 +152,7 @@ impl Pretrain {
             return Ok(None);
         }
         let index = training.folder.index();
-        let mut opening = Opening::with_index(&training.config.data, &index);
+        let mut opening = Opening::new(&training.config.data, self.threads.count()).with_index(&index);
         let source = opening.open(&self.data)?;
         opening.save(&index);
         Ok(Some((training, source)))
@@ -208,7 +208,8 @@ impl Pretrain {
             config.train.device = self.on.device.unwrap_or(config.train.device);
             // What worker 0 found in the data, if its folder is within reach.
             let index = self.out.as_deref().map(RunFolder::index_of).unwrap_or_default();
-            let source = Opening::with_index(&config.data, &index).open(&self.data)?;
+            let source =
+                Opening::new(&config.data, self.threads.count()).with_index(&index).open(&self.data)?;
             training::assist(&source.to_pretrain(), &config, place, &crew)
         };
         let done = work().inspect_err(|error| crew.team().leave(&error.to_string()));
@@ -233,7 +234,7 @@ impl Pretrain {
                     say_finished(out, &config);
                     return Ok(Done::Finished);
                 }
-                let source = Opening::new(&config.data).open(&self.data)?;
+                let source = Opening::new(&config.data, self.threads.count()).open(&self.data)?;
                 let images = source.to_pretrain();
                 if let Some(problem) = saved.and_then(|meta| Identity::of(images.as_ref()).problem(&meta)) {
                     return Err(TrainError::CannotResume { path: out.to_path_buf(), problem }.into());
@@ -245,7 +246,7 @@ impl Pretrain {
                     RunFolder::check_new(out)?;
                 }
                 let decoding = self.settings.data()?;
-                let source = Opening::new(&decoding).open(&self.data)?;
+                let source = Opening::new(&decoding, self.threads.count()).open(&self.data)?;
                 data::look_at(&*source.to_pretrain(), decoding.window)?;
                 let config = self.settings.resolve(&source, self.threads)?;
                 self.advise(&config)?;

@@ -12,8 +12,7 @@ use simclr_eval::protocols::transfer::{
 use simclr_eval::protocols::{TrainedEncoder, kept_in_memory};
 
 use crate::copies;
-use crate::data::Opening;
-use crate::encoding::{Encoding, memory_to_train, prepare_to_train};
+use crate::encoding::{Encoding, memory_to_train, opening_for, prepare_to_train};
 use crate::exit::{Done, usage, with_advice};
 use crate::judging::warn_of_unlearnt;
 use crate::settings::{above_zero, at_least_one, seed, zero_or_more};
@@ -235,9 +234,7 @@ impl Transfer {
 
     /// Opens all data sets before anything is computed, so that all faults are reported at once.
     fn open(&self, encoder: &TrainedEncoder, suite: &Suite) -> Result<Vec<TransferSet>> {
-        let index = encoder.run.index();
-        let strict = self.encoding.is_strict(encoder);
-        let mut opening = Opening::with_index(&encoder.config.data, &index).strict(strict);
+        let mut opening = opening_for(encoder, self.encoding.is_strict(encoder));
         let mut open = |path: &Path| {
             let mut source = opening.open(&[path.to_owned()])?;
             source.train = kept_in_memory(source.train);
@@ -251,7 +248,7 @@ impl Transfer {
                 Err(fault) => faults.push((of_set(&spec.name), fault)),
             }
         }
-        opening.save(&index);
+        opening.save(&encoder.run.index());
         let mut all = faults.iter().map(|(set, _)| &set[..]).collect::<Vec<_>>().join("; ");
         if faults.len() > 1 {
             faults.iter().for_each(|(set, fault)| terminal::warn(&format!("{set}: {}", with_advice(fault))));

@@ -25,7 +25,6 @@ use crate::positioned::read_range;
 
 struct Shard {
     path: PathBuf,
-    packing: Packing,
     members: Arc<Members>,
     /// The number of its first member among those of all shards.
     first: u32,
@@ -178,7 +177,8 @@ impl Strands for PackedShards {
 
     fn open(&self, strand: usize, fault: &Fault) -> Result<Unpacking, String> {
         let shard = self.shard(strand);
-        let reader = decompressed(&shard.path, shard.packing, fault).map_err(|error| error.to_string())?;
+        let reader =
+            decompressed(&shard.path, shard.members.packing, fault).map_err(|error| error.to_string())?;
         Ok(Unpacking { reader, at: 0 })
     }
 
@@ -221,21 +221,21 @@ impl Files for BlockReader<PackedShards> {
 
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
         let (shard, _) = self.source().shards.find(index);
-        match shard.packing {
+        match shard.members.packing {
             Packing::None => self.source().shards.read_plain(index, out),
             _ => BlockReader::read(self, index, out),
         }
     }
 
     fn sample(&self, index: usize, out: &mut Vec<u8>) -> Result<bool, String> {
-        match self.source().shards.find(index).0.packing {
+        match self.source().shards.find(index).0.members.packing {
             Packing::None => self.source().shards.sample_plain(index, out),
             _ => Ok(false),
         }
     }
 
     fn probe(&self, index: usize) -> Result<(), Unread> {
-        match self.source().shards.find(index).0.packing {
+        match self.source().shards.find(index).0.members.packing {
             Packing::None => self.source().shards.probe_plain(index),
             _ => BlockReader::probe(self, index),
         }
@@ -246,19 +246,20 @@ impl Files for BlockReader<PackedShards> {
     }
 }
 
-/// Opens tar shards.
+/// Opens tar shards, with `threads` threads.
 pub(crate) fn open(
     paths: &[PathBuf],
     unnamed: Unnamed,
     options: DecodeOptions,
+    threads: usize,
     index: &mut Index,
 ) -> Result<Opened, DataError> {
     let mut left_out = LeftOut::default();
     let parts = Parts::of(paths, unnamed, &mut left_out);
-    let train = load(&parts.train, index, &mut left_out)?;
+    let train = load(&parts.train, threads, index, &mut left_out)?;
     let open = |paths: &[PathBuf]| {
         let mut left_out = LeftOut::default();
-        Ok((load(paths, index, &mut left_out)?, left_out))
+        Ok((load(paths, threads, index, &mut left_out)?, left_out))
     };
     let is_labelled = |(test, _): &(Shards, LeftOut)| test.is_labelled();
     let test = parts.open_test(|| train.is_labelled(), is_labelled, open, &mut left_out)?;
@@ -286,11 +287,14 @@ pub(crate) fn open(
     Ok(Opened { train, test: Some(test), unlabelled: None, left_out })
 }
 
-fn load(paths: &[PathBuf], index: &mut Index, left_out: &mut LeftOut) -> Result<Shards, DataError> {
+fn load(
+    paths: &[PathBuf],
+    threads: usize,
+    index: &mut Index,
+    left_out: &mut LeftOut,
+) -> Result<Shards, DataError> {
     let mut shards = Shards { shards: Vec::with_capacity(paths.len()), len: 0 };
-    for path in paths {
-        let packing = Packing::of(path).map_err(|e| DataError::io(path, e))?;
-        let members = index.members(path, || scan(path, packing))?;
+    for (path, members) in paths.iter().zip(index.members(paths, threads, scan)?) {
         let mut own = members.left_out.clone();
         own.files.iter_mut().for_each(|file| file.name = format!("{}: {}", file_name(path), file.name));
         left_out.extend(own);
@@ -301,7 +305,7 @@ fn load(paths: &[PathBuf], index: &mut Index, left_out: &mut LeftOut) -> Result<
             DataError::malformed(path, format!("more than {} images in all shards", u32::MAX))
         })?;
         shards.len += members.names.len();
-        shards.shards.push(Shard { path: path.clone(), packing, members, first });
+        shards.shards.push(Shard { path: path.clone(), members, first });
     }
     match shards.len {
         0 => Err(DataError::NoImages { path: paths[0].clone(), left_out: Box::new(left_out.clone()) }),
@@ -340,7 +344,7 @@ impl Shards {
     fn into_files(mut self) -> Arc<dyn Files> {
         // `find` needs every shard to have a member.
         self.shards.retain(|shard| shard.members.names.len() > 0);
-        if self.shards.iter().all(|shard| shard.packing == Packing::None) {
+        if self.shards.iter().all(|shard| shard.members.packing == Packing::None) {
             return Arc::new(PlainShards(self));
         }
         let packed = PackedShards::new(self);

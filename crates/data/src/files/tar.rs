@@ -40,16 +40,19 @@ const RECORD: u64 = 20 * BLOCK;
 const MAX_RECORD: u64 = 1 << 20;
 
 /// How an archive is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Packing {
+    #[default]
     None,
     Gzip,
     Zstd,
 }
 
 impl Packing {
+    pub const ALL: [Self; 3] = [Self::None, Self::Gzip, Self::Zstd];
+
     /// Recognises the compression by the first bytes of a file, whatever its name says.
-    pub fn of(path: &Path) -> std::io::Result<Self> {
+    fn of(path: &Path) -> std::io::Result<Self> {
         let mut magic = Vec::new();
         File::open(path)?.take(4).read_to_end(&mut magic)?;
         Ok(match magic[..] {
@@ -122,9 +125,11 @@ impl<R: Read> Read for Bounded<R> {
 /// # Errors
 /// [`DataError`] if the archive cannot be opened, or an I/O error stops the scan. An archive without images is no error
 /// here.
-pub(crate) fn scan(path: &Path, packing: Packing) -> Result<Members, DataError> {
+pub(crate) fn scan(path: &Path) -> Result<Members, DataError> {
     let io = |e| DataError::io(path, e);
+    let packing = Packing::of(path).map_err(io)?;
     let (mut found, fault) = (Found::default(), Fault::default());
+    found.members.packing = packing;
     let end = match packing {
         Packing::None => {
             let file = File::open(path).map_err(io)?;

@@ -133,7 +133,7 @@ impl Ablate {
     pub fn run(mut self) -> Result<Done> {
         let study = Study::find(&self.study)?;
         self.settings.sets.extend(self.on.device.map(|device| format!("train.device={device}")));
-        let mut opening = Opening::new(&self.settings.data()?);
+        let mut opening = Opening::new(&self.settings.data()?, self.threads.count());
         let source = opening.open(&self.data)?;
         let base = self.settings.resolve(&source, self.threads)?;
         self.settings.say_unsized(&base);

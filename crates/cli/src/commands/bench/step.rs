@@ -224,7 +224,11 @@ impl Step {
         // Data that cannot be opened is an error before anything is measured.
         let images = match &self.data[..] {
             [] => None,
-            data => Some(Opening::new(&config.data).open(data)?.to_pretrain()),
+            data => Some(
+                Opening::new(&config.data, config.train.threads.unwrap_or_default())
+                    .open(data)?
+                    .to_pretrain(),
+            ),
         };
         // Measured on a device of its own, so that its memory is free again for the step. It stays open: closing a
         // GPU's last device would close the driver's context.

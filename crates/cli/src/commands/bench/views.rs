@@ -74,7 +74,7 @@ struct Stages {
 
 impl Views {
     pub fn run(mut self) -> Result<Done> {
-        let source = Opening::new(&self.settings.data()?).open(&self.data)?;
+        let source = Opening::new(&self.settings.data()?, 0).open(&self.data)?;
         if let Some(size) = self.size {
             self.settings.sets.push(format!("data.image_size={size}"));
         }

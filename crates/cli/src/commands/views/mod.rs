@@ -53,7 +53,7 @@ impl Views {
     pub fn run(self) -> Result<Done> {
         check_out(&self.out, &self.data)?;
         let decoding = self.settings.data()?;
-        let source = Opening::new(&decoding).open(&self.data)?;
+        let source = Opening::new(&decoding, 0).open(&self.data)?;
         out::check_no_image(&self.out, &source, &self.data)?;
         data::look_at(&*source.train, decoding.window)?;
         let config = self.settings.resolve(&source, Threads::default())?;
