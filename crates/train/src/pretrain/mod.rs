@@ -152,7 +152,7 @@ pub fn lead(
         if let Some(problem) = from.and_then(|checkpoint| identity.problem(&checkpoint.meta)) {
             return Err(TrainError::CannotResume { path: run.path().to_path_buf(), problem });
         }
-        let prepared = self::prepare(dataset, config, (Some(run), from), team, device)?;
+        let prepared = self::prepare((dataset, identity), config, (Some(run), from), team, device)?;
         let cache = prepared.cache.clone();
         Ok((prepared, Keeper::new(run, &config.train, (identity, cache), from)?))
     };
@@ -174,7 +174,8 @@ pub fn assist(
 ) -> Result<bool, TrainError> {
     let prepare = || {
         let config = config.resolved()?;
-        Ok((prepare(dataset, &config, (None, None), team, device)?, config))
+        let identity = Identity::of(dataset.as_ref());
+        Ok((prepare((dataset, identity), &config, (None, None), team, device)?, config))
     };
     let (prepared, config) = prepare().inspect_err(|error: &TrainError| team.leave(&error.to_string()))?;
     team.on(device, |team| Ok(Run::new(prepared, &config, None, team)?.go(observer)?.finished))
@@ -183,7 +184,7 @@ pub fn assist(
 /// Prepares for the first step; the workers of a team agree on what they must share. The worker with the `run` decides
 /// what it begins with.
 fn prepare(
-    dataset: &Arc<dyn Dataset>,
+    (dataset, identity): (&Arc<dyn Dataset>, Identity),
     config: &Config,
     (run, from): (Option<&RunFolder>, Option<&Checkpoint>),
     team: &Team,
@@ -192,9 +193,9 @@ fn prepare(
     let part = team.part;
     let held_out = plan::check(config, dataset.len(), device)?;
     part.batch(config)?;
-    team.check(dataset.as_ref(), device)?;
+    team.check(identity, device)?;
     let beginning = match (run, from) {
-        (Some(_), None) => Beginning::of(config, Identity::of(dataset.as_ref()))?,
+        (Some(_), None) => Beginning::of(config, identity)?,
         _ => None,
     };
     let start = from.or(beginning.as_ref().map(|beginning| &beginning.checkpoint));

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use simclr_data::{DataError, Dataset, Position, Share, Skipped};
+use simclr_data::{DataError, Position, Share, Skipped};
 use simclr_engine::{Collective, Device, SingleProcess, between_gpus};
 
 use super::Identity;
@@ -114,11 +114,10 @@ impl<'t> Team<'t> {
     ///
     /// # Errors
     /// [`TrainError::Workers`], the same for all.
-    pub(super) fn check(&self, dataset: &dyn Dataset, device: &Device) -> Result<(), TrainError> {
+    pub(super) fn check(&self, data: Identity, device: &Device) -> Result<(), TrainError> {
         if self.is_alone() {
             return Ok(());
         }
-        let data = Identity::of(dataset);
         let own = Common { data, instructions: device.instructions(), gpu: device.gpu_id()? };
         let all: Vec<Common> = self.exchange(&own)?;
         let wrong = |what: String| Err(TrainError::Workers(what));
