@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use simclr_cuda::cache_folder;
 use simclr_data::{
     DataError, Dataset, DecodeScratch, Glance, Index, LeftOut, LeftOutFile, Opener, Source, Tones, Values,
     Window,
@@ -23,28 +24,39 @@ list's folder); CIFAR-10, CIFAR-100 or STL-10 \
 binaries; or IDX files (MNIST). The kind is detected (`simclr data DATA` shows it). Several are read as one.";
 
 /// Opens data sets, and remembers what it finds in their folders and archives.
-pub struct Opening(Opener);
+pub struct Opening {
+    opener: Opener,
+    /// Whether the user's cache folder has all that was found.
+    kept: bool,
+}
 
 impl Opening {
     /// Decodes images as `config` says. Archives are looked through with `threads` threads; 0 means one per processor.
     pub fn new(config: &DataConfig, threads: usize) -> Opening {
-        let index = Index::default();
-        Opening(Opener { decode: config.decode(), index, strict: config.strict, threads })
+        let index = shared(Index::default());
+        let opener = Opener { decode: config.decode(), index, strict: config.strict, threads };
+        Opening { opener, kept: false }
     }
 
     /// Sets the index to the one that an earlier run saved.
     pub fn with_index(self, index: &Path) -> Opening {
-        Opening(Opener { index: Index::load(index), ..self.0 })
+        Opening { opener: Opener { index: shared(Index::load(index)), ..self.opener }, ..self }
     }
 
     /// Sets whether anything unreadable is an error, whatever the configuration says.
     pub fn strict(self, strict: bool) -> Opening {
-        Opening(Opener { strict, ..self.0 })
+        Opening { opener: Opener { strict, ..self.opener }, ..self }
     }
 
     /// Opens one or several data sets as one, prints a description, and warns of what cannot be read.
     pub fn open(&mut self, paths: &[PathBuf]) -> Result<Source, DataError> {
-        let source = self.0.open(paths).map_err(|error| match error {
+        let opened = self.opener.open(paths);
+        let shared = self.opener.index.share();
+        self.kept = shared.is_ok() && cache_folder().is_some();
+        if let Err(error) = shared {
+            tracing::debug!("what was found in the data is not kept for other commands: {error}");
+        }
+        let source = opened.map_err(|error| match error {
             DataError::Image { name, reason } => {
                 DataError::Image { name, reason: format!("{reason} (data.strict)") }
             }
@@ -58,11 +70,21 @@ impl Opening {
         Ok(source)
     }
 
-    /// Saves the index. A failure is only a warning: without an index, later starts take longer.
+    /// Saves the index. A failure is at most a warning: without an index, later starts take longer.
     pub fn save(&mut self, index: &Path) {
-        if let Err(error) = self.0.index.save(index) {
+        if let Err(error) = self.opener.index.save(index)
+            && !self.kept
+        {
             terminal::warn(&format!("{}: {error}; the data will be listed again", index.display()));
         }
+    }
+}
+
+/// An index that is also kept in the user's cache folder, if there is one.
+fn shared(index: Index) -> Index {
+    match cache_folder() {
+        Some(folder) => index.sharing(folder.join("index")),
+        None => index,
     }
 }
 

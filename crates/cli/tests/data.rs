@@ -3,8 +3,9 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 
-use common::{class_folders, path, picture, pretrain, simclr, small_data};
+use common::{class_folders, command, path, picture, pretrain, simclr, small_data};
 use image::{ImageBuffer, Luma, Rgb};
 use serde_json::json;
 
@@ -180,4 +181,21 @@ fn lists_of_other_separators_columns_and_folders() {
         format!("looked up from its folder, {}, and semicolons are taken to separate cells", path(&data));
     simclr(&["data", path(&elsewhere)])
         .expect(2, &["none of the first 16 paths", "images/class 0/0.png", &from]);
+}
+
+#[test]
+fn what_was_found_in_the_data_is_kept_in_the_cache_folder_of_the_user() {
+    let (dir, data) = small_data();
+    let [cache, file] = ["cache", "file"].map(|name| dir.path().join(name));
+    fs::write(&file, "").unwrap();
+    let told = |cache: &Path| {
+        let output = command(&["data", path(&data)]).env("XDG_CACHE_HOME", cache).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let files = || fs::read_dir(cache.join("simclr/index")).unwrap().count();
+    let first = told(&cache);
+    assert_eq!((files(), told(&cache) == first, files()), (1, true, 1));
+    // Where it cannot be kept, nothing is said: the next time only takes longer.
+    assert_eq!(told(&file), first);
 }

@@ -89,7 +89,10 @@ fn signals_that_were_to_be_ignored_are() {
     let mut words = pretrain(&data, &run, &["train.epochs=40", "train.batch=8", "train.knn_every=0"]);
     words.extend(["--workers".to_owned(), "2".to_owned()]);
     let mut shell = Command::new("sh");
-    shell.args(["-c", "trap '' HUP INT; exec \"$0\" \"$@\"", common::PROGRAM]).args(&words);
+    shell
+        .args(["-c", "trap '' HUP INT; exec \"$0\" \"$@\"", common::PROGRAM])
+        .args(&words)
+        .env("XDG_CACHE_HOME", common::CACHE);
     let mut child = shell.stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
     assert!(wait_for(&run, 2, &mut child), "{}", finish(child).err);
     let group = format!("kill -s HUP -- -{0} && kill -s INT -- -{0}", child.id());

@@ -4,9 +4,8 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use common::{PROGRAM, class_folders, numbered_folders, path, picture, pretrain, shell, simclr, small_data};
+use common::{class_folders, command, numbered_folders, path, picture, pretrain, shell, simclr, small_data};
 use serde_json::{Value, json};
 
 /// A disk that has filled up does not lose a result; a folder that cannot be written to is an error at once.
@@ -51,9 +50,14 @@ fn a_result_that_cannot_be_written_is_told() {
         } else {
             words
         };
-        simclr(&words).expect(0, &["the data will be listed again", path(&out)]);
-        assert!(out.join(file).is_file(), "{command}");
+        let reply = simclr(&words).expect(0, &[path(&out)]);
+        assert!(out.join(file).is_file() && !reply.err.contains("listed again"), "{command}: {}", reply.err);
     }
+    // It is said if the user's cache folder cannot be written either.
+    let words = ["knn", path(&run), "--train", path(&data), "--no-random", "--out", path(&out)];
+    let output = command(&words).env("XDG_CACHE_HOME", "/dev/null").output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && told.contains("the data will be listed again"), "{told}");
     let suite = dir.path().join("suite.toml");
     class_folders(&dir.path().join("other/train"), 3, 8);
     class_folders(&dir.path().join("other/test"), 3, 2);
@@ -73,7 +77,7 @@ fn a_result_that_cannot_be_told_is_written() {
         (["probe", path(&run), path(&data)].to_vec(), "probe/transformations.json"),
     ] {
         let full = fs::File::options().write(true).open("/dev/full").unwrap();
-        let output = Command::new(PROGRAM).args(words).stdout(full).output().unwrap();
+        let output = command(&words).stdout(full).output().unwrap();
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(
             output.status.code() == Some(1) && told.contains("cannot write to standard output"),

@@ -1,24 +1,12 @@
 //! Results kept as files in the user's cache folder. A cache that cannot be written or read is not an error: the
 //! work is done again.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8] = b"simclr cache 1\n";
 const SUM: usize = 16;
-
-/// This program's cache folder, if the environment says where caches are.
-pub(crate) fn folder() -> Option<PathBuf> {
-    folder_from(|name| std::env::var_os(name))
-}
-
-fn folder_from(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-    Some(caches.join("simclr"))
-}
 
 /// 128-bit FNV-1a over parts, each preceded by its length so that different lists of parts hash differently.
 pub(crate) fn fingerprint(parts: &[&[u8]]) -> u128 {
@@ -156,16 +144,6 @@ mod tests {
         nowhere.put("key", b"payload");
         nowhere.forget("key");
         assert_eq!(nowhere.get("key"), None);
-    }
-
-    #[test]
-    fn the_folder_follows_the_environment() {
-        let of = |xdg: Option<&str>, home: Option<&str>| {
-            folder_from(|name| if name == "HOME" { home } else { xdg }.map(OsString::from))
-        };
-        assert_eq!(of(Some("/c"), Some("/h")).unwrap(), Path::new("/c/simclr"));
-        assert_eq!(of(Some("relative"), Some("/h")).unwrap(), Path::new("/h/.cache/simclr"));
-        assert_eq!(of(None, None), None);
     }
 
     #[test]

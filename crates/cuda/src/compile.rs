@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use cudarc::nvrtc::result::{self, NvrtcError};
 use cudarc::nvrtc::sys;
 
-use crate::{CudaError, Libraries, Library, Program, Result, cache};
+use crate::{CudaError, Libraries, Library, Program, Result, cache, cache_folder};
 
 /// A compute capability, major and minor: (9, 0) is an H100 or H200.
 pub type Capability = (u32, u32);
@@ -53,7 +53,7 @@ impl Compiler {
         Ok(Compiler {
             version: (major, minor),
             known,
-            folder: cache::folder().map(|folder| folder.join("kernels")),
+            folder: cache_folder().map(|folder| folder.join("kernels")),
         })
     }
 

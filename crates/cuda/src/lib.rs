@@ -7,6 +7,7 @@
 
 #[cfg(feature = "cuda")]
 mod cache;
+mod cache_folder;
 #[cfg(feature = "cuda")]
 mod compile;
 #[cfg(feature = "cuda")]
@@ -22,6 +23,7 @@ mod memory;
 pub mod ops;
 mod sources;
 
+pub use cache_folder::cache_folder;
 #[cfg(feature = "cuda")]
 pub use compile::{Capability, Compiler, Image};
 #[cfg(feature = "cuda")]

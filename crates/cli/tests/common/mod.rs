@@ -18,6 +18,9 @@ use tempfile::TempDir;
 /// The program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_simclr");
 
+/// The user's cache folder.
+pub const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/cache");
+
 /// The settings of a tiny run: a ResNet-18 of 4 channels on 16 x 16 pixels, with 3 steps an epoch on 48 images.
 pub const TINY: [&str; 7] = [
     "data.image_size=16",
@@ -69,7 +72,8 @@ fn reply(output: Output) -> Reply {
 /// The program with arguments. It computes on one thread, since tests run in parallel.
 pub fn command<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Command {
     let mut command = Command::new(PROGRAM);
-    command.args(arguments).env_remove("RUST_LOG").env("RAYON_NUM_THREADS", "1").stdin(Stdio::null());
+    command.args(arguments).env_remove("RUST_LOG").env("RAYON_NUM_THREADS", "1").env("XDG_CACHE_HOME", CACHE);
+    command.stdin(Stdio::null());
     command
 }
 
@@ -82,8 +86,14 @@ pub fn simclr<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Reply {
 /// Runs a shell script that may use `$PROGRAM`.
 #[track_caller]
 pub fn shell(script: &str, arguments: &[&Path]) -> Reply {
-    let output =
-        Command::new("sh").arg("-c").arg(script).arg("sh").args(arguments).env("PROGRAM", PROGRAM).output();
+    let output = Command::new("sh")
+        .arg("-c")
+        .arg(script)
+        .arg("sh")
+        .args(arguments)
+        .env("PROGRAM", PROGRAM)
+        .env("XDG_CACHE_HOME", CACHE)
+        .output();
     reply(output.expect("there is a shell"))
 }
 

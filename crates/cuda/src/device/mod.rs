@@ -27,7 +27,7 @@ use cudarc::driver::sys::{CUdevice_attribute, CUfunction, CUmodule, CUresult, CU
 use cudarc::driver::{CudaContext, CudaStream};
 
 use crate::compile::{Capability, Compiler};
-use crate::{CudaError, Gpu, Launch, Launcher, Libraries, Library, Memory, Program, Result, cache};
+use crate::{CudaError, Gpu, Launch, Launcher, Libraries, Library, Memory, Program, Result, cache_folder};
 
 pub use buffer::DeviceBuffer;
 pub use channel::Channel;
@@ -118,7 +118,7 @@ impl Device {
     /// [`CudaError::Missing`] for the first library that is not found, [`CudaError::Load`] and [`CudaError::Call`]
     /// where something does not work.
     pub fn open(ordinal: usize) -> Result<Device> {
-        Device::open_with(ordinal, &Libraries::find(), cache::folder().as_deref())
+        Device::open_with(ordinal, &Libraries::find(), cache_folder().as_deref())
     }
 
     /// As [`Device::open`], with given libraries and a folder for compiled kernels and chosen algorithms; without a

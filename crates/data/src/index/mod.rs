@@ -1,4 +1,7 @@
-//! A file of what was found in folders and archives, so that they need not be searched again.
+//! What was found in folders and archives, kept in files so that they need not be searched again.
+//!
+//! There are two: the file of a run, which a run finds wherever its folder goes, and files that all programs of a user
+//! share, for commands without a run and for runs on the same images.
 //!
 //! A folder counts as unchanged if no folder below it has changed since: adding, removing or renaming a file changes
 //! the folder that it lies in. A dangling link or something unreadable may become readable without such a change, so a
@@ -7,8 +10,9 @@
 //! or one of another version, counts as absent.
 
 mod format;
+mod shared;
+mod store;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,14 +20,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-use format::{decode, encode};
+use shared::Shared;
+use store::Store;
 
 use crate::error::DataError;
 use crate::files::tar::Packing;
 use crate::in_order::in_order;
 use crate::listing::{LeftOut, Listing, changed, list, nanoseconds};
 use crate::names::{Names, os_name};
-use crate::temporary::temporary_of;
 
 /// In nanoseconds: a folder that changed this shortly before it was listed may have changed again within the same tick
 /// of its clock.
@@ -59,26 +63,65 @@ enum Entry {
     },
 }
 
-/// The members of an archive and, if it was scanned just now, its canonical path, its length and its times.
+impl Entry {
+    /// The members of an archive of this length and these times.
+    fn members(&self, len: u64, times: [u64; 2]) -> Option<Arc<Members>> {
+        match self {
+            Entry::Archive { len: len_then, times: times_then, members }
+                if (*len_then, *times_then) == (len, times) =>
+            {
+                Some(Arc::clone(members))
+            }
+            _ => None,
+        }
+    }
+
+    /// The listing of the folder `root`, if it has not changed since.
+    fn listing(&self, root: &Path) -> Option<Arc<Listing>> {
+        match self {
+            Entry::Folder { listed, listing } if is_fresh(root, *listed, listing) => {
+                Some(Arc::clone(listing))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Where something was known from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// From the run.
+    Own,
+    /// From the files that all programs share.
+    Shared,
+    /// It was not known.
+    New,
+}
+
+/// An archive: its canonical path and what was found in it.
 struct Found {
+    path: PathBuf,
+    entry: Entry,
     members: Arc<Members>,
-    new: Option<(PathBuf, u64, [u64; 2])>,
+    known: Known,
 }
 
 /// Listings of folders and archives.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
-    /// By canonical path.
-    entries: BTreeMap<PathBuf, Entry>,
-    /// Whether it has changed since it was loaded.
-    grown: bool,
+    own: Store,
+    shared: Option<Shared>,
 }
 
 impl Index {
     /// Reads an index; returns an empty one if there is no file, or it cannot be trusted.
     pub fn load(file: &Path) -> Self {
-        let entries = fs::read(file).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
-        Self { entries, grown: false }
+        Self { own: Store::load(file), shared: None }
+    }
+
+    /// Takes what it lacks from files in `folder`, which all programs of a user may share.
+    pub fn sharing(self, folder: PathBuf) -> Self {
+        Self { shared: Some(Shared::new(folder)), ..self }
     }
 
     /// Writes the index, if it has changed since it was loaded, to a temporary file that then replaces `file`.
@@ -86,31 +129,37 @@ impl Index {
     /// # Errors
     /// Any I/O error of the system.
     pub fn save(&mut self, file: &Path) -> io::Result<()> {
-        if !self.grown {
-            return Ok(());
-        }
-        let temporary = temporary_of(file);
-        let put = fs::write(&temporary, encode(&self.entries)).and_then(|()| fs::rename(&temporary, file));
-        // The first error is the one to return.
-        put.inspect_err(|_| _ = fs::remove_file(&temporary))?;
-        self.grown = false;
-        Ok(())
+        self.own.save(file)
+    }
+
+    /// Writes what is new into the shared folder, and removes old files from it.
+    ///
+    /// # Errors
+    /// Any I/O error of the system.
+    pub fn share(&mut self) -> io::Result<()> {
+        self.shared.as_mut().map_or(Ok(()), Shared::save)
     }
 
     /// The images below a folder, from the index if nothing changed.
     pub(crate) fn listing(&mut self, root: &Path) -> Result<Arc<Listing>, DataError> {
         let real = fs::canonicalize(root).map_err(|e| DataError::io(root, e))?;
-        if let Some(Entry::Folder { listed, listing }) = self.entries.get(&real)
-            && is_fresh(&real, *listed, listing)
+        let own = self.own.entries.get(&real).and_then(|entry| entry.listing(&real));
+        if let Some(listing) = own {
+            return Ok(listing);
+        }
+        let shared = self.shared.as_mut().and_then(|shared| shared.store(&real).entries.get(&real).cloned());
+        if let Some(entry) = shared
+            && let Some(listing) = entry.listing(&real)
         {
-            return Ok(Arc::clone(listing));
+            self.keep(&real.clone(), real, entry, Known::Shared);
+            return Ok(listing);
         }
         let listed = nanoseconds(SystemTime::now());
         let listing = Arc::new(list(root)?);
-        if listing.passing {
-            return Ok(listing);
+        if !listing.passing {
+            let entry = Entry::Folder { listed, listing: Arc::clone(&listing) };
+            self.keep(&real.clone(), real, entry, Known::New);
         }
-        self.put(real, Entry::Folder { listed, listing: Arc::clone(&listing) });
         Ok(listing)
     }
 
@@ -124,11 +173,14 @@ impl Index {
         threads: usize,
         scan: impl Fn(&Path) -> Result<Members, DataError> + Sync,
     ) -> Result<Vec<Arc<Members>>, DataError> {
+        let folder = common_folder(paths);
+        let shared: Option<&Store> = self.shared.as_mut().map(|shared| &*shared.store(&folder));
+        let stores = [(Some(&self.own), Known::Own), (shared, Known::Shared)];
         // Archives after one that has an error need not be scanned.
         let failed = AtomicUsize::new(usize::MAX);
         let found = in_order(paths.len(), threads, |_: &mut (), number| {
-            let found =
-                (number < failed.load(Ordering::Relaxed)).then(|| self.look_up(&paths[number], &scan))?;
+            let path = &paths[number];
+            let found = (number < failed.load(Ordering::Relaxed)).then(|| look_up(path, stores, &scan))?;
             if found.is_err() {
                 failed.fetch_min(number, Ordering::Relaxed);
             }
@@ -137,10 +189,8 @@ impl Index {
         let (mut all, mut error) = (Vec::with_capacity(paths.len()), None);
         for found in found.into_iter().flatten() {
             match found {
-                Ok(Found { members, new }) => {
-                    if let Some((path, len, times)) = new {
-                        self.put(path, Entry::Archive { len, times, members: Arc::clone(&members) });
-                    }
+                Ok(Found { path, entry, members, known }) => {
+                    self.keep(&folder, path, entry, known);
                     all.push(members);
                 }
                 Err(found) => error = error.or(Some(found)),
@@ -149,28 +199,48 @@ impl Index {
         error.map_or(Ok(all), Err)
     }
 
-    fn look_up(
-        &self,
-        path: &Path,
-        scan: impl Fn(&Path) -> Result<Members, DataError>,
-    ) -> Result<Found, DataError> {
-        let real = fs::canonicalize(path).map_err(|e| DataError::io(path, e))?;
-        let metadata = fs::metadata(&real).map_err(|e| DataError::io(path, e))?;
-        let (len, times) = (metadata.len(), times(&metadata));
-        match self.entries.get(&real) {
-            Some(Entry::Archive { len: len_then, times: times_then, members })
-                if (*len_then, *times_then) == (len, times) =>
-            {
-                Ok(Found { members: Arc::clone(members), new: None })
-            }
-            _ => Ok(Found { members: Arc::new(scan(path)?), new: Some((real, len, times)) }),
+    /// Keeps an entry wherever it was not known; `folder` decides in which of the shared files.
+    fn keep(&mut self, folder: &Path, path: PathBuf, entry: Entry, known: Known) {
+        if known == Known::New
+            && let Some(shared) = &mut self.shared
+        {
+            shared.store(folder).put(path.clone(), entry.clone());
+        }
+        if known != Known::Own {
+            self.own.put(path, entry);
         }
     }
+}
 
-    fn put(&mut self, path: PathBuf, entry: Entry) {
-        self.entries.insert(path, entry);
-        self.grown = true;
+/// Returns what is known of an archive or, if none of the `stores` knows it as it is, what `scan` finds.
+fn look_up(
+    path: &Path,
+    stores: [(Option<&Store>, Known); 2],
+    scan: impl Fn(&Path) -> Result<Members, DataError>,
+) -> Result<Found, DataError> {
+    let real = fs::canonicalize(path).map_err(|e| DataError::io(path, e))?;
+    let metadata = fs::metadata(&real).map_err(|e| DataError::io(path, e))?;
+    let (len, times) = (metadata.len(), times(&metadata));
+    let known = stores.into_iter().find_map(|(store, known)| {
+        let members = store?.entries.get(&real)?.members(len, times)?;
+        Some((members, known))
+    });
+    let (members, known) = match known {
+        Some(known) => known,
+        None => (Arc::new(scan(path)?), Known::New),
+    };
+    let entry = Entry::Archive { len, times, members: Arc::clone(&members) };
+    Ok(Found { path: real, entry, members, known })
+}
+
+/// The innermost folder that holds all of `paths`, canonical where it can be.
+fn common_folder(paths: &[PathBuf]) -> PathBuf {
+    let mut common = paths.first().and_then(|path| path.parent()).unwrap_or(Path::new(""));
+    while !paths.iter().all(|path| path.starts_with(common)) {
+        common = common.parent().unwrap_or(Path::new(""));
     }
+    // An empty path is the current folder.
+    fs::canonicalize(Path::new(".").join(common)).unwrap_or_else(|_| common.to_owned())
 }
 
 fn is_fresh(root: &Path, listed: u64, listing: &Listing) -> bool {
@@ -195,7 +265,6 @@ fn times(metadata: &fs::Metadata) -> [u64; 2] {
 
 #[cfg(test)]
 mod tests {
-    use super::format::tests::entries;
     use super::*;
 
     #[test]
@@ -217,7 +286,7 @@ mod tests {
             let (mut index, scans) = (Index::default(), AtomicUsize::new(0));
             let error = index.members(&paths, threads, |path| scan(&[17, 18, 30], &scans, path)).unwrap_err();
             assert!(error.to_string().contains("17.tar: bad"), "{threads} threads: {error}");
-            assert!(index.entries.len() >= 17 && scans.load(Ordering::Relaxed) <= 18 + threads);
+            assert!(index.own.entries.len() >= 17 && scans.load(Ordering::Relaxed) <= 18 + threads);
             let members = index.members(&paths, threads, |path| scan(&[], &scans, path)).unwrap();
             assert!(members.iter().map(|members| members.lens[0]).eq(0..40), "{threads} threads");
             let all = scans.load(Ordering::Relaxed);
@@ -237,7 +306,7 @@ mod tests {
         assert_eq!(index.listing(&root).unwrap().images.len(), 1);
         // Pretends that it was listed a while later, as a folder that changed just now is not trusted.
         let later = |index: &mut Index| {
-            if let Some(Entry::Folder { listed, .. }) = index.entries.values_mut().next() {
+            if let Some(Entry::Folder { listed, .. }) = index.own.entries.values_mut().next() {
                 *listed += 2 * TICK;
             }
         };
@@ -246,27 +315,97 @@ mod tests {
 
         let mut again = Index::load(&file);
         assert_eq!(again.listing(&root).unwrap().images.len(), 1);
-        assert!(!again.grown);
+        assert!(!again.own.grown);
         fs::write(root.join("deep/b.jpg"), "").unwrap();
         assert_eq!(again.listing(&root).unwrap().images.len(), 2);
-        assert!(again.grown && again.entries.len() == 1);
+        assert!(again.own.grown && again.own.entries.len() == 1);
         fs::write(&file, "nonsense").unwrap();
-        assert!(Index::load(&file).entries.is_empty());
+        assert!(Index::load(&file).own.entries.is_empty());
     }
 
     #[test]
-    fn an_index_that_cannot_take_its_place_leaves_nothing() {
+    fn what_one_program_found_another_knows() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("index");
-        fs::create_dir(&file).unwrap();
-        let mut index = Index { entries: entries(), grown: true };
-        assert!(index.save(&file).is_err() && index.grown);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        fs::remove_dir(&file).unwrap();
-        // Another program may be writing one.
-        fs::create_dir(file.with_extension("part")).unwrap();
-        index.save(&file).unwrap();
-        assert_eq!(Index::load(&file).entries.len(), 2);
+        let [cache, data, run] = ["a/cache", "data", "run"].map(|name| dir.path().join(name));
+        fs::create_dir_all(data.join("deep")).unwrap();
+        let paths = ["deep/0.tar", "1.tar"].map(|name| data.join(name));
+        paths.iter().for_each(|path| fs::write(path, "").unwrap());
+        let scans = AtomicUsize::new(0);
+        let members = |index: &mut Index, paths: &[PathBuf]| {
+            let before = scans.load(Ordering::Relaxed);
+            let scan = |_: &Path| {
+                scans.fetch_add(1, Ordering::Relaxed);
+                Ok(Members::default())
+            };
+            index.members(paths, 2, scan).unwrap();
+            scans.load(Ordering::Relaxed) - before
+        };
+        let shared = || Index::default().sharing(cache.clone());
+        let mut first = shared();
+        assert_eq!(members(&mut first, &paths), 2);
+        first.share().unwrap();
+        let files = || fs::read_dir(&cache).unwrap().count();
+        assert_eq!(files(), 1);
+
+        // The index of a run gets it too, and then does without.
+        let mut second = Index::load(&run).sharing(cache.clone());
+        assert_eq!(members(&mut second, &paths), 0);
+        second.share().unwrap();
+        second.save(&run).unwrap();
+        assert_eq!(members(&mut Index::load(&run), &paths), 0);
+        assert_eq!(files(), 1);
+
+        // An archive that is gone is forgotten; one that has changed is scanned.
+        fs::remove_file(&paths[1]).unwrap();
+        fs::write(&paths[0], "more").unwrap();
+        let mut third = shared();
+        fs::write(data.join("2.tar"), "").unwrap();
+        assert_eq!(members(&mut third, &[paths[0].clone(), data.join("2.tar")]), 2);
+        third.share().unwrap();
+        let mut fourth = shared();
+        let real = fs::canonicalize(&data).unwrap();
+        assert_eq!(fourth.shared.as_mut().unwrap().store(&real).entries.len(), 2);
+        assert_eq!(members(&mut fourth, &[paths[0].clone(), data.join("2.tar")]), 0);
+
+        // A folder that cannot be written is no reason to fail, and neither is a damaged file.
+        let file = fs::read_dir(&cache).unwrap().next().unwrap().unwrap().path();
+        fs::write(&file, "nonsense").unwrap();
+        assert_eq!(members(&mut shared(), &[paths[0].clone(), data.join("2.tar")]), 2);
+        fs::write(dir.path().join("file"), "").unwrap();
+        let mut nowhere = Index::default().sharing(dir.path().join("file/cache"));
+        assert_eq!(members(&mut nowhere, &paths[..1]), 1);
+        assert!(nowhere.share().is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn shared_listings_are_of_their_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("images");
+        fs::create_dir(&root).unwrap();
+        fs::write(root.join("a.jpg"), "").unwrap();
+        let old = SystemTime::now() - std::time::Duration::from_secs(60);
+        fs::File::open(&root).unwrap().set_modified(old).unwrap();
+        let shared = || Index::default().sharing(dir.path().join("cache"));
+        let mut first = shared();
+        let listing = first.listing(&root).unwrap();
+        first.share().unwrap();
+        let mut second = shared();
+        assert_eq!(second.listing(&root).unwrap(), listing);
+        let real = fs::canonicalize(&root).unwrap();
+        assert!(!second.shared.as_mut().unwrap().store(&real).grown, "it was not listed again");
+        fs::write(root.join("b.jpg"), "").unwrap();
+        assert_eq!(second.listing(&root).unwrap().images.len(), 2);
+    }
+
+    #[test]
+    fn the_folder_of_all() {
+        let folder = |paths: &[&str]| common_folder(&paths.iter().map(PathBuf::from).collect::<Vec<_>>());
+        assert_eq!(folder(&["/no/a/1.tar", "/no/a/b/2.tar"]), Path::new("/no/a"));
+        assert_eq!(folder(&["/no/a/1.tar", "/no/ab/2.tar"]), Path::new("/no"));
+        let here = fs::canonicalize(".").unwrap();
+        assert_eq!((folder(&["1.tar"]), folder(&["src/1.tar", "2.tar"])), (here.clone(), here.clone()));
+        assert_eq!(folder(&["src/../src/1.tar"]), here.join("src"));
     }
 
     #[cfg(unix)]
@@ -311,7 +450,7 @@ mod tests {
         let mut index = Index::default();
         let listing = index.listing(&root).unwrap();
         assert_eq!((listing.images.len(), listing.left_out.broken.len()), (1, 1));
-        assert!(index.entries.is_empty());
+        assert!(index.own.entries.is_empty());
         // No folder below the root changes.
         fs::write(&target, b"\xff\xd8\xff").unwrap();
         assert_eq!(index.listing(&root).unwrap().images.len(), 2);
