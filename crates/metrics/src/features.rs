@@ -60,6 +60,12 @@ impl<'a> Features<'a> {
         &self.values[row * self.dim..][..self.dim]
     }
 
+    /// The rows in blocks of `rows`, the last of which may have fewer.
+    pub(crate) fn blocks(&self, rows: usize) -> impl Iterator<Item = Features<'a>> {
+        let dim = self.dim;
+        self.values.chunks(rows * dim).map(move |values| Features { values, dim })
+    }
+
     /// A copy with every row divided by its L2 norm; a row of zeros stays zero.
     pub fn normalised(&self) -> Vec<f32> {
         let mut out = self.values.to_vec();

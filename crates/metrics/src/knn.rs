@@ -1,7 +1,7 @@
 //! The weighted nearest-neighbour classifier by which self-supervised encoders are judged.
 
 use crate::error::{check_labels, check_temperature};
-use crate::{Features, MetricsError, nearest_neighbours};
+use crate::{Features, MetricsError, Neighbours, nearest_neighbours};
 use rayon::prelude::*;
 
 /// A kNN classifier: each of the `k` most similar training images votes for its class with weight
@@ -54,17 +54,33 @@ impl Knn {
         test_labels: &[u32],
         classes: usize,
     ) -> Result<KnnOutcome, MetricsError> {
-        check_labels(test.rows(), test_labels, classes)?;
-        if test.rows() == 0 {
+        self.outcome(&nearest_neighbours(test, train, self.k)?, train_labels, test_labels, classes)
+    }
+
+    /// As [`Knn::evaluate`], with the [`Knn::k`] training rows nearest to each test row found before
+    /// ([`NearestSoFar`](crate::NearestSoFar)).
+    ///
+    /// # Errors
+    /// Those of [`Knn::evaluate`].
+    pub fn outcome(
+        &self,
+        nearest: &Neighbours,
+        train_labels: &[u32],
+        test_labels: &[u32],
+        classes: usize,
+    ) -> Result<KnnOutcome, MetricsError> {
+        let rows = test_labels.len();
+        check_labels(nearest.queries(), test_labels, classes)?;
+        if rows == 0 {
             return Err(MetricsError::TooFew { what: "test rows", least: 1, got: 0 });
         }
-        let ranked = self.rank(train, train_labels, test, classes)?;
+        let ranked = self.ranked(nearest, train_labels, classes)?;
         let hits = |depth: usize| {
             let found = ranked
                 .iter()
                 .zip(test_labels)
                 .filter(|(best, label)| best.iter().take(depth).any(|b| b == *label));
-            found.count() as f64 / test.rows() as f64
+            found.count() as f64 / rows as f64
         };
         Ok(KnnOutcome {
             top1: hits(1),
@@ -85,19 +101,26 @@ impl Knn {
         classes: usize,
     ) -> Result<Vec<Vec<u32>>, MetricsError> {
         check_labels(train.rows(), train_labels, classes)?;
+        self.ranked(&nearest_neighbours(queries, train, self.k)?, train_labels, classes)
+    }
+
+    fn ranked(
+        &self,
+        nearest: &Neighbours,
+        train_labels: &[u32],
+        classes: usize,
+    ) -> Result<Vec<Vec<u32>>, MetricsError> {
+        check_labels(nearest.rows(), train_labels, classes)?;
         check_temperature(self.temperature)?;
-        let neighbours = nearest_neighbours(queries, train, self.k)?;
-        let ranked = (0..neighbours.queries()).into_par_iter().with_min_len(64).map_init(
+        let ranked = (0..nearest.queries()).into_par_iter().with_min_len(64).map_init(
             || vec![0f64; classes],
             |votes, query| {
                 votes.fill(0.0);
-                // Relative to the nearest, so that no temperature makes it overflow; the ranking is the same.
-                let nearest = f64::from(neighbours.similarities(query)[0]);
-                for (&index, &similarity) in
-                    neighbours.indices(query).iter().zip(neighbours.similarities(query))
-                {
-                    let weight = ((f64::from(similarity) - nearest) / self.temperature).exp();
-                    votes[train_labels[index as usize] as usize] += weight;
+                let similarities = nearest.similarities(query);
+                for (&index, &similarity) in nearest.indices(query).iter().zip(similarities) {
+                    // Relative to the nearest, so that no temperature makes it overflow; the ranking is the same.
+                    let less = f64::from(similarity) - f64::from(similarities[0]);
+                    votes[train_labels[index as usize] as usize] += (less / self.temperature).exp();
                 }
                 best_five(votes)
             },

@@ -7,6 +7,7 @@
 //! | file | figures |
 //! |---|---|
 //! | `neighbours`, `nearest_so_far` | exact cosine nearest neighbours, of all rows or of one block after another |
+//! | `candidates` | the rows that may be among the nearest to a query |
 //! | `knn` | the weighted kNN classifier |
 //! | `accuracy` | top-k, its interval, per class, mean per class, confusion |
 //! | `rank_me` | effective rank of features |
@@ -22,6 +23,7 @@
 mod accuracy;
 mod alignment;
 mod average_precision;
+mod candidates;
 mod eigenvalues;
 mod error;
 mod features;

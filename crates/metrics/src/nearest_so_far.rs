@@ -1,10 +1,23 @@
 //! Nearest neighbours among rows that are added block by block.
+//!
+//! Similarities are computed one tile at a time (a product of `QUERY_TILE` queries with `BASE_TILE` base
+//! rows); the whole matrix of similarities is never held. Each query keeps a short list of candidates and the
+//! similarity that a newcomer must exceed; comparing with that rules out most of a tile.
 
-use crate::neighbours::{Candidate, search};
+use crate::candidates::Candidates;
 use crate::{Features, MetricsError, Neighbours};
+use rayon::prelude::*;
+use simclr_kernels::product::{Operand, multiply};
 
-/// The rows most similar to each query among those added so far. Only the queries and their nearest rows are held in
-/// memory.
+/// Queries per tile: one piece of parallel work.
+const QUERY_TILE: usize = 128;
+/// Base rows per tile; a tile of similarities then takes 256 KiB, within a core's second-level cache.
+const BASE_TILE: usize = 512;
+/// About how many values of base rows are normalised and transposed at a time: 32 MiB.
+const BLOCK_VALUES: usize = 1 << 23;
+
+/// The rows most similar to each query among those added so far. Of the rows, only the nearest are held in memory, as
+/// numbers and similarities, and copies of a block of a few thousand while it is searched.
 #[derive(Debug, Clone)]
 pub struct NearestSoFar {
     /// Of unit length.
@@ -12,8 +25,8 @@ pub struct NearestSoFar {
     dim: usize,
     k: usize,
     rows: usize,
-    /// At most `k` for each query, nearest first.
-    found: Vec<Vec<Candidate>>,
+    /// Of each query.
+    found: Vec<Candidates>,
 }
 
 impl NearestSoFar {
@@ -25,36 +38,41 @@ impl NearestSoFar {
         if k == 0 {
             return Err(MetricsError::TooFew { what: "neighbours k", least: 1, got: 0 });
         }
-        let found = vec![Vec::new(); queries.rows()];
+        let found = (0..queries.rows()).map(|_| Candidates::new(k)).collect();
         Ok(NearestSoFar { queries: queries.normalised(), dim: queries.dim(), k, rows: 0, found })
+    }
+
+    /// How many rows of `dim` values are best added at a time: blocks of a multiple of this give the bits of all rows
+    /// added at once, and smaller ones take longer.
+    pub fn block_rows(dim: usize) -> usize {
+        (BLOCK_VALUES / (BASE_TILE * dim.max(1))).max(1) * BASE_TILE
     }
 
     /// Adds the next rows.
     ///
     /// # Errors
     /// The rows have another number of values than the queries, or there are more than 2^32 - 1 of them in total.
-    pub fn add(&mut self, block: Features) -> Result<(), MetricsError> {
-        if block.dim() != self.dim {
-            return Err(MetricsError::Shape { what: "values per row", expected: self.dim, got: block.dim() });
+    pub fn add(&mut self, rows: Features) -> Result<(), MetricsError> {
+        if rows.dim() != self.dim {
+            return Err(MetricsError::Shape { what: "values per row", expected: self.dim, got: rows.dim() });
         }
-        if block.rows() == 0 {
-            return Ok(());
+        let (expected, got) = (u32::MAX as usize, self.rows + rows.rows());
+        if got > expected {
+            return Err(MetricsError::Shape { what: "rows to search, at most", expected, got });
         }
-        let (first, rows) = (self.rows, self.rows + block.rows());
-        let expected = u32::MAX as usize;
-        if rows > expected {
-            return Err(MetricsError::Shape { what: "rows to search, at most", expected, got: rows });
+        for block in rows.blocks(NearestSoFar::block_rows(self.dim)) {
+            let (first, dim) = (self.rows as u32, self.dim);
+            let columns = transpose_tiles(&block.normalised(), dim);
+            self.queries
+                .par_chunks(QUERY_TILE * dim)
+                .zip(self.found.par_chunks_mut(QUERY_TILE))
+                .with_max_len(1)
+                .for_each_init(
+                    || vec![0.0; QUERY_TILE * BASE_TILE],
+                    |tile, (queries, found)| search_block(queries, &columns, dim, (first, found), tile),
+                );
+            self.rows += block.rows();
         }
-        let nearest = search(&self.queries, &block.normalised(), self.dim, self.k)?;
-        for (query, found) in self.found.iter_mut().enumerate() {
-            let near = nearest.indices(query).iter().zip(nearest.similarities(query));
-            found.extend(
-                near.map(|(&index, &similarity)| Candidate { similarity, index: first as u32 + index }),
-            );
-            found.sort_unstable_by(Candidate::order);
-            found.truncate(self.k);
-        }
-        self.rows = rows;
         Ok(())
     }
 
@@ -66,7 +84,39 @@ impl NearestSoFar {
         if self.rows == 0 {
             return Err(MetricsError::TooFew { what: "rows to search", least: 1, got: 0 });
         }
-        Ok(Neighbours::of(self.k.min(self.rows), &self.found))
+        Ok(Neighbours::best(self.k.min(self.rows), self.rows, self.found))
+    }
+}
+
+/// Transposes each tile of base rows into `dim` contiguous columns, which the product reads. It would otherwise do so
+/// for every tile of queries, which at 512 values per row takes half of its time.
+fn transpose_tiles(base: &[f32], dim: usize) -> Vec<f32> {
+    let mut out = vec![0.0; base.len()];
+    out.par_chunks_mut(BASE_TILE * dim).zip(base.par_chunks(BASE_TILE * dim)).for_each(|(out, rows)| {
+        let width = rows.len() / dim;
+        for (i, row) in rows.chunks_exact(dim).enumerate() {
+            row.iter().enumerate().for_each(|(j, &value)| out[j * width + i] = value);
+        }
+    });
+    out
+}
+
+/// Offers the rows of a block, in transposed tiles and numbered from `first`, to the candidates of a tile of queries.
+fn search_block(
+    queries: &[f32],
+    columns: &[f32],
+    dim: usize,
+    (first, found): (u32, &mut [Candidates]),
+    tile: &mut [f32],
+) {
+    let count = queries.len() / dim;
+    for (number, columns) in columns.chunks(BASE_TILE * dim).enumerate() {
+        let width = columns.len() / dim;
+        let tile = &mut tile[..count * width];
+        multiply(Operand::new(queries, dim), Operand::new(columns, width), tile, false);
+        for (candidates, row) in found.iter_mut().zip(tile.chunks_exact(width)) {
+            candidates.offer_all(first + (number * BASE_TILE) as u32, row);
+        }
     }
 }
 
@@ -90,6 +140,26 @@ mod tests {
             }
             assert_eq!(found.finish().unwrap(), nearest_neighbours(queries, features(&base), k).unwrap());
         }
+    }
+
+    #[test]
+    fn blocks_give_the_bits_of_all_at_once() {
+        let dim = 2000;
+        let rows = 2 * NearestSoFar::block_rows(dim) + 700;
+        let mut state = 1u32;
+        let mut value = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 1e6 - 8.0
+        };
+        let base: Vec<f32> = (0..rows * dim).map(|_| value()).collect();
+        let base = Features::new(&base, dim).unwrap();
+        let queries = Features::new(&base.values()[..130 * dim], dim).unwrap();
+        let mut found = NearestSoFar::new(queries, 20).unwrap();
+        base.blocks(BASE_TILE).for_each(|block| found.add(block).unwrap());
+        let nearest = nearest_neighbours(queries, base, 20).unwrap();
+        assert_eq!(found.finish().unwrap(), nearest);
+        // Neither the blocks of a search nor its tiles leave out a row.
+        assert!((0..130).all(|query| nearest.indices(query)[0] == query as u32));
     }
 
     #[test]

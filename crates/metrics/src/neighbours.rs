@@ -1,20 +1,8 @@
 //! Exact nearest neighbours by cosine similarity.
-//!
-//! Similarities are computed one tile at a time (a product of `QUERY_TILE` queries with `BASE_TILE` base
-//! rows); the whole matrix of similarities is never held. Each query keeps a short list of candidates and the
-//! similarity that a newcomer must exceed; comparing with that rules out most of a tile.
 
-use crate::{Features, MetricsError};
+use crate::candidates::Candidates;
+use crate::{Features, MetricsError, NearestSoFar};
 use rayon::prelude::*;
-use simclr_kernels::product::{Operand, multiply};
-use std::cmp::Ordering;
-
-/// Queries per tile: one piece of parallel work.
-const QUERY_TILE: usize = 128;
-/// Base rows per tile; a tile of similarities then takes 256 KiB, within a core's second-level cache.
-const BASE_TILE: usize = 512;
-/// Similarities compared at once while looking for one above the bar.
-const SCAN: usize = 32;
 
 /// The nearest base rows of every query, nearest first.
 ///
@@ -22,24 +10,34 @@ const SCAN: usize = 32;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Neighbours {
     k: usize,
+    /// How many base rows were searched.
+    rows: usize,
     indices: Vec<u32>,
     similarities: Vec<f32>,
 }
 
 impl Neighbours {
-    /// From the neighbours of every query, nearest first, `k` of each.
-    pub(crate) fn of(k: usize, found: &[Vec<Candidate>]) -> Self {
-        let all = || found.iter().flatten();
-        Neighbours {
-            k,
-            indices: all().map(|candidate| candidate.index).collect(),
-            similarities: all().map(|candidate| candidate.similarity).collect(),
-        }
+    /// The best `k` of the candidates of every query among `rows` base rows. `k` is neither 0 nor above `rows`.
+    pub(crate) fn best(k: usize, rows: usize, found: Vec<Candidates>) -> Self {
+        let (mut indices, mut similarities) = (vec![0; found.len() * k], vec![0.0; found.len() * k]);
+        let places = indices.par_chunks_exact_mut(k).zip(similarities.par_chunks_exact_mut(k));
+        found.into_par_iter().zip(places).for_each(|(candidates, (indices, similarities))| {
+            for (slot, candidate) in candidates.best().into_iter().enumerate() {
+                indices[slot] = candidate.index;
+                similarities[slot] = candidate.similarity;
+            }
+        });
+        Neighbours { k, rows, indices, similarities }
     }
 
     /// Neighbours per query: the `k` asked for, or the number of base rows if that is smaller.
     pub fn k(&self) -> usize {
         self.k
+    }
+
+    /// How many base rows were searched.
+    pub fn rows(&self) -> usize {
+        self.rows
     }
 
     /// How many queries there were.
@@ -60,7 +58,8 @@ impl Neighbours {
 
 /// The `k` rows of `base` most similar to each row of `queries`.
 ///
-/// Rows are normalised here; a row of zeros has similarity 0 with everything. `k` is cut to the number of base rows.
+/// Rows are normalised here, those of `base` block by block, so that no copy of all of them is made; a row of zeros has
+/// similarity 0 with everything. `k` is cut to the number of base rows.
 ///
 /// # Errors
 /// `k` is 0, `base` is empty, or the two differ in the number of values per row.
@@ -72,145 +71,9 @@ pub fn nearest_neighbours(queries: Features, base: Features, k: usize) -> Result
             got: queries.dim(),
         });
     }
-    search(&queries.normalised(), &base.normalised(), base.dim(), k)
-}
-
-/// [`nearest_neighbours`] for rows that already have unit length.
-pub(crate) fn search(
-    queries: &[f32],
-    base: &[f32],
-    dim: usize,
-    k: usize,
-) -> Result<Neighbours, MetricsError> {
-    if k == 0 {
-        return Err(MetricsError::TooFew { what: "neighbours k", least: 1, got: 0 });
-    }
-    let rows = base.len() / dim;
-    if rows == 0 {
-        return Err(MetricsError::TooFew { what: "rows to search", least: 1, got: 0 });
-    }
-    if u32::try_from(rows).is_err() {
-        return Err(MetricsError::Shape {
-            what: "rows to search, at most",
-            expected: u32::MAX as usize,
-            got: rows,
-        });
-    }
-    let k = k.min(rows);
-    let count = queries.len() / dim;
-    let base = transpose_tiles(base, dim);
-    let mut indices = vec![0; count * k];
-    let mut similarities = vec![0.0; count * k];
-    queries
-        .par_chunks(QUERY_TILE * dim)
-        .zip(indices.par_chunks_mut(QUERY_TILE * k))
-        .zip(similarities.par_chunks_mut(QUERY_TILE * k))
-        .with_max_len(1)
-        .for_each_init(
-            || vec![0.0; QUERY_TILE * BASE_TILE],
-            |tile, ((queries, indices), similarities)| {
-                let nearest = search_tile(queries, &base, dim, k, tile);
-                let places = indices.chunks_exact_mut(k).zip(similarities.chunks_exact_mut(k));
-                for (candidates, (indices, similarities)) in nearest.into_iter().zip(places) {
-                    for (slot, candidate) in candidates.best().into_iter().enumerate() {
-                        indices[slot] = candidate.index;
-                        similarities[slot] = candidate.similarity;
-                    }
-                }
-            },
-        );
-    Ok(Neighbours { k, indices, similarities })
-}
-
-/// Transposes each tile of base rows into `dim` contiguous columns, which the product reads. It would otherwise do so
-/// for every tile of queries, which at 512 values per row takes half of its time.
-fn transpose_tiles(base: &[f32], dim: usize) -> Vec<f32> {
-    let mut out = vec![0.0; base.len()];
-    out.par_chunks_mut(BASE_TILE * dim).zip(base.par_chunks(BASE_TILE * dim)).for_each(|(out, rows)| {
-        let width = rows.len() / dim;
-        for (i, row) in rows.chunks_exact(dim).enumerate() {
-            row.iter().enumerate().for_each(|(j, &value)| out[j * width + i] = value);
-        }
-    });
-    out
-}
-
-/// Searches the whole base, in transposed tiles, for one tile of queries.
-fn search_tile(queries: &[f32], base: &[f32], dim: usize, k: usize, tile: &mut [f32]) -> Vec<Candidates> {
-    let count = queries.len() / dim;
-    let mut nearest: Vec<Candidates> = (0..count).map(|_| Candidates::new(k)).collect();
-    for (number, columns) in base.chunks(BASE_TILE * dim).enumerate() {
-        let width = columns.len() / dim;
-        let tile = &mut tile[..count * width];
-        multiply(Operand::new(queries, dim), Operand::new(columns, width), tile, false);
-        for (candidates, row) in nearest.iter_mut().zip(tile.chunks_exact(width)) {
-            candidates.offer_all((number * BASE_TILE) as u32, row);
-        }
-    }
-    nearest
-}
-
-/// A base row that may be among the nearest.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Candidate {
-    pub similarity: f32,
-    pub index: u32,
-}
-
-impl Candidate {
-    /// Most similar first, then by index.
-    pub fn order(&self, other: &Candidate) -> Ordering {
-        other.similarity.total_cmp(&self.similarity).then(self.index.cmp(&other.index))
-    }
-}
-
-/// The best candidates offered so far, and some that were among the best when they were offered.
-struct Candidates {
-    k: usize,
-    held: Vec<Candidate>,
-    /// A newcomer no more similar than this cannot be among the best `k`: offers come in the order of their
-    /// index, so that of two equals the earlier one stays.
-    bar: f32,
-}
-
-impl Candidates {
-    fn new(k: usize) -> Self {
-        // With room for k newcomers between two selections, selecting costs a constant time per newcomer.
-        Candidates { k, held: Vec::with_capacity(2 * k + SCAN), bar: f32::NEG_INFINITY }
-    }
-
-    /// Offers base rows `first`, `first + 1`, ... with these similarities.
-    fn offer_all(&mut self, first: u32, similarities: &[f32]) {
-        for (block, values) in similarities.chunks(SCAN).enumerate() {
-            // No early exit, so that the comparison is vectorised.
-            if !values.iter().fold(false, |any, &s| any | (s > self.bar)) {
-                continue;
-            }
-            let start = first + (block * SCAN) as u32;
-            for (offset, &similarity) in values.iter().enumerate() {
-                if similarity > self.bar {
-                    self.held.push(Candidate { similarity, index: start + offset as u32 });
-                }
-            }
-            if self.held.len() >= 2 * self.k {
-                self.select();
-            }
-        }
-    }
-
-    fn select(&mut self) {
-        if self.held.len() > self.k {
-            self.held.select_nth_unstable_by(self.k - 1, Candidate::order);
-            self.held.truncate(self.k);
-            self.bar = self.held[self.k - 1].similarity;
-        }
-    }
-
-    fn best(mut self) -> Vec<Candidate> {
-        self.select();
-        self.held.sort_unstable_by(Candidate::order);
-        self.held
-    }
+    let mut found = NearestSoFar::new(queries, k)?;
+    found.add(base)?;
+    found.finish()
 }
 
 #[cfg(test)]
