@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use simclr_data::Dataset;
+use simclr_eval::protocols::SharedPaths;
 
 use crate::terminal::{self, Bar};
 
@@ -53,16 +54,18 @@ pub fn labelled(images: &dyn Dataset, group: &[u32]) -> String {
     each.collect::<Vec<_>>().join(" = ")
 }
 
-/// Warns that `images` of the `of` test images are also among the images to learn from. The first of them is called
-/// `first`, and `like` among the latter. `set` names the data set where there are several; `advice` says what to do.
-pub fn warn_of_shared(set: Option<&str>, images: usize, of: usize, [first, like]: [&str; 2], advice: &str) {
+/// Warns of test images that are also among the images to learn from. `set` names the data set where there are several;
+/// `advice` says what to do.
+pub fn warn_of_shared(set: Option<&str>, shared: &SharedPaths, advice: &str) {
+    let SharedPaths { images, of, first, like } = shared;
     terminal::warn(&format!(
-        "{}{} of the {} test images {} learnt from as well, such as {first}{}: the figures tell little of images that are new; \
+        "{}{} of the {} test images {} learnt from as well, such as {}{}: the figures tell little of images that are new; \
          {advice}",
         set.map_or(String::new(), |set| format!("{set}: ")),
-        terminal::grouped(images as u64),
-        terminal::grouped(of as u64),
-        if images == 1 { "is" } else { "are" },
-        if like == first { String::new() } else { format!(", the same as {like}") },
+        terminal::grouped(*images as u64),
+        terminal::grouped(*of as u64),
+        if *images == 1 { "is" } else { "are" },
+        first.display(),
+        if like == first { String::new() } else { format!(", the same as {}", like.display()) },
     ));
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use simclr_data::DataError;
 use simclr_eval::EvalError;
 use simclr_eval::protocols::{
-    self, Evaluation, Opened, Paired, Scores, SharedPaths, Splits, TrainedEncoder, Versus, random_encoder,
+    self, Evaluation, Opened, Paired, Scores, Splits, TrainedEncoder, Versus, random_encoder,
 };
 use simclr_train::run_folder::{RunFolder, result_file};
 use simclr_train::{Model, TrainError};
@@ -218,9 +218,8 @@ pub fn pair(train: Opened, test: Option<Opened>, threads: usize) -> Result<Split
     drop(comparing);
     let Paired { splits, images, contradicting, shared, kept_together } = paired?;
     copies::warn_of_contradicting(&*images, &contradicting);
-    if let Some(SharedPaths { images, of, first, like }) = shared {
-        let [first, like] = [first, like].map(|path| path.display().to_string());
-        copies::warn_of_shared(None, images, of, [&first, &like], "give others to --test");
+    if let Some(shared) = &shared {
+        copies::warn_of_shared(None, shared, "give others to --test");
     }
     if splits.origin().is_some_and(|origin| origin.set_apart) {
         let together = match kept_together {

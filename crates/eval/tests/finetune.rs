@@ -4,15 +4,16 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use common::{RGB, Toy, config, models, splits};
-use simclr_data::made;
+use common::{Counted, RGB, Toy, config, models, splits};
+use simclr_data::{Source, SourceKind, made};
 use simclr_engine::Device;
 use simclr_eval::EvalError;
 use simclr_eval::protocols::{
-    Evaluation, FineTune, FineTuned, Labels, Progress, Rate, Side, Splits, Versus, finetune, network_file,
-    saved_networks,
+    Evaluation, FineTune, FineTuned, Labels, Opened, Progress, Rate, Side, Splits, Versus, finetune,
+    network_file, pair, saved_networks,
 };
 use simclr_train::checkpoint::NamedTensor;
 use simclr_train::config::{Auto, Memory};
@@ -215,6 +216,21 @@ fn broken_images_are_left_out_and_counted() {
     assert!(evaluation.unlearnt.is_empty());
     let strict = finetune(&models, &data.strict(true), &all, &mut |_| ()).unwrap_err();
     assert!(strict.to_string().contains("torn"), "{strict}");
+}
+
+#[test]
+fn images_that_were_paired_are_not_compared_again() {
+    let images = Counted::new(Toy::new(&RGB, 60, 1));
+    let source = Source::of(SourceKind::Folder, images.clone());
+    let opened = Opened { source, paths: vec!["a".into()] };
+    let data = pair(opened, None, 0.2, 1, &|_, _| ()).unwrap().splits;
+    let compared = images.prints.load(Ordering::Relaxed);
+    assert!(compared > 0);
+    let models = Versus::alone(models(1).trained);
+    let options = FineTune { epochs: Some(1), rate: Rate::BestOf(vec![0.01, 0.1]), ..quick(HALF) };
+    options.check(&models.trained, &data).unwrap();
+    finetune(&models, &data, &options, &mut |_| ()).unwrap();
+    assert_eq!(images.prints.load(Ordering::Relaxed), compared);
 }
 
 /// A batch of more images than any machine has memory for.

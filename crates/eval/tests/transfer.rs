@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{RGB, Toy, config, models};
 use simclr_data::{DataError, Dataset, LeftOut, Source, SourceKind};
@@ -13,7 +14,7 @@ use simclr_eval::protocols::transfer::{
     Entry, Grid, Protocol, Suite, TransferOptions, TransferSet, Tuning, transfer,
 };
 use simclr_eval::protocols::{
-    Pictures, Progress, SharedImages, TrainedEncoder, WhichCheckpoint, assemble_report,
+    Pictures, Progress, SharedPaths, TrainedEncoder, WhichCheckpoint, assemble_report,
 };
 use simclr_eval::{EvalError, Targets};
 use simclr_train::checkpoint::{Checkpoint, Meta};
@@ -38,6 +39,16 @@ fn save(folder: &Path, model: &Model, step: u64) -> TrainedEncoder {
 
 /// Opens a data set of toys, which are found by the last components of their paths.
 fn open(toml: &str, toys: &[(&str, Toy)], seed: u64) -> Result<TransferSet, EvalError> {
+    open_told(toml, toys, seed, &|_, _| ())
+}
+
+/// As [`open`], told of the progress of comparing.
+fn open_told(
+    toml: &str,
+    toys: &[(&str, Toy)],
+    seed: u64,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<TransferSet, EvalError> {
     let suite = Suite::parse(toml, Path::new("suite.toml"))?;
     let mut open = |path: &Path| {
         let toy = toys.iter().find(|(name, _)| path.ends_with(name));
@@ -48,7 +59,7 @@ fn open(toml: &str, toys: &[(&str, Toy)], seed: u64) -> Result<TransferSet, Eval
         let kind = SourceKind::Folder;
         Ok(Source { train, test: None, unlabelled: None, kind, left_out: LeftOut::default() })
     };
-    TransferSet::open(&suite.sets[0], &suite.path, seed, 2, &mut open)
+    TransferSet::open(&suite.sets[0], &suite.path, seed, 2, &mut open, progress)
 }
 
 const TOYS: &str =
@@ -184,15 +195,25 @@ fn copies_stay_on_one_side_and_those_to_test_on_are_told() {
     for image in 0..30 {
         train.pixels[image + 60] = train.pixels[image].clone();
     }
-    test.pixels[7] = train.pixels[100].clone();
+    test.pixels[7] = train.pixels[110].clone();
     test.pixels[9] = train.pixels[3].clone();
-    let set = open(TOYS, &[("train", train), ("test", test)], 4).unwrap();
+    // Rows of the images with labels are not those of all.
+    (train.labels[100], test.labels[2]) = (None, None);
+    test.pixels[8] = train.pixels[50].clone();
+    let seen = AtomicUsize::new(0);
+    let told = |done: usize, of: usize| {
+        assert!(done <= of && of == 119 + 59);
+        seen.fetch_max(done, Ordering::Relaxed);
+    };
+    let set = open_told(TOYS, &[("train", train), ("test", test)], 4, &told).unwrap();
+    assert_eq!(seen.into_inner(), 119 + 59);
     let names: Vec<String> = (0..set.validation.len()).map(|row| set.validation.images.name(row)).collect();
     let chosen_by = |image: usize| names.contains(&format!("toy {image}"));
-    assert_eq!(set.train.len() + set.validation.len(), 120);
+    assert_eq!(set.train.len() + set.validation.len(), 119);
     assert!((0..30).all(|image| chosen_by(image) == chosen_by(image + 60)), "{names:?}");
     assert!((0..30).any(chosen_by), "{names:?}");
-    assert_eq!(set.shared, Some(SharedImages { images: 2, first: 7, like: 100 }));
+    let shared = SharedPaths { images: 3, of: 59, first: "test/toy 7".into(), like: "train/toy 110".into() };
+    assert_eq!(set.shared, Some(shared));
     assert_eq!(open(TOYS, &toys(), 4).unwrap().shared, None);
 }
 

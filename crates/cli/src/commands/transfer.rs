@@ -11,7 +11,7 @@ use simclr_eval::protocols::transfer::{
 };
 use simclr_eval::protocols::{TrainedEncoder, kept_in_memory};
 
-use crate::copies;
+use crate::copies::{self, Comparing};
 use crate::encoding::{Encoding, memory_to_train, opening_for, prepare_to_train};
 use crate::exit::{Done, usage, with_advice};
 use crate::judging::warn_of_unlearnt;
@@ -242,8 +242,11 @@ impl Transfer {
             Ok(source)
         };
         let (mut sets, mut faults) = (Vec::new(), Vec::new());
+        let threads = encoder.model.device.threads();
         for spec in &suite.sets {
-            match TransferSet::open(spec, &suite.path, self.seed, encoder.model.device.threads(), &mut open) {
+            let comparing = Comparing::default();
+            let compared = |done, of| comparing.see(done, of);
+            match TransferSet::open(spec, &suite.path, self.seed, threads, &mut open, &compared) {
                 Ok(set) => sets.push(set),
                 Err(fault) => faults.push((of_set(&spec.name), fault)),
             }
@@ -272,11 +275,8 @@ impl Transfer {
             set.classes.len(),
             set.spec.metric.title(),
         ));
-        if let Some(shared) = set.shared {
-            let (first, like) = (set.test.images.name(shared.first), set.both.images.name(shared.like));
-            let advice = "take them out of one of the two";
-            let of = set.test.len();
-            copies::warn_of_shared(Some(&set.spec.name), shared.images, of, [&first, &like], advice);
+        if let Some(shared) = &set.shared {
+            copies::warn_of_shared(Some(&set.spec.name), shared, "take them out of one of the two");
         }
         if let Some(known) = set.spec.known.filter(|known| !known.has(set.classes.len())) {
             terminal::warn(&format!(
@@ -322,7 +322,7 @@ impl Transfer {
             "train_images": set.train.len(),
             "validation_images": set.validation.len(),
             "test_images": set.test.len(),
-            "shared_images": set.shared.map_or(0, |shared| shared.images),
+            "shared_images": set.shared.as_ref().map_or(0, |shared| shared.images),
             "protocols": protocols,
         }))
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use simclr_data::{Concat, Dataset, Subset, copies};
+use simclr_data::{Concat, Dataset, Subset};
 use simclr_metrics::MetricsError;
 
 use super::stratify::stratify;
@@ -39,14 +39,9 @@ impl Examples {
         Examples { images: Arc::new(Subset::new(self.images.clone(), rows)), targets }
     }
 
-    /// Groups of rows that hold the same image, each ascending; compares contents on `threads` threads.
-    pub(super) fn same(&self, threads: usize) -> Vec<Vec<u32>> {
-        copies(&*self.images, threads, &|_| ())
-    }
-
     /// Returns (the rest, the `share` of each of the `classes` drawn by `seed`); an image that shows several classes
-    /// counts for the rarest. The rows of each group in `same`, which hold the same image ([`Examples::same`]), stay
-    /// together.
+    /// counts for the rarest. The rows of each group in `same`, which hold the same image ([`simclr_data::copies`]),
+    /// stay together.
     ///
     /// # Errors
     /// [`EvalError::TooFewToSplit`] with `purpose`.

@@ -72,13 +72,13 @@ pub use finetune::{
 };
 pub use knn::knn;
 pub use linear_sgd::linear_sgd;
-pub use pairing::{Opened, Paired, SharedPaths, kept_in_memory, named, pair};
+pub use pairing::{Opened, Paired, kept_in_memory, named, pair};
 pub use places::Placed;
 pub use predict::{Classifier, Predicted, Recognised};
 pub use probe::{Probe, ProbeOptions, ProbeRow, Transformation, probe};
 pub use regression::{LogisticOptions, logistic, logistic_z};
 pub use sgd::Sgd;
-pub use shared::SharedImages;
+pub use shared::SharedPaths;
 pub use splits::Splits;
 pub use trained::{TrainedEncoder, WhichCheckpoint};
 pub use versus::{Progress, Side, Versus};

@@ -9,7 +9,7 @@ use simclr_train::memory;
 
 use super::evaluation::Origin;
 use super::places::Placed;
-use super::shared::SharedImages;
+use super::shared::SharedPaths;
 use super::splits::Splits;
 use crate::EvalError;
 
@@ -63,19 +63,6 @@ pub struct Paired {
     pub kept_together: usize,
 }
 
-/// Test images that are training images too: recognising those says little about new images.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SharedPaths {
-    /// How many.
-    pub images: usize,
-    /// The number of test images in all.
-    pub of: usize,
-    /// The path of the first of them.
-    pub first: PathBuf,
-    /// The path of an equal training image; the same as `first` where both are one file.
-    pub like: PathBuf,
-}
-
 /// Pairs the training images of `train` with test images: the test split of `test` if it has one, or else all of
 /// `test`; without `test`, the test split of `train`; without that, a `share` of each class of `train` (less if that
 /// were more than 50,000 images in all), set aside so that copies of an image stay on one side.
@@ -115,15 +102,10 @@ pub fn pair(
         let kept_together = same.iter().map(|group| group.len() - 1).sum();
         return Ok(Paired { splits, images, contradicting, shared: None, kept_together });
     };
-    let shared = SharedImages::of(&same, train.images.len()).map(|shared| SharedPaths {
-        images: shared.images,
-        of: test.images.len(),
-        first: test.path(shared.first),
-        like: train.path(shared.like),
-    });
+    let shared = SharedPaths::of(&same, &[&train], &test);
     let count = shared.as_ref().map_or(0, |shared| shared.images);
     let [train, test] = [train, test].map(|part| kept_in_memory(part.images));
-    let splits = Splits::new(train, test)?.of(origin(false, count));
+    let splits = Splits::compared(train, test, &same)?.of(origin(false, count));
     Ok(Paired { splits, images, contradicting, shared, kept_together: 0 })
 }
 

@@ -32,6 +32,11 @@ impl Placed {
         (place(train), test.map(place))
     }
 
+    /// Other images of the same place, with names relative to the same path.
+    pub(super) fn with(&self, images: &Arc<dyn Dataset>) -> Placed {
+        Placed { images: images.clone(), root: self.root.clone() }
+    }
+
     /// Whether the file at `path` is one of these images, also if reached by another path.
     pub fn has(&self, path: &Path) -> bool {
         let Ok(path) = path.canonicalize() else { return false };

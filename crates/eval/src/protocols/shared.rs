@@ -1,40 +1,74 @@
 //! Test images that are training images too.
 
-/// Test images that equal training images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SharedImages {
+use std::path::PathBuf;
+
+use super::places::Placed;
+
+/// Test images that are training images too: recognising those says little about new images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedPaths {
     /// How many.
     pub images: usize,
-    /// The first of them, as an index among the test images.
-    pub first: usize,
-    /// An equal training image, as an index among the training images.
-    pub like: usize,
+    /// The number of test images in all.
+    pub of: usize,
+    /// The path of the first of them.
+    pub first: PathBuf,
+    /// The path of an equal training image; the same as `first` where both are one file.
+    pub like: PathBuf,
 }
 
-impl SharedImages {
-    /// Finds them from the groups of the `same` image ([`simclr_data::copies`]) in a data set of `learnt` training
-    /// images followed by the test images; `None` if no image is in both.
-    pub fn of(same: &[Vec<u32>], learnt: usize) -> Option<SharedImages> {
+impl SharedPaths {
+    /// Finds them from the groups of the `same` image ([`simclr_data::copies`]) in a data set of the images `learnt`
+    /// from, part after part, followed by those of `test`; `None` if no image is in both.
+    pub(super) fn of(same: &[Vec<u32>], learnt: &[&Placed], test: &Placed) -> Option<SharedPaths> {
+        let all: usize = learnt.iter().map(|part| part.images.len()).sum();
         let split = |group: &Vec<u32>| {
-            let at = group.partition_point(|&image| (image as usize) < learnt);
-            (at > 0 && at < group.len()).then(|| (group[0], group[at], group.len() - at))
+            let at = group.partition_point(|&image| (image as usize) < all);
+            (at > 0 && at < group.len()).then(|| (group[0] as usize, group[at] as usize, group.len() - at))
         };
-        let found: Vec<(u32, u32, usize)> = same.iter().filter_map(split).collect();
-        let &(like, first, _) = found.iter().min_by_key(|&&(_, first, _)| first)?;
-        let images = found.iter().map(|&(.., images)| images).sum();
-        Some(SharedImages { images, first: first as usize - learnt, like: like as usize })
+        let found: Vec<(usize, usize, usize)> = same.iter().filter_map(split).collect();
+        let &(mut like, first, _) = found.iter().min_by_key(|&&(_, first, _)| first)?;
+        let with_like = learnt.iter().find(|part| {
+            let inside = like < part.images.len();
+            like -= if inside { 0 } else { part.images.len() };
+            inside
+        })?;
+        Some(SharedPaths {
+            images: found.iter().map(|&(.., images)| images).sum(),
+            of: test.images.len(),
+            first: test.path(first - all),
+            like: with_like.path(like),
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use simclr_data::{Source, SourceKind};
+
     use super::*;
+    use crate::common::{RGB, Toy};
 
     #[test]
     fn groups_in_both_parts_count() {
-        // Five training images, four test images.
+        let placed = |name: &str, images| {
+            let source = Source::of(SourceKind::Folder, Arc::new(Toy::new(&RGB, images, 1)));
+            Placed::all(source, Path::new(name)).0
+        };
+        let [train, validation, test] = [placed("train", 3), placed("val", 2), placed("test", 4)];
+        let found = |same: &[Vec<u32>]| SharedPaths::of(same, &[&train, &validation], &test);
         let same = [vec![0, 1], vec![2, 7], vec![3, 4, 5, 8]];
-        assert_eq!(SharedImages::of(&same, 5), Some(SharedImages { images: 3, first: 0, like: 3 }));
-        assert_eq!(SharedImages::of(&same[..1], 5), None);
+        let of = |first: &str, like: &str| SharedPaths {
+            images: 1,
+            of: 4,
+            first: first.into(),
+            like: like.into(),
+        };
+        assert_eq!(found(&same), Some(SharedPaths { images: 3, ..of("test/toy 0", "val/toy 0") }));
+        assert_eq!(found(&same[..2]), Some(of("test/toy 2", "train/toy 2")));
+        assert_eq!(found(&same[..1]), None);
     }
 }

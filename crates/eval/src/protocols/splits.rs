@@ -1,8 +1,9 @@
 //! Labelled training and test images whose classes agree.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use simclr_data::{Concat, Dataset, Reading, Subset, balanced_subset};
+use simclr_data::{Concat, Dataset, Reading, Subset, balanced_subset, copies};
 use simclr_train::Model;
 
 use super::evaluation::Origin;
@@ -21,6 +22,8 @@ const NAMED: usize = 10;
 pub struct Splits {
     train: Arc<dyn Dataset>,
     test: Arc<dyn Dataset>,
+    /// Groups of the same training image, each ascending; `None` if the images have not been compared.
+    copies: Option<Vec<Vec<u32>>>,
     origin: Option<Origin>,
     strict: bool,
 }
@@ -34,7 +37,22 @@ impl Splits {
     pub fn new(train: Arc<dyn Dataset>, test: Arc<dyn Dataset>) -> Result<Splits, EvalError> {
         let train = matched("training", train, None)?;
         let test = matched("test", test, Some(train.classes()))?;
-        Ok(Splits { train, test, origin: None, strict: false })
+        Ok(Splits { train, test, copies: None, origin: None, strict: false })
+    }
+
+    /// As [`Splits::new`], where the images have been compared: `copies` are groups of the same image
+    /// ([`simclr_data::copies`]), as rows of `train`; rows beyond its last are ignored. Protocols that keep copies on
+    /// one side then need not compare the images again.
+    ///
+    /// # Errors
+    /// As [`Splits::new`].
+    pub fn compared(
+        train: Arc<dyn Dataset>,
+        test: Arc<dyn Dataset>,
+        copies: &[Vec<u32>],
+    ) -> Result<Splits, EvalError> {
+        let copies = copies_among(copies, &rows_with_label(&*train));
+        Ok(Splits { copies: Some(copies), ..Splits::new(train, test)? })
     }
 
     /// Sets aside a share of every class of one data set (a fifth, say) to test on. The images of each group in
@@ -54,22 +72,18 @@ impl Splits {
         seed: u64,
     ) -> Result<Splits, EvalError> {
         check_fraction("the share of test images", fraction)?;
-        // Rows do not count images without a label.
-        let has_label = |image: &u32| whole.label(*image as usize).is_some();
-        let images: Vec<u32> = (0..whole.len() as u32).filter(has_label).collect();
-        let row = |image: &u32| images.binary_search(image).ok().map(|row| row as u32);
-        let together: Vec<Vec<u32>> =
-            copies.iter().map(|group| group.iter().filter_map(row).collect()).collect();
+        let together = copies_among(copies, &rows_with_label(&*whole));
         let whole = labelled("training", whole)?;
         let labels: Vec<u32> = (0..whole.len()).filter_map(|index| whole.label(index)).collect();
         let (rest, part) = stratify(&labels, &together, fraction, seed);
         if part.is_empty() {
             return Err(EvalError::TooFewToSplit { purpose: "set some apart for the test" });
         }
-        let subset = |rows: Vec<usize>| {
-            Arc::new(Subset::new(whole.clone(), rows.into_iter().map(|row| row as u32).collect()))
-        };
-        Splits::new(subset(rest), subset(part))
+        let [rest, part]: [Vec<u32>; 2] =
+            [rest, part].map(|rows| rows.into_iter().map(|row| row as u32).collect());
+        let copies = copies_among(&together, &rest);
+        let [rest, part] = [rest, part].map(|rows| Arc::new(Subset::new(whole.clone(), rows)));
+        Splits::compared(rest, part, &copies)
     }
 
     /// Sets whether an image that cannot be read is an error, instead of being left out and listed.
@@ -93,7 +107,17 @@ impl Splits {
         let images = labels.count(self.train.len());
         let few = balanced_subset(self.train.clone(), images, seed)
             .map_err(|problem| EvalError::Labels { labels, problem })?;
-        Ok(Splits { train: Arc::new(few), ..self.clone() })
+        let copies = self.copies.as_ref().map(|groups| copies_among(groups, few.indices()));
+        Ok(Splits { train: Arc::new(few), copies, ..self.clone() })
+    }
+
+    /// Groups of the same training image, each ascending. Images that have not been compared before are compared now,
+    /// on `threads` threads.
+    pub(super) fn copies(&self, threads: usize) -> Cow<'_, [Vec<u32>]> {
+        match &self.copies {
+            Some(groups) => Cow::Borrowed(groups),
+            None => Cow::Owned(copies(&*self.train, threads, &|_| ())),
+        }
     }
 
     /// How images are read for `model`.
@@ -151,10 +175,24 @@ pub(super) fn check_fraction(name: &'static str, fraction: f64) -> Result<(), Ev
     Err(EvalError::Option { name, found: fraction.to_string(), expected })
 }
 
+/// The rows that have a label, ascending.
+fn rows_with_label(images: &dyn Dataset) -> Vec<u32> {
+    (0..images.len() as u32).filter(|&row| images.label(row as usize).is_some()).collect()
+}
+
+/// What `groups` of the same image are among the images `chosen` (ascending), numbered by their place in `chosen`.
+/// Groups of which fewer than two images are left are dropped.
+fn copies_among(groups: &[Vec<u32>], chosen: &[u32]) -> Vec<Vec<u32>> {
+    let row = |image: &u32| chosen.binary_search(image).ok().map(|row| row as u32);
+    let left = groups.iter().map(|group| group.iter().filter_map(row).collect::<Vec<u32>>());
+    let mut left: Vec<Vec<u32>> = left.filter(|group| group.len() > 1).collect();
+    left.sort_unstable();
+    left
+}
+
 /// The images that have a label: for example, images outside the folders of the classes have none.
 fn labelled(set: &'static str, images: Arc<dyn Dataset>) -> Result<Arc<dyn Dataset>, EvalError> {
-    let labelled: Vec<u32> =
-        (0..images.len() as u32).filter(|&index| images.label(index as usize).is_some()).collect();
+    let labelled = rows_with_label(&*images);
     match labelled.len() {
         0 => Err(EvalError::NoLabels { set }),
         all if all == images.len() => Ok(images),
@@ -195,4 +233,31 @@ fn named(classes: &[String]) -> String {
         text.push_str(", ...");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::{RGB, Toy};
+
+    #[test]
+    fn copies_are_those_that_comparing_finds() {
+        let mut toy = Toy::new(&RGB, 60, 1);
+        toy.labels[0] = None;
+        for (copy, of) in [(3, 0), (6, 0), (10, 7), (20, 11), (50, 11), (59, 11)] {
+            toy.pixels[copy] = toy.pixels[of].clone();
+        }
+        let whole = toy.shared();
+        let same = copies(&*whole, 1, &|_| ());
+        assert_eq!(same.len(), 3);
+        let all = Splits::compared(whole.clone(), whole.clone(), &same).unwrap();
+        let held_out = Splits::hold_out(whole, &same, 0.2, 3).unwrap();
+        for data in [&all, &held_out] {
+            for few in [data.clone(), data.labelled(Labels::Percent(60.0), 1).unwrap()] {
+                let found = few.copies.clone().unwrap();
+                assert!(!found.is_empty());
+                assert_eq!(found, copies(&**few.train(), 1, &|_| ()));
+            }
+        }
+    }
 }

@@ -3,9 +3,10 @@
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use simclr_augment::{Stream, ViewConfig};
-use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, LeftOut, Region, Source, SourceKind};
+use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Extent, LeftOut, Region, Source, SourceKind};
 use simclr_engine::Device;
 use simclr_eval::protocols::{Splits, Versus, random_encoder};
 use simclr_train::{Config, Model};
@@ -76,6 +77,52 @@ impl Dataset for Toy {
             return Err(DataError::Image { name: self.name(index), reason: "torn".to_owned() });
         }
         Ok(Decoded { width: SIDE as u32, height: SIDE as u32, pixels: &self.pixels[index] })
+    }
+}
+
+/// Toy images, and how often they were read and compared.
+pub struct Counted {
+    pub images: Toy,
+    pub reads: AtomicUsize,
+    pub prints: AtomicUsize,
+}
+
+impl Counted {
+    pub fn new(images: Toy) -> Arc<Counted> {
+        Arc::new(Counted { images, reads: AtomicUsize::new(0), prints: AtomicUsize::new(0) })
+    }
+}
+
+impl Dataset for Counted {
+    fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    fn classes(&self) -> &[String] {
+        self.images.classes()
+    }
+
+    fn label(&self, index: usize) -> Option<u32> {
+        self.images.label(index)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.images.name(index)
+    }
+
+    fn print(&self, index: usize, extent: Extent, scratch: &mut DecodeScratch) -> Option<u64> {
+        self.prints.fetch_add(1, Ordering::Relaxed);
+        self.images.print(index, extent, scratch)
+    }
+
+    fn read_part<'a>(
+        &'a self,
+        index: usize,
+        part: &dyn Fn(u32, u32) -> Region,
+        scratch: &'a mut DecodeScratch,
+    ) -> Result<Decoded<'a>, DataError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.images.read_part(index, part, scratch)
     }
 }
 

@@ -107,8 +107,8 @@ impl FineTune {
         Ok(())
     }
 
-    /// Splits the labels of `few` to choose a rate by; `None` if the rate is fixed. Compares contents on `threads`
-    /// threads.
+    /// Splits the labels of `few` to choose a rate by; `None` if the rate is fixed. Images that have not been compared
+    /// before are compared on `threads` threads.
     pub(super) fn parts(&self, few: &Splits, threads: usize) -> Result<Option<Parts>, EvalError> {
         let chooses = matches!(self.rate, Rate::Tuned | Rate::BestOf(_));
         chooses.then(|| Parts::draw(few, self.seed, threads)).transpose()

@@ -56,14 +56,14 @@ struct Trial {
 }
 
 impl Parts {
-    /// Splits the labelled images of `few`, keeping copies of an image on one side. Compares contents on `threads`
-    /// threads.
+    /// Splits the labelled images of `few`, keeping copies of an image on one side. Images that have not been compared
+    /// before ([`Splits::compared`]) are compared on `threads` threads.
     ///
     /// # Errors
     /// [`EvalError::TooFewToSplit`]
     pub(super) fn draw(few: &Splits, seed: u64, threads: usize) -> Result<Parts, EvalError> {
         let (all, purpose) = (Examples::labelled(few.train().clone()), "choose the rate by some of them");
-        let same = all.same(threads);
+        let same = few.copies(threads);
         let (rest, validation) = all.set_apart(few.classes().len(), &same, VALIDATION, purpose, seed)?;
         Ok(Parts { rest, validation })
     }

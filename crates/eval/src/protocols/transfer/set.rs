@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use simclr_data::{DataError, Source};
+use simclr_data::{DataError, Source, copies};
 use simclr_train::TrainError;
 
 use super::labels::ShownClasses;
@@ -11,7 +11,7 @@ use crate::EvalError;
 use crate::protocols::examples::Examples;
 use crate::protocols::fingerprint::fingerprint;
 use crate::protocols::places::{Placed, Seen};
-use crate::protocols::shared::SharedImages;
+use crate::protocols::shared::SharedPaths;
 use crate::protocols::splits::matched;
 
 /// The share of every class's training images set aside to choose settings by, if a suite names no validation images.
@@ -32,8 +32,8 @@ pub struct TransferSet {
     pub both: Examples,
     /// Images to test the choice on, and used for nothing else.
     pub test: Examples,
-    /// Test images that are among `both` too, under another name: rows of `test`, and of `both`.
-    pub shared: Option<SharedImages>,
+    /// Test images that are among `both` too, under another name, if any.
+    pub shared: Option<SharedPaths>,
     /// A checksum (CRC-32C) of its description in the suite, of the names of all images, of their classes, and of the
     /// part each is in.
     pub fingerprint: u32,
@@ -42,7 +42,10 @@ pub struct TransferSet {
 impl TransferSet {
     /// Opens the data set that `spec` describes, each path with `open`. Classes are matched by name. If no validation
     /// images are named, `seed` draws a tenth of each class of the training images; images that show several classes
-    /// count for the rarest; copies of an image stay on one side. Compares contents on `threads` threads.
+    /// count for the rarest; copies of an image stay on one side.
+    ///
+    /// Compares all images by contents ([`copies`]) on `threads` threads; `progress` gets the number done and the total,
+    /// from any of these threads.
     ///
     /// # Errors
     /// Those of `open`; [`EvalError::NoLabels`], [`EvalError::UnknownClass`], [`EvalError::OneClass`],
@@ -54,6 +57,7 @@ impl TransferSet {
         seed: u64,
         threads: usize,
         open: &mut dyn FnMut(&Path) -> Result<Source, DataError>,
+        progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<TransferSet, EvalError> {
         let mut all = |path: &PathBuf| Ok::<_, DataError>(Placed::all(open(path)?, path));
         let (train, own_test) = all(&spec.train)?;
@@ -73,50 +77,58 @@ impl TransferSet {
         let mut parts = vec![("train", &train), ("test", &test)];
         parts.extend(validation.as_ref().map(|part| ("validation", part)));
         refuse_shared(&parts, spec, suite)?;
-        let (classes, train, test, validation) = match &spec.labels {
+        let (classes, learnt, tested, chosen_by) = match &spec.labels {
             Some(table) => {
                 let paths: Vec<String> = parts.iter().flat_map(|(_, part)| part.paths()).collect();
                 let (classes, targets) = ShownClasses::read(table)?.of(&paths)?;
                 let mut rows = 0..targets.rows() as u32;
-                let mut part = |Placed { images, .. }: Placed| {
+                let mut part = |Placed { images, .. }: &Placed| {
                     let own: Vec<u32> = rows.by_ref().take(images.len()).collect();
-                    Examples { images, targets: targets.select(&own) }
+                    Examples { images: images.clone(), targets: targets.select(&own) }
                 };
                 // In the order of `parts`.
-                (classes, part(train), part(test), validation.map(part))
+                (classes, part(&train), part(&test), validation.as_ref().map(part))
             }
             None => {
-                let train = matched("training", train.images, None)?;
-                let classes = train.classes().to_vec();
-                let test = matched("test", test.images, Some(&classes))?;
-                let validation = validation
-                    .map(|part| matched("validation", part.images, Some(&classes)).map(Examples::labelled))
-                    .transpose()?;
-                (classes, Examples::labelled(train), Examples::labelled(test), validation)
+                let learnt = matched("training", train.images.clone(), None)?;
+                let classes = learnt.classes().to_vec();
+                let part = |set, part: &Placed| {
+                    Ok::<_, EvalError>(Examples::labelled(matched(set, part.images.clone(), Some(&classes))?))
+                };
+                let tested = part("test", &test)?;
+                let chosen_by = validation.as_ref().map(|own| part("validation", own)).transpose()?;
+                (classes, Examples::labelled(learnt), tested, chosen_by)
             }
         };
-        let both = match &validation {
-            Some(validation) => train.then(validation)?,
-            None => train.clone(),
+        let both = match &chosen_by {
+            Some(chosen_by) => learnt.then(chosen_by)?,
+            None => learnt.clone(),
         };
-        let same = both.then(&test)?.same(threads);
-        let shared = SharedImages::of(&same, both.len());
-        let (train, validation) = match validation {
-            Some(validation) => (train, validation),
+        let all = both.then(&tested)?.images;
+        progress(0, all.len());
+        let same = copies(&*all, threads, &|done| progress(done, all.len()));
+        // Images without a label are left out by now.
+        let mut places = vec![train.with(&learnt.images)];
+        places.extend(validation.zip(chosen_by.as_ref()).map(|(part, own)| part.with(&own.images)));
+        let places: Vec<&Placed> = places.iter().collect();
+        let shared = SharedPaths::of(&same, &places, &test.with(&tested.images));
+        let (train, validation) = match chosen_by {
+            Some(chosen_by) => (learnt, chosen_by),
             None => {
-                let learnt = |group: &Vec<u32>| {
+                let among = |group: &Vec<u32>| {
                     let rows = group.iter().copied().filter(|&row| (row as usize) < both.len());
                     rows.collect::<Vec<u32>>()
                 };
                 let (same, purpose): (Vec<_>, _) =
-                    (same.iter().map(learnt).collect(), "choose settings on some of them");
+                    (same.iter().map(among).collect(), "choose settings on some of them");
                 both.set_apart(classes.len(), &same, VALIDATION, purpose, seed)?
             }
         };
         // Names are relative to paths in the suite: another folder may hold other images of the same names.
         let texts = std::iter::once(&spec.written).chain(&classes);
-        let fingerprint = fingerprint(texts, &[&train, &validation, &test]);
-        Ok(TransferSet { spec: spec.clone(), classes, train, validation, both, test, shared, fingerprint })
+        let fingerprint = fingerprint(texts, &[&train, &validation, &tested]);
+        let spec = spec.clone();
+        Ok(TransferSet { spec, classes, train, validation, both, test: tested, shared, fingerprint })
     }
 }
 

@@ -171,7 +171,7 @@ mod tests {
         let suite = "[[set]]\nname = \"own\"\ntrain = \"a\"\ntest = \"b\"\nmetric = \"top1\"";
         let suite = Suite::parse(suite, Path::new("suite.toml")).unwrap();
         let mut open = |_: &Path| Ok(Source { test: None, ..made(120, 0, 16, 0) });
-        let set = TransferSet::open(&suite.sets[0], &suite.path, 0, 1, &mut open).unwrap();
+        let set = TransferSet::open(&suite.sets[0], &suite.path, 0, 1, &mut open, &|_, _| ()).unwrap();
         let tuning = Tuning { steps: 1, batch: 1, ..Tuning::default() };
         let tuner =
             Tuner { side: Side::Trained, model: &model, set: &set, tuning: &tuning, seed: 0, strict: false };
