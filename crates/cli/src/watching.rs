@@ -48,9 +48,10 @@ impl Watching {
     pub fn see(&mut self, progress: Progress) {
         match progress {
             Progress::Encoding { side, set, done, images } => {
+                let who = side.map_or("both encoders".to_owned(), |side| side.to_string());
                 let images_of_set = terminal::counted(images, &format!("{set} image"));
-                let stage = format!("{side}: encoding {images_of_set}");
-                self.advance(stage, format!("{side}: {set} images"), done as u64, images as u64);
+                let stage = format!("{who}: encoding {images_of_set}");
+                self.advance(stage, format!("{who}: {set} images"), done as u64, images as u64);
             }
             Progress::Averaging { done, batches } => {
                 let detail = format!("{}: running averages", Side::Random);

@@ -2,14 +2,16 @@
 
 mod common;
 
-use common::{RGB, SIDE, Toy, config, models, splits};
+use std::sync::atomic::Ordering;
+
+use common::{Counted, RGB, SIDE, Toy, config, models, splits};
 use serde_json::Value;
 use simclr_augment::ViewPreset;
 use simclr_engine::{Device, Mode, SingleProcess, Tape};
 use simclr_eval::EvalError;
 use simclr_eval::protocols::{
-    Evaluation, LogisticOptions, Progress, Sgd, Side, Splits, Versus, encode, knn, linear_sgd, logistic,
-    random_encoder,
+    Evaluation, LogisticOptions, Progress, Sgd, Side, Splits, Versus, encode, knn, linear_sgd,
+    logistic, random_encoder,
 };
 use simclr_metrics::Knn;
 use simclr_train::Model;
@@ -96,6 +98,41 @@ fn protocols_on_features_tell_classes_apart() {
     let projected = Versus::alone(encoded.trained.projected().unwrap());
     assert_eq!(projected.trained.train.h_dim, 16);
     assert!(knn(&projected, &Knn { k: 20, ..Knn::default() }).unwrap().trained.top1 > 0.8);
+}
+
+#[test]
+fn both_encoders_see_the_images_as_they_are_read_once() {
+    let (models, [train, test]) = (models(2), [(150, 1), (30, 2)]);
+    let counted = |(count, seed)| Counted::new(Toy { broken: vec![2], ..Toy::new(&RGB, count, seed) });
+    let (train, test) = (counted(train), counted(test));
+    let data = Splits::new(train.clone(), test.clone()).unwrap();
+    let reads = || [&train, &test].map(|set| set.reads.load(Ordering::Relaxed));
+    let mut told = Vec::new();
+    let both = encode(&models, &data, true, &mut |progress| {
+        if let Progress::Encoding { side, set, done, images } = progress {
+            told.push((side, set, done, images));
+        }
+    })
+    .unwrap();
+    assert_eq!(reads(), [150, 30]);
+    assert_eq!(told.last(), Some(&(None, "test", 29, 30)));
+    let mut done = told.iter().filter(|told| told.1 == "training").map(|&(.., done, _)| done);
+    assert!(done.next() < Some(149) && done.next_back() == Some(149), "{told:?}");
+
+    for (one, alone) in [(both.trained, models.trained), (both.random.unwrap(), models.random.unwrap())] {
+        let alone = encode(&Versus::alone(alone), &data, true, &mut |_| ()).unwrap().trained;
+        assert!(one.train == alone.train && one.test == alone.test);
+    }
+}
+
+#[test]
+fn encoders_of_different_image_sizes_do_not_share_images() {
+    let mut larger = config();
+    larger.data.image_size = 32;
+    let random = Some(Model::new(&larger, &Device::cpu(1).unwrap()).unwrap());
+    let models = Versus { trained: models(1).trained, random };
+    let error = encode(&models, &splits(), false, &mut |_| ()).unwrap_err().to_string();
+    assert_eq!(error, "models that embed the same images: expected 16 x 16 pixels for each, got 32 x 32");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! The embedding of a whole data set by a model.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use simclr_data::{Dataset, EvalLoader, Reading, Skipped};
+use simclr_engine::EngineError;
 use simclr_metrics::{Features, MetricsError};
 
 use crate::memory::available;
@@ -30,6 +32,9 @@ pub struct Embedding {
 /// The embedding of a batch of images by a model.
 #[derive(Clone, Copy, Debug)]
 pub struct EmbeddedBatch<'a> {
+    /// How long it took: the time in the network, and an equal share, among the models that embed together, of the time
+    /// waited for the images.
+    pub took: Duration,
     /// h, row-major.
     pub h: &'a [f32],
     /// z, row-major.
@@ -55,12 +60,42 @@ pub fn embed_images<E: From<TrainError>>(
     reading: Reading,
     sink: &mut dyn FnMut(EmbeddedBatch<'_>) -> Result<(), E>,
 ) -> Result<Vec<Skipped>, E> {
-    let mut loader =
-        EvalLoader::new(dataset.clone(), model.image_size() as u32, model.images_at_once(), reading);
+    embed_images_by(&[model], dataset, reading, &mut |_, batch| sink(batch))
+}
+
+/// As [`embed_images`], with each of several models of the same image size: every image is read once for all of them.
+/// `sink` gets each batch once for every model, with the number of the model, in the order of `models`.
+///
+/// # Errors
+/// As [`embed_images`], and models of different image sizes.
+pub fn embed_images_by<E: From<TrainError>>(
+    models: &[&Model],
+    dataset: &Arc<dyn Dataset>,
+    reading: Reading,
+    sink: &mut dyn FnMut(usize, EmbeddedBatch<'_>) -> Result<(), E>,
+) -> Result<Vec<Skipped>, E> {
+    let Some(first) = models.first() else { return Ok(Vec::new()) };
+    let side = first.image_size();
+    if let Some(other) = models.iter().map(|model| model.image_size()).find(|&other| other != side) {
+        let op = "models that embed the same images";
+        let (expected, got) = (format!("{side} x {side} pixels for each"), format!("{other} x {other}"));
+        return Err(TrainError::from(EngineError::Shape { op, expected, got }).into());
+    }
+    let mut loader = EvalLoader::new(dataset.clone(), side as u32, first.images_at_once(), reading);
+    let mut start = Instant::now();
     while let Some(batch) = loader.next_batch().map_err(TrainError::from)? {
-        let (h, z) = model.embed(&batch.views)?;
-        check_finite([&h, &z], dataset.as_ref(), &batch.indices)?;
-        sink(EmbeddedBatch { h: &h, z: &z, indices: &batch.indices, labels: &batch.labels })?;
+        let waited = start.elapsed() / models.len() as u32;
+        for (number, model) in models.iter().enumerate() {
+            start = Instant::now();
+            let (h, z) = model.embed(&batch.views)?;
+            check_finite([&h, &z], dataset.as_ref(), &batch.indices)?;
+            let took = start.elapsed() + waited;
+            sink(
+                number,
+                EmbeddedBatch { took, h: &h, z: &z, indices: &batch.indices, labels: &batch.labels },
+            )?;
+        }
+        start = Instant::now();
         loader.recycle(batch);
     }
     Ok(loader.skipped())
@@ -79,19 +114,44 @@ impl Embedding {
         reading: Reading,
         each: &mut dyn FnMut(usize),
     ) -> Result<Embedding, TrainError> {
-        let (h_dim, z_dim) = (model.encoder.features(), model.head.dim());
-        let h = room_for(dataset.len(), h_dim)?;
-        let mut all = Embedding { h, h_dim, z_dim, ..Embedding::default() };
-        all.skipped = embed_images::<TrainError>(model, dataset, reading, &mut |batch| {
-            all.h.extend_from_slice(batch.h);
+        let [(embedding, _)] = Embedding::of_each([model], dataset, with_z, reading, each)?;
+        Ok(embedding)
+    }
+
+    /// As [`Embedding::of`], by each of several models of the same image size: every image is read once for all of them.
+    /// Also returns how long each took ([`EmbeddedBatch::took`]).
+    ///
+    /// # Errors
+    /// As [`Embedding::of`] and [`embed_images_by`].
+    pub fn of_each<const N: usize>(
+        models: [&Model; N],
+        dataset: &Arc<dyn Dataset>,
+        with_z: bool,
+        reading: Reading,
+        each: &mut dyn FnMut(usize),
+    ) -> Result<[(Embedding, Duration); N], TrainError> {
+        let mut all = models.map(|model| {
+            let (h_dim, z_dim) = (model.encoder.features(), model.head.dim());
+            (Embedding { h_dim, z_dim, ..Embedding::default() }, Duration::ZERO)
+        });
+        for (own, _) in &mut all {
+            own.h = room_for(dataset.len(), own.h_dim)?;
+        }
+        let skipped = embed_images_by::<TrainError>(&models, dataset, reading, &mut |number, batch| {
+            let (own, took) = &mut all[number];
+            *took += batch.took;
+            own.h.extend_from_slice(batch.h);
             if with_z {
-                all.z.extend_from_slice(batch.z);
+                own.z.extend_from_slice(batch.z);
             }
-            all.indices.extend_from_slice(batch.indices);
-            all.labels.extend_from_slice(batch.labels);
-            each(all.indices.len());
+            own.indices.extend_from_slice(batch.indices);
+            own.labels.extend_from_slice(batch.labels);
+            if number + 1 == N {
+                each(own.indices.len());
+            }
             Ok(())
         })?;
+        all.iter_mut().for_each(|(own, _)| own.skipped.clone_from(&skipped));
         Ok(all)
     }
 

@@ -31,7 +31,7 @@ mod tensorboard;
 pub mod workers;
 
 pub use config::{Config, Layers};
-pub use embedding::{EmbeddedBatch, Embedding, embed_images};
+pub use embedding::{EmbeddedBatch, Embedding, embed_images, embed_images_by};
 pub use error::TrainError;
 pub use model::{Model, resnet_spec};
 pub use schedule::Schedule;

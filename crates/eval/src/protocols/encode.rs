@@ -1,9 +1,9 @@
 //! Encodes all training and test images.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
-use simclr_data::{Dataset, Reading};
+use simclr_data::{Dataset, Reading, Skipped};
 use simclr_metrics::Features;
 use simclr_train::{Embedding, Model};
 
@@ -20,7 +20,8 @@ pub struct Encoded {
     pub test: Embedding,
     /// The names of the classes.
     pub classes: Vec<String>,
-    /// How long it took.
+    /// How long it took: the time in this encoder's network and, of the time waited for the images, half where two
+    /// encoders share the reading, else all. Those of two encoders add up to the time that encoding both took.
     pub seconds: f64,
 }
 
@@ -61,25 +62,26 @@ impl Encoded {
     }
 }
 
-/// Runs all images of `data` through both encoders, on the threads of their device. `with_z` also keeps the
-/// projections.
+/// Runs all images of `data` through both encoders, on the threads of their device; every image is read once. `with_z`
+/// also keeps the projections.
 ///
 /// # Errors
 /// [`EvalError::NoImages`] if no image of a set can be read. Single broken images are left out and listed in
-/// [`Embedding::skipped`], or are an error where reading is [strict](Splits::strict).
+/// [`Embedding::skipped`], or are an error where reading is [strict](Splits::strict). Encoders of different image
+/// sizes.
 pub fn encode(
     models: &Versus<Model>,
     data: &Splits,
     with_z: bool,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Versus<Encoded>, EvalError> {
-    models.try_map(|side, model| {
-        let start = Instant::now();
-        let train = encode_set(side, model, "training", data, with_z, watch)?;
-        let test = encode_set(side, model, "test", data, with_z, watch)?;
-        let classes = data.classes().to_vec();
-        Ok(Encoded { train, test, classes, seconds: start.elapsed().as_secs_f64() })
-    })
+    let reading = data.reading(&models.trained);
+    let train = encode_both("training", models, data.train(), with_z, reading, watch)?;
+    let test = encode_both("test", models, data.test(), with_z, reading, watch)?;
+    Ok(train.zip(test).map(|((train, took), (test, more))| {
+        let (classes, seconds) = (data.classes().to_vec(), (took + more).as_secs_f64());
+        Encoded { train, test, classes, seconds }
+    }))
 }
 
 /// Encodes all `images`, labelled or not, to h and z.
@@ -118,12 +120,55 @@ pub(super) fn encode_images(
     reading: Reading,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Embedding, EvalError> {
+    let [(embedding, _)] = encode_each((Some(side), set), [model], dataset, with_z, reading, watch)?;
+    Ok(embedding)
+}
+
+/// Encodes images by both encoders, and returns how long each took.
+pub(super) fn encode_both(
+    set: &'static str,
+    Versus { trained, random }: &Versus<Model>,
+    dataset: &Arc<dyn Dataset>,
+    with_z: bool,
+    reading: Reading,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Versus<(Embedding, Duration)>, EvalError> {
+    let Some(random) = random else {
+        let who = (Some(Side::Trained), set);
+        let [trained] = encode_each(who, [trained], dataset, with_z, reading, watch)?;
+        return Ok(Versus::alone(trained));
+    };
+    let [trained, random] = encode_each((None, set), [trained, random], dataset, with_z, reading, watch)?;
+    Ok(Versus { trained, random: Some(random) })
+}
+
+fn encode_each<const N: usize>(
+    (side, set): (Option<Side>, &'static str),
+    models: [&Model; N],
+    dataset: &Arc<dyn Dataset>,
+    with_z: bool,
+    reading: Reading,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<[(Embedding, Duration); N], EvalError> {
     let images = dataset.len();
     let mut each = |done| watch(Progress::Encoding { side, set, done, images });
-    let embedding = Embedding::of(model, dataset, with_z, reading, &mut each)?;
-    if embedding.indices.is_empty() {
-        let first = embedding.skipped.first().map(|file| format!("{}: {}", file.name, file.reason));
-        return Err(EvalError::NoImages { set, images, first });
+    let found = Embedding::of_each(models, dataset, with_z, reading, &mut each)?;
+    for (embedding, _) in &found {
+        some_could_be_read(set, embedding.indices.len(), images, &embedding.skipped)?;
     }
-    Ok(embedding)
+    Ok(found)
+}
+
+/// Checks that some of the `images` of a set were read.
+pub(super) fn some_could_be_read(
+    set: &'static str,
+    read: usize,
+    images: usize,
+    skipped: &[Skipped],
+) -> Result<(), EvalError> {
+    if read > 0 {
+        return Ok(());
+    }
+    let first = skipped.first().map(|file| format!("{}: {}", file.name, file.reason));
+    Err(EvalError::NoImages { set, images, first })
 }

@@ -56,16 +56,6 @@ impl Transformation {
         }
     }
 
-    /// A description of its images, to go before the word "images".
-    fn images(self) -> &'static str {
-        match self {
-            Transformation::Gray => "coloured or grey",
-            Transformation::Rotation => "turned",
-            Transformation::Noise => "original or noisy",
-            Transformation::Sobel => "original or Sobel-filtered",
-        }
-    }
-
     /// The paper's accuracies on h and on z, for other networks trained with each transformation among the
     /// augmentations (arXiv:2002.05709, table 3).
     pub fn paper(self) -> [f64; 2] {
@@ -199,18 +189,24 @@ pub fn probe(
     let stride = images.len().div_ceil(MOST).max(1);
     let chosen: Vec<usize> = (0..images.len()).step_by(stride).collect();
     enough(chosen.len())?;
-    let seed = options.seed;
-    let mut out =
-        Probe { step, data: None, seed, train_images: 0, test_images: 0, skipped: 0, rows: Vec::new() };
-    for (number, transformation) in Transformation::ALL.into_iter().enumerate() {
-        let stream = |image: usize| Stream::new(options.seed, number as u64, image as u64, PROBED);
-        let encoded = embed(model, (images, options.strict), &chosen, transformation, &stream, watch)?;
-        if transformation == Transformation::Gray && encoded.without_colour {
+    let Transformed { embeddings, skipped, without_colour } =
+        embed(model, (images, options.strict), &chosen, options.seed, watch)?;
+    let mut out = Probe {
+        step,
+        data: None,
+        seed: options.seed,
+        train_images: 0,
+        test_images: 0,
+        skipped: skipped.len(),
+        rows: Vec::new(),
+    };
+    for (transformation, all) in Transformation::ALL.into_iter().zip(embeddings) {
+        if transformation == Transformation::Gray && without_colour {
             continue;
         }
-        let [train, test] = encoded.split();
+        let [train, test] = split(&all);
+        drop(all);
         (out.train_images, out.test_images) = (train.labels.len(), test.labels.len());
-        out.skipped = encoded.skipped.len();
         let classes = transformation.classes();
         let mut counts = vec![0usize; classes.len()];
         test.labels.iter().for_each(|&label| counts[label as usize] += 1);
@@ -237,51 +233,47 @@ fn enough(images: usize) -> Result<(), EvalError> {
 /// Replaces the view's number in the keys of the streams.
 const PROBED: u64 = u64::from_le_bytes(*b"probed..");
 
-/// The embedding of the transformed images; the labels say what was done to each.
+/// The embeddings of transformed images.
 struct Transformed {
-    all: Embedding,
+    /// Of the images after each transformation; the labels say what was done to each.
+    embeddings: [Embedding; Transformation::ALL.len()],
     skipped: Vec<Skipped>,
     /// Whether all images were grey before.
     without_colour: bool,
 }
 
-impl Transformed {
-    /// The other rows to train on, and every third row to test on.
-    fn split(&self) -> [Embedding; 2] {
-        let part = |judged: bool| {
-            let rows = (0..self.all.labels.len()).filter(|row| (row % JUDGED == JUDGED - 1) == judged);
-            self.all.select(&rows.collect::<Vec<_>>())
-        };
-        [part(false), part(true)]
-    }
+/// The other rows to train on, and every third row to test on.
+fn split(all: &Embedding) -> [Embedding; 2] {
+    let part = |judged: bool| {
+        let rows = (0..all.labels.len()).filter(|row| (row % JUDGED == JUDGED - 1) == judged);
+        all.select(&rows.collect::<Vec<_>>())
+    };
+    [part(false), part(true)]
 }
 
+/// Reads each image once and embeds it after each of the transformations, drawn by `seed`.
 fn embed(
     model: &Model,
     (images, strict): (&Arc<dyn Dataset>, bool),
     chosen: &[usize],
-    transformation: Transformation,
-    stream: &(dyn Fn(usize) -> Stream + Sync),
+    seed: u64,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Transformed, EvalError> {
-    let mut all =
-        Embedding { h_dim: model.encoder.features(), z_dim: model.head.dim(), ..Embedding::default() };
+    let mut embeddings = Transformation::ALL.map(|_| Embedding {
+        h_dim: model.encoder.features(),
+        z_dim: model.head.dim(),
+        ..Embedding::default()
+    });
     let (mut skipped, mut without_colour) = (Vec::new(), true);
     let size = model.image_size() as u32;
     for (at, chunk) in chosen.chunks(model.images_at_once()).enumerate() {
-        let made = chunk.par_iter().map_init(Darkroom::default, |room, &image| {
-            let made = room.make(images.as_ref(), image, size, transformation, &mut stream(image));
-            made.map_err(|error| (image, error))
+        let read = chunk.par_iter().map_init(Darkroom::default, |room, &image| {
+            room.read(images.as_ref(), image, size).map_err(|error| (image, error))
         });
-        let mut views = Vec::new();
-        for made in made.collect::<Vec<_>>() {
-            match made {
-                Ok(Made { image, class, view, grey }) => {
-                    views.extend_from_slice(&view);
-                    all.indices.push(image as u32);
-                    all.labels.push(class);
-                    without_colour &= grey;
-                }
+        let mut crops = Vec::with_capacity(chunk.len());
+        for crop in read.collect::<Vec<_>>() {
+            match crop {
+                Ok(crop) => crops.push(crop),
                 Err((_, error)) if strict => return Err(error),
                 Err((image, error)) => skipped.push(Skipped {
                     index: image as u32,
@@ -290,33 +282,42 @@ fn embed(
                 }),
             }
         }
-        if !views.is_empty() {
-            let (h, z) = model.device.install(|| model.embed(&views))?;
-            all.h.extend_from_slice(&h);
-            all.z.extend_from_slice(&z);
+        without_colour &= crops.iter().all(Crop::is_grey);
+        for (number, all) in embeddings.iter_mut().enumerate() {
+            let made = crops.par_iter().map_init(Darkroom::default, |room, crop| {
+                let mut stream = Stream::new(seed, number as u64, crop.image as u64, PROBED);
+                room.transform(crop, size, Transformation::ALL[number], &mut stream)
+            });
+            let (labels, views): (Vec<u32>, Vec<Vec<u8>>) =
+                made.collect::<Result<Vec<_>, EvalError>>()?.into_iter().unzip();
+            if !labels.is_empty() {
+                let (h, z) = model.device.install(|| model.embed(&views.concat()))?;
+                all.h.extend_from_slice(&h);
+                all.z.extend_from_slice(&z);
+            }
+            all.labels.extend_from_slice(&labels);
+            all.indices.extend(crops.iter().map(|crop| crop.image as u32));
         }
         let done = (at * model.images_at_once() + chunk.len()).min(chosen.len());
-        watch(Progress::Encoding {
-            side: Side::Trained,
-            set: transformation.images(),
-            done,
-            images: chosen.len(),
-        });
+        let (side, set) = (Some(Side::Trained), "transformed");
+        watch(Progress::Encoding { side, set, done, images: chosen.len() });
     }
-    enough(all.labels.len())?;
-    Ok(Transformed { all, skipped, without_colour })
+    enough(chosen.len() - skipped.len())?;
+    Ok(Transformed { embeddings, skipped, without_colour })
 }
 
-/// An image after its transformation, if any.
-struct Made {
-    /// Its index in the data set.
+/// The central crop of an image.
+struct Crop {
+    /// The image's index in the data set.
     image: usize,
-    /// The class: what was done to it.
-    class: u32,
-    /// Its central crop, RGB.
-    view: Vec<u8>,
-    /// Whether the crop was grey before.
-    grey: bool,
+    /// RGB.
+    pixels: Vec<u8>,
+}
+
+impl Crop {
+    fn is_grey(&self) -> bool {
+        self.pixels.as_chunks::<3>().0.iter().all(|[r, g, b]| r == g && g == b)
+    }
 }
 
 /// A thread's buffers for making images.
@@ -327,38 +328,40 @@ struct Darkroom {
 }
 
 impl Darkroom {
-    /// Reads and transforms an image.
-    fn make(
+    fn read(&mut self, images: &dyn Dataset, image: usize, size: u32) -> Result<Crop, EvalError> {
+        let decoded = images.read(image, &mut self.decode)?;
+        let mut pixels = vec![0; 3 * (size as usize).pow(2)];
+        central_crop(decoded, size, &mut self.resize, &mut pixels)?;
+        Ok(Crop { image, pixels })
+    }
+
+    /// Draws the class of an image, and makes the image that it stands for.
+    fn transform(
         &mut self,
-        images: &dyn Dataset,
-        image: usize,
+        Crop { pixels, .. }: &Crop,
         size: u32,
         transformation: Transformation,
         stream: &mut Stream,
-    ) -> Result<Made, EvalError> {
-        let decoded = images.read(image, &mut self.decode)?;
-        let mut view = vec![0; 3 * (size as usize).pow(2)];
-        central_crop(decoded, size, &mut self.resize, &mut view)?;
-        let grey = view.as_chunks::<3>().0.iter().all(|[r, g, b]| r == g && g == b);
+    ) -> Result<(u32, Vec<u8>), EvalError> {
         let (class, op) = transformation.draw(stream);
-        if let Some(op) = op {
-            let family = ViewFamily::from_ops(&[op], size)?;
-            let recipe =
-                Recipe { steps: family.draw(size, size, stream).steps, ..Recipe::identity(size, size) };
-            let mut changed = vec![0; view.len()];
-            let plain = simclr_augment::ImageRef::new(size, size, &view)?;
-            family.apply(plain, &recipe, &mut self.resize, &mut changed);
-            view = changed;
-        }
-        Ok(Made { image, class, view, grey })
+        let Some(op) = op else { return Ok((class, pixels.clone())) };
+        let family = ViewFamily::from_ops(&[op], size)?;
+        let recipe = Recipe { steps: family.draw(size, size, stream).steps, ..Recipe::identity(size, size) };
+        let mut changed = vec![0; pixels.len()];
+        let plain = simclr_augment::ImageRef::new(size, size, pixels)?;
+        family.apply(plain, &recipe, &mut self.resize, &mut changed);
+        Ok((class, changed))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use simclr_data::Made as Drawn;
 
     use super::*;
+    use crate::common::{Counted, RGB, Toy, models};
 
     #[test]
     fn what_is_done_is_what_the_class_says() {
@@ -369,12 +372,10 @@ mod tests {
             let mut counts = vec![0; classes];
             for image in 0..images.len() {
                 let mut stream = Stream::new(7, 0, image as u64, PROBED);
-                let Made { class, view, grey, .. } =
-                    room.make(&images, image, 32, transformation, &mut stream).unwrap();
-                let mut plain = vec![0; view.len()];
-                let decoded = images.read(image, &mut room.decode).unwrap();
-                central_crop(decoded, 32, &mut room.resize, &mut plain).unwrap();
-                assert!(!grey, "drawn in colour");
+                let crop = room.read(&images, image, 32).unwrap();
+                let (class, view) = room.transform(&crop, 32, transformation, &mut stream).unwrap();
+                assert!(!crop.is_grey(), "drawn in colour");
+                let plain = crop.pixels;
                 counts[class as usize] += 1;
                 assert_eq!(view == plain, class == 0, "{transformation:?} {class}");
                 match transformation {
@@ -394,6 +395,17 @@ mod tests {
     }
 
     #[test]
+    fn each_image_is_read_once() {
+        let images = Counted::new(Toy { broken: vec![4], ..Toy::new(&RGB, 60, 1) });
+        let shared: Arc<dyn Dataset> = images.clone();
+        let options = ProbeOptions { with_z: true, seed: 0, strict: false };
+        let found = probe((&models(2).trained, 3), &shared, &options, &mut |_| ()).unwrap();
+        assert_eq!(images.reads.load(Ordering::Relaxed), 60);
+        assert_eq!((found.rows.len(), found.skipped), (4, 1));
+        assert_eq!((found.train_images, found.test_images), (40, 19));
+    }
+
+    #[test]
     fn a_third_of_the_rows_judges() {
         let all = Embedding {
             h: (0..14).map(|value| value as f32).collect(),
@@ -402,7 +414,7 @@ mod tests {
             labels: (0..7).collect(),
             ..Embedding::default()
         };
-        let [train, test] = Transformed { all, skipped: vec![], without_colour: false }.split();
+        let [train, test] = split(&all);
         assert_eq!((test.labels, test.h), (vec![2, 5], vec![4.0, 5.0, 10.0, 11.0]));
         assert_eq!(train.indices, [10, 11, 13, 14, 16]);
     }

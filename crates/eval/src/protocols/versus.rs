@@ -34,11 +34,11 @@ impl fmt::Display for Side {
 /// What a protocol reports while it runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Progress {
-    /// Images went through an encoder.
+    /// Images went through an encoder, or through both.
     Encoding {
-        /// Which encoder.
-        side: Side,
-        /// Its name, such as "training", "test" or "validation".
+        /// Which encoder; `None` for both.
+        side: Option<Side>,
+        /// The name of the images, such as "training", "test" or "validation".
         set: &'static str,
         /// Images done.
         done: usize,
@@ -116,6 +116,16 @@ impl<T> Versus<T> {
     /// The trained one only.
     pub fn alone(trained: T) -> Versus<T> {
         Versus { trained, random: None }
+    }
+
+    /// Pairs each with its counterpart.
+    pub(super) fn zip<U>(self, other: Versus<U>) -> Versus<(T, U)> {
+        Versus { trained: (self.trained, other.trained), random: self.random.zip(other.random) }
+    }
+
+    /// Applies `each` to both, the trained one first.
+    pub(super) fn map<U>(self, mut each: impl FnMut(T) -> U) -> Versus<U> {
+        Versus { trained: each(self.trained), random: self.random.map(each) }
     }
 
     /// Applies `each` to both, the trained one first.
