@@ -10,7 +10,7 @@ use simclr_augment::ViewPreset;
 use simclr_engine::{Device, Mode, SingleProcess, Tape};
 use simclr_eval::EvalError;
 use simclr_eval::protocols::{
-    Evaluation, LogisticOptions, Progress, Sgd, Side, Splits, Versus, encode, knn, linear_sgd,
+    Evaluation, LogisticOptions, Progress, Sgd, Side, Splits, Versus, encode, knn, knn_of_images, linear_sgd,
     logistic, random_encoder,
 };
 use simclr_metrics::Knn;
@@ -123,6 +123,26 @@ fn both_encoders_see_the_images_as_they_are_read_once() {
         let alone = encode(&Versus::alone(alone), &data, true, &mut |_| ()).unwrap().trained;
         assert!(one.train == alone.train && one.test == alone.test);
     }
+}
+
+#[test]
+fn neighbours_are_the_same_whether_features_are_kept_or_not() {
+    let train = Toy { broken: vec![7, 8], ..Toy::new(&RGB, 600, 1) };
+    let data = Splits::new(train.shared(), splits().test().clone()).unwrap();
+    let both = models(2);
+    for models in [Versus::alone(both.trained.clone()), both] {
+        for options in [Knn { k: 20, ..Knn::default() }, Knn { k: 1000, temperature: 0.5 }] {
+            let kept = knn(&encode(&models, &data, false, &mut |_| ()).unwrap(), &options).unwrap();
+            let found = knn_of_images(&models, &data, &options, &mut |_| ()).unwrap();
+            assert_eq!(timeless(&found), timeless(&kept));
+            assert_eq!((found.train_images, found.skipped), (598, 2));
+            assert!(found.trained.details["encoding_s"].is_number());
+        }
+    }
+    let torn = Toy { broken: (0..9).collect(), ..Toy::new(&RGB, 9, 1) };
+    let data = Splits::new(torn.shared(), splits().test().clone()).unwrap();
+    let error = knn_of_images(&models(1), &data, &Knn::default(), &mut |_| ()).unwrap_err();
+    assert!(matches!(error, EvalError::NoImages { set: "training", images: 9, .. }), "{error}");
 }
 
 #[test]

@@ -36,11 +36,12 @@ impl Knn {
         let (encoder, splits) = self.judged.load()?;
         let mut watching = Watching::default();
         let models = self.judged.versus(&encoder, &splits, &mut watching)?;
-        let encoded = protocols::encode(&models, &splits, false, &mut |progress| watching.see(progress))?;
-        drop(watching);
         let usual = Classifier::among(splits.train().len());
         let options = Classifier { k: self.k.unwrap_or(usual.k), temperature: self.temperature };
-        self.judged.conclude((&encoder, &splits), protocols::knn(&encoded, &options)?)?;
+        let mut watch = |progress| watching.see(progress);
+        let evaluation = protocols::knn_of_images(&models, &splits, &options, &mut watch)?;
+        drop(watching);
+        self.judged.conclude((&encoder, &splits), evaluation)?;
         Ok(Done::Finished)
     }
 }

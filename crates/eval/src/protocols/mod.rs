@@ -3,6 +3,7 @@
 //! ```text
 //! TrainedEncoder::load(RUN) ──▶ Versus<Model> ──┬─▶ encode ──▶ Versus<Encoded> ──┬─▶ knn ──────┐
 //! Splits::new(train, test) ─────────────────────┤                               ├─▶ logistic ──┼─▶ Evaluation
+//!                                               ├─▶ knn_of_images ──────────────│──────────────┤
 //!                                               └─▶ linear_sgd, finetune ───────│──────────────┘
 //!                                                                               └─▶ pictures ─▶ assemble_report
 //! ```
@@ -70,7 +71,7 @@ pub use finetune::{
     BadLabels, BadRate, FineTune, FineTuned, Labels, Rate, SavedNetwork, finetune, network_file,
     saved_networks,
 };
-pub use knn::knn;
+pub use knn::{knn, knn_of_images};
 pub use linear_sgd::linear_sgd;
 pub use pairing::{Opened, Paired, kept_in_memory, named, pair};
 pub use places::Placed;

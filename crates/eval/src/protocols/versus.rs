@@ -138,3 +138,10 @@ impl<T> Versus<T> {
         Ok(Versus { trained, random })
     }
 }
+
+impl<T, E> Versus<Result<T, E>> {
+    /// Both, or the first error.
+    pub(super) fn transpose(self) -> Result<Versus<T>, E> {
+        Ok(Versus { trained: self.trained?, random: self.random.transpose()? })
+    }
+}
