@@ -58,6 +58,20 @@ impl Head {
         seed: u64,
         parameters: &mut Parameters,
     ) -> Result<Head> {
+        Head::make(spec, features, Maker { device, seed: Some(seed), parameters })
+    }
+
+    /// Makes a head whose parameters and running averages are all 0, to be loaded.
+    pub fn blank(
+        spec: &HeadSpec,
+        features: usize,
+        device: &Device,
+        parameters: &mut Parameters,
+    ) -> Result<Head> {
+        Head::make(spec, features, Maker { device, seed: None, parameters })
+    }
+
+    fn make(spec: &HeadSpec, features: usize, mut maker: Maker<'_>) -> Result<Head> {
         if spec.layers > 0 && spec.dim == 0 {
             return Err(NnError::Spec { what: "head.dim", problem: "must be at least 1".into() });
         }
@@ -65,7 +79,6 @@ impl Head {
             return Err(NnError::Spec { what: "head.hidden", problem: "must be at least 1".into() });
         }
         let mut inputs = features;
-        let mut maker = Maker { device, seed, parameters };
         let mut layers = Vec::new();
         for i in 0..spec.layers {
             let last = i + 1 == spec.layers;

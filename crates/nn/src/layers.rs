@@ -11,10 +11,11 @@ const EPSILON: f32 = 1e-5;
 /// The share of itself that a running average keeps each step.
 const DECAY: f32 = 0.9;
 
-/// Makes a network's parameters on a device, from a seed.
+/// Makes a network's parameters on a device.
 pub(crate) struct Maker<'p> {
     pub(crate) device: &'p Device,
-    pub(crate) seed: u64,
+    /// From which parameters are drawn; `None` where all are going to be loaded, and are 0 until then.
+    pub(crate) seed: Option<u64>,
     pub(crate) parameters: &'p mut Parameters,
 }
 
@@ -26,12 +27,13 @@ impl Maker<'_> {
         shape: &[usize],
         initial: Initial,
     ) -> Result<ParameterId> {
-        let tensor = match self.device.is_dry() {
-            true => Tensor::empty(self.device, shape),
-            false => {
-                let values = initial_values(initial, shape.iter().product(), self.seed, &name);
+        let tensor = match self.seed {
+            _ if self.device.is_dry() => Tensor::empty(self.device, shape),
+            Some(seed) => {
+                let values = initial_values(initial, shape.iter().product(), seed, &name);
                 Tensor::from_vec(self.device, shape, values)?
             }
+            None => Tensor::zeros(self.device, shape)?,
         };
         Ok(self.parameters.add(name, kind, tensor)?)
     }
@@ -145,7 +147,7 @@ impl Linear {
         seed: u64,
         parameters: &mut Parameters,
     ) -> Result<Linear> {
-        let mut maker = Maker { device, seed, parameters };
+        let mut maker = Maker { device, seed: Some(seed), parameters };
         maker.linear(name, (inputs, outputs), true, Initial::Normal { deviation: 0.01 })
     }
 

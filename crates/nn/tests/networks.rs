@@ -29,6 +29,22 @@ fn outline(spec: &ResNetSpec) -> (ResNet, Parameters) {
 }
 
 #[test]
+fn a_blank_network_is_the_same_but_for_its_values() {
+    let device = Device::cpu(1).unwrap();
+    let (spec, head) = (spec(Depth::D18, 0.125, Stem::Small), HeadSpec::default());
+    let (mut drawn, mut blank) = (Parameters::new(), Parameters::new());
+    let net = ResNet::new(&spec, &device, 3, &mut drawn).unwrap();
+    Head::new(&head, net.features(), &device, 3, &mut drawn).unwrap();
+    let net = ResNet::blank(&spec, &device, &mut blank).unwrap();
+    Head::blank(&head, net.features(), &device, &mut blank).unwrap();
+    let shapes = |all: &Parameters| -> Vec<(String, Vec<usize>)> {
+        all.iter().map(|(name, _, value)| (name.to_owned(), value.shape().to_vec())).collect()
+    };
+    assert_eq!(shapes(&blank), shapes(&drawn));
+    assert!(blank.iter().all(|(.., value)| value.to_vec().unwrap().iter().all(|&value| value == 0.0)));
+}
+
+#[test]
 fn parameters_are_those_of_torchvision() {
     // (depth, trained values without the classifier, width of h); torchvision has no ResNet-200, this is timm's.
     for (depth, values, features) in [

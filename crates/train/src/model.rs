@@ -47,6 +47,11 @@ impl Model {
 
     /// [`Model::new`] with another seed, for a random encoder to compare with.
     pub fn with_seed(config: &Config, device: &Device, seed: u64) -> Result<Model, TrainError> {
+        Model::made(config, device, Some(seed))
+    }
+
+    /// With parameters drawn from `seed`, or all 0.
+    fn made(config: &Config, device: &Device, seed: Option<u64>) -> Result<Model, TrainError> {
         let config = &config.resolved()?;
         let image_size = config.data.image_size as usize;
         let mut parameters = Parameters::new();
@@ -55,8 +60,16 @@ impl Model {
         let normalization = normalization
             .map(|[mean, deviation]| Normalization::new(device, &mean, &deviation))
             .transpose()?;
-        let encoder = ResNet::new(&spec, device, seed, &mut parameters)?.with_normalization(normalization);
-        let head = Head::new(&head_spec(config), encoder.features(), device, seed, &mut parameters)?;
+        let encoder = match seed {
+            Some(seed) => ResNet::new(&spec, device, seed, &mut parameters)?,
+            None => ResNet::blank(&spec, device, &mut parameters)?,
+        };
+        let encoder = encoder.with_normalization(normalization);
+        let (spec, features) = (head_spec(config), encoder.features());
+        let head = match seed {
+            Some(seed) => Head::new(&spec, features, device, seed, &mut parameters)?,
+            None => Head::blank(&spec, features, device, &mut parameters)?,
+        };
         let activations = match config.train.precision {
             Precision::Bf16 => DType::Bf16,
             Precision::Fp16 if device.is_gpu() => DType::F16,
@@ -88,7 +101,7 @@ impl Model {
     /// A configuration that cannot be read, and as [`Model::new`] and [`Model::load`].
     pub fn from_checkpoint(checkpoint: &Checkpoint, device: &Device) -> Result<(Model, Config), TrainError> {
         let config = Config::from_toml(&checkpoint.meta.config, "the checkpoint's configuration")?;
-        let mut model = Model::new(&config, device)?;
+        let mut model = Model::made(&config, device, None)?;
         model.load(checkpoint)?;
         Ok((model, config))
     }

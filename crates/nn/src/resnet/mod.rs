@@ -43,9 +43,17 @@ pub struct ResNet {
 impl ResNet {
     /// Makes a ResNet, drawing its parameters from `seed`.
     pub fn new(spec: &ResNetSpec, device: &Device, seed: u64, parameters: &mut Parameters) -> Result<ResNet> {
+        ResNet::make(spec, Maker { device, seed: Some(seed), parameters })
+    }
+
+    /// Makes a ResNet whose parameters and running averages are all 0, to be loaded: drawing them would take longer.
+    pub fn blank(spec: &ResNetSpec, device: &Device, parameters: &mut Parameters) -> Result<ResNet> {
+        ResNet::make(spec, Maker { device, seed: None, parameters })
+    }
+
+    fn make(spec: &ResNetSpec, mut maker: Maker<'_>) -> Result<ResNet> {
         spec.check()?;
         let base = (64.0 * spec.width).round() as usize;
-        let mut maker = Maker { device, seed, parameters };
         let stem = StemLayers::new(&mut maker, spec, base)?;
         let expansion = if spec.depth.is_bottleneck() { 4 } else { 1 };
         let mut inputs = base;
