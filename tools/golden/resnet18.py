@@ -21,9 +21,9 @@ from uniform import uniform
 IMAGES, SIZE = 16, 32
 
 
-def make_parameters(dtype, base=64, classes=0):
-    """Makes parameters of 32-bit precision, whatever `dtype` they are then used in: those of the encoder, and of a projection head or,
-    with `classes`, of its first layer and a classifier."""
+def make_parameters(dtype, base=64, classes=0, head_norms=False):
+    """Makes parameters of 32-bit precision, whatever `dtype` they are then used in: those of the encoder, and of a projection head (with
+    BatchNorm in place of biases if `head_norms`) or, with `classes`, of its first layer and a classifier."""
     p, norms = {}, []
 
     def add(name, value):
@@ -33,15 +33,17 @@ def make_parameters(dtype, base=64, classes=0):
         scale = np.float32(np.sqrt(6.0 / (into * side * side)))
         add(name, (uniform(name, out, side, side, into).float() * scale).permute(0, 3, 1, 2))
 
-    def norm(name, channels):
+    def norm(name, channels, bias=True):
         norms.append(name)
         add(f"{name}.weight", 1.0 + np.float32(0.1) * uniform(f"{name}.weight", channels).float())
-        add(f"{name}.bias", np.float32(0.1) * uniform(f"{name}.bias", channels).float())
+        if bias:
+            add(f"{name}.bias", np.float32(0.1) * uniform(f"{name}.bias", channels).float())
 
-    def dense(name, out, into):
+    def dense(name, out, into, bias=True):
         scale = np.float32(np.sqrt(6.0 / into))
         add(f"{name}.weight", uniform(f"{name}.weight", out, into).float() * scale)
-        add(f"{name}.bias", np.float32(0.1) * uniform(f"{name}.bias", out).float())
+        if bias:
+            add(f"{name}.bias", np.float32(0.1) * uniform(f"{name}.bias", out).float())
 
     conv("conv1.weight", base, 3, 3)
     norm("bn1", base)
@@ -57,11 +59,14 @@ def make_parameters(dtype, base=64, classes=0):
                 conv(f"{name}.downsample.0.weight", width, into, 1)
                 norm(f"{name}.downsample.1", width)
             into = width
-    dense("head.0.linear", into, into)
+    dense("head.0.linear", into, into, bias=not head_norms)
     if classes:
         dense("fc", classes, into)
     else:
-        dense("head.1.linear", 128, into)
+        dense("head.1.linear", 128, into, bias=not head_norms)
+    if head_norms:
+        norm("head.0.bn", into)
+        norm("head.1.bn", 128, bias=False)
     buffers = {}
     for name in norms:
         channels = p[f"{name}.weight"].numel()
@@ -82,12 +87,16 @@ def views(step, dtype):
     return x.reshape(2 * IMAGES, SIZE, SIZE, 3).permute(0, 3, 1, 2).to(dtype) / 255.0
 
 
+def batch_norm(p, buffers, name, x):
+    return F.batch_norm(
+        x, buffers[f"{name}.running_mean"], buffers[f"{name}.running_var"],
+        p[f"{name}.weight"], p.get(f"{name}.bias"), training=True, momentum=0.1, eps=1e-5,
+    )
+
+
 def encode(p, buffers, x):
     def norm(name, x):
-        return F.batch_norm(
-            x, buffers[f"{name}.running_mean"], buffers[f"{name}.running_var"],
-            p[f"{name}.weight"], p[f"{name}.bias"], training=True, momentum=0.1, eps=1e-5,
-        )
+        return batch_norm(p, buffers, name, x)
 
     x = F.relu(norm("bn1", F.conv2d(x, p["conv1.weight"], padding=1)))
     for stage in range(1, 5):
