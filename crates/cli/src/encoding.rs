@@ -66,13 +66,13 @@ pub fn load_encoder(run: &Path, best: bool, device: &Device) -> Result<TrainedEn
         None if encoder.epoch < epochs => format!("{done} of {epochs}"),
         None => done,
     };
-    terminal::say(&terminal::inert(&format!(
+    terminal::say(&format!(
         "{}: {} of width {}, {history}, {}",
         run.display(),
         encoder.config.encoder.name,
         encoder.config.encoder.width,
         encoder.model.device,
-    )));
+    ));
     Ok(encoder)
 }
 
@@ -129,7 +129,7 @@ pub fn warn_of_broken(broken: &[Broken], fate: &str) {
     }
     terminal::warn(&format!("{} could not be read and {fate}:", terminal::counted(broken.len(), "image")));
     for image in broken.iter().take(LISTED) {
-        terminal::say(&format!("  {}", terminal::inert(&image.to_string())));
+        terminal::say(&format!("  {image}"));
     }
     if let Some(more) = broken.len().checked_sub(LISTED + 1) {
         terminal::say(&format!("  and {} more; --json lists all", terminal::grouped(more as u64 + 1)));

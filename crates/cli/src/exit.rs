@@ -85,7 +85,7 @@ pub fn code(result: Result<Done>) -> ExitCode {
 fn tell(error: &Error) {
     let mut lines = lines(error).into_iter();
     terminal::error(&lines.next().unwrap_or_default());
-    lines.for_each(|cause| terminal::say(&format!("  because: {}", terminal::inert(&cause))));
+    lines.for_each(|cause| terminal::say(&format!("  because: {cause}")));
     if let Some(Rescued(rescued)) = error.downcast_ref() {
         terminal::say(rescued);
     }
@@ -228,7 +228,10 @@ mod tests {
                 EvalError::NoSplit { split: Split::Test, there: Vec::new() },
                 "take all of them: leave --split out",
             ),
-            (EvalError::Taken { path: "a.csv".into() }, "or write elsewhere: give another --out"),
+            (
+                EvalError::Taken { path: "a.csv".into(), what: "list" },
+                "or write elsewhere: give another --out",
+            ),
             (
                 EvalError::NoFeatures { path: "a.npy".into(), reason: "is no .parquet file".to_owned() },
                 "a.npy: is no .parquet file: simclr embed RUN DATA --out FILE.parquet",

@@ -135,18 +135,20 @@ impl Judged {
         warn_of_one_answer(&evaluation, encoder.name());
         let before = Evaluation::read(&folder, &evaluation.protocol);
         let file = encoder.record_in(&folder, &mut evaluation);
-        if self.encoding.json {
-            terminal::print(&summary(&evaluation).to_string())?;
-        } else {
-            for line in table(&evaluation, encoder.name()) {
-                terminal::print(&line)?;
-            }
-        }
+        self.print(&evaluation, encoder.name())?;
         terminal::say(&format!("written to {}", file?.display()));
         if let Some(before) = before.filter(|before| !before.is_like(&evaluation)) {
-            terminal::say(&terminal::inert(&format!("  in place of {}", told(&before))));
+            terminal::say(&format!("  in place of {}", told(&before)));
         }
         Ok(())
+    }
+
+    /// Prints a result as it was asked for; `name` is what the encoder is called.
+    pub fn print(&self, evaluation: &Evaluation, name: &str) -> Result<()> {
+        if self.encoding.json {
+            return Ok(terminal::print(&summary(evaluation).to_string())?);
+        }
+        Ok(table(evaluation, name).iter().try_for_each(|line| terminal::print(line))?)
     }
 }
 

@@ -38,7 +38,7 @@ impl<S: Subscriber> Layer<S> for Lines {
         match *event.metadata().level() {
             Level::ERROR => terminal::error(&line),
             Level::WARN => terminal::warn(&line),
-            level => terminal::say(&terminal::inert(&format!("{}: {line}", level.as_str().to_lowercase()))),
+            level => terminal::say(&format!("{}: {line}", level.as_str().to_lowercase())),
         }
     }
 }

@@ -40,11 +40,11 @@ pub fn check_place(out: &Path) -> Result<()> {
         let out = out.display();
         return Err(usage(format!("--out {out}: lies among the checkpoints of a run; give another file")));
     }
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
         return Err(usage(format!("--out {}: there is no folder {}", out.display(), folder.display())));
     }
-    Ok(())
+    check_folder(folder)
 }
 
 /// Refuses to replace a file that is one of the images or lies among them.

@@ -77,6 +77,10 @@ pub fn hush(hushed: bool) {
 
 /// Prints a line to standard error. Failing to is no reason to stop.
 pub fn say(line: &str) {
+    show(&inert(line));
+}
+
+fn show(line: &str) {
     if !HUSHED.load(Ordering::Relaxed) {
         write_line(line);
     }
@@ -94,7 +98,7 @@ fn write_line(line: &str) {
 
 /// Prints a warning.
 pub fn warn(message: &str) {
-    say(&marked("warning", "33", message));
+    show(&marked("warning", "33", message));
 }
 
 /// Prints an error, even if [`hush`] silences other lines.
@@ -113,7 +117,11 @@ fn marked(word: &str, color: &str, message: &str) -> String {
 
 /// Replaces control characters other than line breaks: file names are data and must not drive a terminal.
 pub fn inert(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    // The second: marks that turn the direction of what follows.
+    let acts = |c: char| {
+        (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if acts(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Prints a line to standard output.
@@ -155,7 +163,9 @@ pub fn quoted(word: &str) -> String {
 
 /// Quotes a path of a command line for a shell.
 pub fn quoted_path(path: &Path) -> String {
-    quoted(&path.display().to_string())
+    let path = path.display().to_string();
+    // A dash would begin an option.
+    quoted(&if path.starts_with('-') { format!("./{path}") } else { path })
 }
 
 #[cfg(test)]
@@ -171,5 +181,7 @@ mod tests {
         assert_eq!(quoted("a/b.c"), "a/b.c");
         assert_eq!(quoted("it's"), r"'it'\''s'");
         assert_eq!(inert("a\x1b[31m\nb"), "a\u{fffd}[31m\nb");
+        assert_eq!(inert("a\u{202e}gpj.b"), "a\u{fffd}gpj.b");
+        assert_eq!(quoted_path(Path::new("-o")), "./-o");
     }
 }

@@ -65,11 +65,14 @@ fn continued(resumed: Resumed, given: impl FnOnce(&Config) -> Result<Config>) ->
     }
     if let Some(failure) = &resumed.failed {
         let instead = match resumed.from {
-            Some(_) => format!("begin another from its encoder (--from {})", terminal::quoted_path(out)),
+            Some(_) => {
+                let out = terminal::quoted_path(out);
+                format!("begin another run from its encoder (--from {out}) with other settings")
+            }
             None => "set other keys with --set".to_owned(),
         };
         terminal::warn(&format!(
-            "before, it {failure}. On the same images it will again: {instead}, such as a lower optim.rate, a longer \
+            "before, it {failure}. On the same images it will again; {instead}, such as a lower optim.rate, a longer \
              optim.warmup_epochs or a higher loss.temperature"
         ));
     }

@@ -1,5 +1,6 @@
 //! Training with several processes: which of them this is, and how it joins the others.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -238,13 +239,20 @@ impl Crew {
 /// Processes that this one has started, and that end with it.
 struct Started(Vec<Child>);
 
+/// An option and its value in one argument.
+fn joined(option: &str, value: &Path) -> OsString {
+    let mut whole = OsString::from(option);
+    whole.push(value);
+    whole
+}
+
 impl Started {
     fn new(of: usize, at: &str, start: &Start, threads: usize) -> Result<Started> {
         let program = std::env::current_exe().context("--workers: this program does not know where it is")?;
         let mut started = Started(Vec::new());
         for rank in 1..of {
             let mut command = Command::new(&program);
-            command.arg("pretrain").args(start.data).arg("--out").arg(start.out);
+            command.arg("pretrain").arg(joined("--out=", start.out));
             command.args([
                 "--workers",
                 &of.to_string(),
@@ -256,6 +264,8 @@ impl Started {
             ]);
             command.arg(format!("--threads={threads}"));
             command.args(start.on.device.map(|device| format!("--device={device}")));
+            // Names may begin with a dash.
+            command.arg("--").args(start.data);
             command.env(LOCAL_RANK, rank.to_string());
             let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
             started.0.push(child.with_context(|| format!("--workers: starting {}", program.display()))?);

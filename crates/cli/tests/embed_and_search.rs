@@ -101,6 +101,14 @@ fn what_cannot_be_written() {
     embed(&out, &[]).expect(2, &["a.npy.csv: is there already", "no list of images that", "another --out"]);
     assert!(!out.exists() && fs::read_to_string(&list).unwrap().ends_with("1.png\n"));
     fs::remove_file(&list).unwrap();
+    // A network is not replaced by features, features are.
+    let network = run.join("encoder.safetensors");
+    let before = fs::read(&network).unwrap();
+    embed(&network, &[]).expect(2, &["encoder.safetensors: is there already", "no file of features"]);
+    assert!(fs::read(&network).unwrap() == before);
+    let features = dir.path().join("again.safetensors");
+    embed(&features, &[]).expect(0, &["47 rows"]);
+    embed(&features, &[]).expect(0, &["47 rows"]);
 
     // A table among archives would be read in their place the next time. Beside images it is not read.
     let [shards, own] = ["shards", "shards/own.parquet"].map(|name| dir.path().join(name));

@@ -206,12 +206,14 @@ pub enum EvalError {
     },
     /// An existing file that would be overwritten although it was not written with features.
     #[error(
-        "{}: is there already, and is no list of images that was written with features; move it away, or write elsewhere",
+        "{}: is there already, and is no {what}; move it away, or write elsewhere",
         path.display()
     )]
     Taken {
         /// The file.
         path: PathBuf,
+        /// What it would have to be.
+        what: &'static str,
     },
     /// A file that cannot be written.
     #[error("cannot write {}: {source}{}", path.display(), write_advice(source))]

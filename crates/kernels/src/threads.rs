@@ -15,9 +15,8 @@ pub struct Threads {
 
 /// The threads could not be started.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot start {count} worker threads: {source}")]
+#[error("cannot start threads to compute with: {source}")]
 pub struct ThreadsError {
-    count: usize,
     source: rayon::ThreadPoolBuildError,
 }
 
@@ -29,7 +28,7 @@ impl Threads {
             .thread_name(|i| format!("compute-{i}"))
             .build()
             .map(|pool| Threads { pool: Arc::new(pool) })
-            .map_err(|source| ThreadsError { count, source })
+            .map_err(|source| ThreadsError { source })
     }
 
     /// The number of threads.

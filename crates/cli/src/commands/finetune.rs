@@ -23,7 +23,7 @@ the same number of steps. With --rate tuned each of the two has the rate that su
 
 The fine-tuned network is saved next to its result, as RUN/evaluation/finetune-10%.safetensors, under torchvision's names: \
 the encoder, and the classifier as fc.weight and fc.bias. With --out both lie there, and the run and its report keep what they have. `simclr predict` labels images with it. Settings that are given and not the \
-default are part of both names, such as finetune-10%-seed-1.
+default are part of both names, such as finetune-10%-seed-1. Nothing is saved before the end.
 
 Examples:
   simclr finetune runs/cifar --train cifar/ --labels 1%
@@ -97,21 +97,29 @@ impl Finetune {
         let models = self.judged.versus(&encoder, &splits, &mut watching)?;
         let tuned = protocols::finetune(&models, &splits, &options, &mut |progress| watching.see(progress))?;
         drop(watching);
-        // A result that cannot be printed is no reason to lose the network.
-        let concluded = self.judged.conclude((&encoder, &splits), tuned.evaluation.clone());
-        if self.rate.is_none() && tuned.steps < FEW_STEPS {
+        let (evaluation, steps) = (tuned.evaluation.clone(), tuned.steps);
+        let compared = evaluation.random.is_some();
+        // The network first, so that a result never lies beside the network of another. Without it, the figures are
+        // only printed.
+        let kept = self.keep(&encoder, tuned);
+        if kept.is_err() {
+            self.judged.print(&evaluation, encoder.name())?;
+        }
+        let file = kept?;
+        // A result that cannot be printed is no reason to hide where the network is.
+        let concluded = self.judged.conclude((&encoder, &splits), evaluation);
+        if self.rate.is_none() && steps < FEW_STEPS {
             terminal::say(&format!(
                 "only {}: --rate tuned or more --epochs usually do better",
-                terminal::counted(tuned.steps as usize, "step")
+                terminal::counted(steps as usize, "step")
             ));
         }
-        if self.rate.is_none() && tuned.evaluation.random.is_some() {
+        if self.rate.is_none() && compared {
             terminal::say(
                 "the learning rate is the paper's for pretrained networks; for a fair comparison let each have its own: \
                  --rate tuned",
             );
         }
-        let file = self.keep(&encoder, tuned)?;
         terminal::say(&format!("the fine-tuned network: {}", file.display()));
         terminal::say(&format!(
             "to label images with it: simclr predict {} PHOTOS --out labels.csv",

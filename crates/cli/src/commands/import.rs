@@ -81,7 +81,7 @@ impl Import {
         let (encoder, head) = (&imported.config.encoder, &imported.config.head);
         let size = imported.config.data.image_size;
         if !imported.prefix.is_empty() {
-            terminal::say(&format!("taken off the names: {}", terminal::inert(&imported.prefix)));
+            terminal::say(&format!("taken off the names: {}", imported.prefix));
         }
         if !imported.other_prefixes.is_empty() {
             // Quoted, since a prefix may be empty.

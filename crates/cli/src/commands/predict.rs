@@ -97,13 +97,13 @@ impl Predict {
         }
         let device = training::device(self.on.device.unwrap_or_default(), self.threads.count())?;
         let classifier = Classifier::new(&network.config, &network.tensors, network.classes, &device)?;
-        terminal::say(&terminal::inert(&format!(
+        terminal::say(&format!(
             "{}: {} of width {}, {} classes, {device}",
             file.display(),
             network.config.encoder.name,
             network.config.encoder.width,
             classifier.classes().len(),
-        )));
+        ));
         let source =
             Opening::new(&network.config.data, device.threads()).strict(self.strict).open(&self.data)?;
         let images = Images::of(&source, self.split)?;

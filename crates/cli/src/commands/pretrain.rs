@@ -285,8 +285,8 @@ impl Pretrain {
 }
 
 fn say_finished(out: &Path, config: &Config) {
-    let epochs = terminal::grouped(config.train.epochs);
-    terminal::say(&format!("{} is finished: all {epochs} epochs are done", out.display()));
+    let epochs = terminal::counted(config.train.epochs as usize, "epoch");
+    terminal::say(&format!("{} is finished: it has had its {epochs}", out.display()));
 }
 
 fn resume_command(data: &[PathBuf], out: &Path) -> String {

@@ -33,7 +33,7 @@ impl Companion {
     pub fn create(path: &Path) -> Result<Companion, EvalError> {
         let path = Companion::path(path);
         if !is_free(&path) {
-            return Err(EvalError::Taken { path });
+            return Err(EvalError::Taken { path, what: "list of images that was written with features" });
         }
         let file = AtomicFile::create(&Disk, &path).map_err(EvalError::write(&path))?;
         let mut companion = Companion { path, lines: csv::Writer::from_writer(file) };

@@ -1,5 +1,8 @@
 //! The safetensors format: the length of the header, the header as JSON padded with spaces, the tensors.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -12,6 +15,8 @@ use crate::EvalError;
 const NONE: i64 = -1;
 /// The header is padded to a multiple of this, so that values can be mapped into memory.
 const ALIGNMENT: usize = 8;
+/// The longest header that the format allows, in bytes.
+const LONGEST: usize = 100_000_000;
 
 /// A .safetensors file being written: `features`, then `labels`, which are complete only after all rows.
 pub(super) struct Safetensors {
@@ -24,7 +29,14 @@ pub(super) struct Safetensors {
 }
 
 impl Safetensors {
+    /// Starts the file.
+    ///
+    /// # Errors
+    /// [`EvalError::Taken`] where a file of that name holds other tensors, such as a network.
     pub fn create(path: &Path, what: &Description) -> Result<Safetensors, EvalError> {
+        if names_of_tensors(path).is_some_and(|names| !names.iter().eq(["features", "labels"])) {
+            return Err(EvalError::Taken { path: path.to_owned(), what: "file of features" });
+        }
         let notes = what.notes.iter().map(|(name, note)| ((*name).to_owned(), json!(note)));
         let notes = Value::Object(notes.collect::<Map<_, _>>());
         let room = text(what.most_rows, what.dim, &notes).len().next_multiple_of(ALIGNMENT);
@@ -45,6 +57,17 @@ impl Writer for Safetensors {
         let header = header(self.matrix.rows, self.dim, &self.notes, self.room);
         self.matrix.finish(&header)
     }
+}
+
+/// The names of the tensors of a file, in alphabetical order; `None` if it is none of tensors.
+fn names_of_tensors(path: &Path) -> Option<Vec<String>> {
+    let mut file = File::open(path).ok()?;
+    let mut room = [0; size_of::<u64>()];
+    file.read_exact(&mut room).ok()?;
+    let mut text = vec![0; usize::try_from(u64::from_le_bytes(room)).ok().filter(|&room| room <= LONGEST)?];
+    file.read_exact(&mut text).ok()?;
+    let header: BTreeMap<String, Value> = serde_json::from_slice(&text).ok()?;
+    Some(header.into_keys().filter(|name| name != "__metadata__").collect())
 }
 
 fn text(rows: usize, dim: usize, notes: &Value) -> String {

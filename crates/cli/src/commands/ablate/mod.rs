@@ -167,7 +167,7 @@ impl Ablate {
         for (number, planned) in planned.iter().enumerate() {
             let name = format!("{}, seed {}", study.variants[planned.variant].name, planned.seed);
             let of = study.variants.len() as u64 * self.seeds;
-            terminal::say(&terminal::inert(&format!("{} of {of}: {name}", number + 1)));
+            terminal::say(&format!("{} of {of}: {name}", number + 1));
             let trial = match self.trial(planned, &source, &splits, &device) {
                 // Ctrl-C before the first step.
                 Err(error) if error.is::<Stopped>() => None,
@@ -274,7 +274,7 @@ impl Ablate {
             let changes = differences(base, &planned.config);
             let changes =
                 if changes.is_empty() { "the recipe as it is".to_owned() } else { changes.join(", ") };
-            terminal::say(&terminal::inert(&format!("  {}: {changes}", variant.name)));
+            terminal::say(&format!("  {}: {changes}", variant.name));
         }
         Ok(planned)
     }
