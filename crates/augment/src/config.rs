@@ -132,6 +132,18 @@ impl ViewConfig {
         self.blur_prob.unwrap_or_else(|| usual_prob(size))
     }
 
+    /// States the probability of every blur, also of those listed, where the default for views of `size` x `size`
+    /// pixels is meant.
+    pub fn settled_at(mut self, size: u32) -> Self {
+        self.blur_prob = Some(self.blur_prob_at(size));
+        for op in [&mut self.a, &mut self.b].into_iter().flatten().flatten() {
+            if let ViewOp::GaussianBlur(blur) = op {
+                blur.prob = Some(blur.prob.unwrap_or_else(|| usual_prob(size)));
+            }
+        }
+        self
+    }
+
     /// Returns the families of the two branches, with views of `size` x `size` pixels.
     ///
     /// # Errors

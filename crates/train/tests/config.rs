@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use simclr_augment::ViewOp;
 use simclr_data::{DecodeOptions, Made, Window};
 use simclr_train::config::{
     Auto, DeviceName, KEYS, Machine, OptimizerName, Precision, Scaling, Stem, Variant,
@@ -427,6 +428,9 @@ fn a_batch_that_is_left_to_the_program_goes_out_from_the_recipes() {
 }
 
 const LISTS: &str = r#"
+[data]
+image_size = 32
+
 [[view.a]]
 op = "random_resized_crop"
 area = [0.2, 1]
@@ -455,6 +459,81 @@ fn branches_have_lists_of_their_own() {
     let auto = with_sets(&["view.a=auto", "view.preset=simclr-v1"]).unwrap();
     assert_eq!(auto.view.a, None);
     assert_eq!(auto.view.ops(224).len(), 5);
+}
+
+/// The operators of the paper's views, by their names alone.
+const BARE: &str = "view.a=[{op='random_resized_crop'}, {op='horizontal_flip'}, {op='color_jitter'}, {op='grayscale'}, {op='gaussian_blur'}]";
+
+#[test]
+fn what_a_list_leaves_out_is_as_the_keys_of_the_views_say() {
+    let keys = [
+        "data.image_size=96",
+        "view.crop_area=[0.3, 0.9]",
+        "view.crop_aspect=[0.5, 1.5]",
+        "view.crop_aspect_law=log_uniform",
+        "view.flip=0.25",
+        "view.color_strength=0.4",
+        "view.color_prob=0.7",
+        "view.brightness=additive",
+        "view.gray_prob=0.1",
+        "view.blur_prob=0.6",
+        "view.blur_sigma=[0.2, 1.0]",
+        "view.blur_padding=reflect",
+    ];
+    // Wherever the list stands among them.
+    let config = with_sets(&[&[BARE][..], &keys].concat()).unwrap();
+    assert_eq!(config.view.a, Some(config.view.ops(96)));
+    assert_ne!(config.view.a, with_sets(&[BARE]).unwrap().view.a);
+    let also = |size: &str| with_sets(&[BARE, size]).unwrap().view.a;
+    let usual = |size: &str| with_sets(&[size]).unwrap().view;
+    assert_eq!(also("data.image_size=224"), Some(usual("data.image_size=224").ops(224)));
+    assert_eq!(also("data.image_size=32"), Some(usual("data.image_size=32").ops(32)));
+    // What it does state counts.
+    let own = "view.b=[{op='random_resized_crop', area=[0.5, 1]}, {op='color_jitter', strength=2}]";
+    let list = with_sets(&[&keys[..], &[own]].concat()).unwrap().view.b.unwrap();
+    let [ViewOp::RandomResizedCrop(crop), ViewOp::ColorJitter(jitter)] = &list[..] else {
+        panic!("{list:?}")
+    };
+    assert_eq!((crop.area, crop.aspect, jitter.strength, jitter.prob), ([0.5, 1.0], [0.5, 1.5], 2.0, 0.7));
+}
+
+#[test]
+fn recorded_lists_keep_their_meaning() {
+    let strength = "view.color_strength=0.5";
+    let begun = with_sets(&[BARE, strength]).unwrap();
+    let again = Config::from_toml(&begun.to_toml().unwrap(), "config.toml").unwrap();
+    assert_eq!(again, begun);
+    let over = |base: &Config, set: &str| {
+        let sets = [set.to_owned()];
+        Config::resolve(&Layers { base: Some(base), sets: &sets, ..Layers::default() }).unwrap()
+    };
+    let changed = over(&begun, "view.color_strength=0.8");
+    assert_eq!(changed.view.a, begun.view.a);
+    // An earlier version left out the probability of a blur where it was the usual one, and only that.
+    let old = "[data]\nimage_size = 224\n[view]\nblur_prob = 0.3\na = [{ op = \"gaussian_blur\", padding = \"zero\", sigma = [0.1, 2.0] }]";
+    let old = Config::from_toml(old, "config.toml").unwrap();
+    let resumed = over(&old, "train.threads=2");
+    for config in [&old, &resumed] {
+        let Some([ViewOp::GaussianBlur(blur)]) = config.view.a.as_deref() else {
+            panic!("{:?}", config.view.a)
+        };
+        assert_eq!(blur.prob, Some(0.5));
+    }
+    old.check_resume(&resumed).unwrap();
+}
+
+#[test]
+fn a_key_that_a_list_follows_is_not_idle() {
+    let idle = |list: &str, key: &str| {
+        let [a, b] = ["a", "b"].map(|branch| format!("view.{branch}={list}"));
+        with_sets(&[&a, &b, "view.color_strength=0.3", "view.preset=simclr"]).unwrap().idle(key)
+    };
+    let key = "view.color_strength";
+    assert_eq!(idle("[{op='color_jitter'}]", key), None);
+    let lists = Some("the lists view.a and view.b".to_owned());
+    assert_eq!(idle("[{op='color_jitter', strength=1}]", key), lists);
+    assert_eq!(idle("[{op='sobel'}]", key), lists);
+    assert_eq!(idle("[{op='color_jitter'}]", "view.flip"), lists);
 }
 
 #[test]

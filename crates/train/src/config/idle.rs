@@ -2,7 +2,9 @@
 
 use simclr_augment::{GaussianBlur, ViewPreset};
 
-use super::{Cache, Config, DeviceName, HeadKind, Stem, Variant};
+use toml::Table;
+
+use super::{Cache, Config, DeviceName, HeadKind, Stem, Variant, operators};
 
 impl Config {
     /// Returns why `key` has no effect in this configuration, if so: the setting that disables it, as `key=value`.
@@ -42,6 +44,10 @@ impl Config {
         let view = &self.view;
         let of_shared_crop = ["crop_aspect", "crop_aspect_law"].contains(&key) && view.shared_crop.is_some();
         if ["a", "b", "shared_crop"].contains(&key) || of_shared_crop {
+            return None;
+        }
+        let written = Table::try_from(view).unwrap_or_default();
+        if operators::is_followed(&written, key) {
             return None;
         }
         if view.a.is_some() && view.b.is_some() {

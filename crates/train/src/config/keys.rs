@@ -153,7 +153,7 @@ pub const KEYS: &[Key] = &[
     key(
         "view.a",
         Operators,
-        "the operators of the first branch, which replace the preset and the keys above: tables [[view.a]]",
+        "the operators of the first branch, which replace the preset and those above; where they leave a setting out, the keys above still count: tables [[view.a]]",
     ),
     key("view.b", Operators, "the operators of the second branch, likewise: tables [[view.b]]"),
     key(

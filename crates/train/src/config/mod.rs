@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use simclr_augment::ViewConfig;
 use simclr_engine::{Arithmetic, Device};
 pub use simclr_nn::{Depth, Memory, PoolPadding, Stem, Variant};
-use toml::Table;
+use toml::{Table, Value};
 
 pub use auto::Auto;
 pub use device_name::DeviceName;
@@ -89,10 +89,15 @@ impl Config {
 
     /// [`Config::resolve`], except that a batch of "auto" is that of the layers below.
     fn merged(layers: &Layers<'_>) -> Result<Self, TrainError> {
-        Ok(Self::from_table(layers.merge()?, "the configuration")?.settled())
+        let mut merged = layers.merge()?;
+        if let Some(Value::Table(view)) = merged.get_mut("view") {
+            operators::complete(view);
+        }
+        Ok(Self::from_table(merged, "the configuration")?.settled())
     }
 
-    /// Reads a configuration as [`Config::to_toml`] writes it; absent keys have their defaults.
+    /// Reads a configuration as [`Config::to_toml`] writes it; absent keys have their defaults, those of listed operators
+    /// too.
     ///
     /// # Errors
     /// As [`Config::resolve`]; `origin` is named in the message.
@@ -238,7 +243,7 @@ impl Config {
     /// version and on every machine.
     fn settled(mut self) -> Self {
         let size = self.data.image_size;
-        self.view.blur_prob = Some(self.view.blur_prob_at(size));
+        self.view = self.view.settled_at(size);
         self.encoder.stem = Auto::Value(self.encoder.stem_at(size));
         self.encoder.variant = Auto::Value(self.encoder.settled_variant());
         if self.train.precision == Precision::Auto {

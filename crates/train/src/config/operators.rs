@@ -37,6 +37,58 @@ pub(super) const OPERATORS: &[Operator] = &[
     ("auto_augment", &[PROB, ("policy", Word(Policy::WORDS))]),
 ];
 
+/// Keys of operators that follow a key of `[view]` where a list does not give them: operator, key, key of `[view]`.
+const FOLLOWING: [(&str, &str, &str); 11] = [
+    ("random_resized_crop", "area", "crop_area"),
+    ("random_resized_crop", "aspect", "crop_aspect"),
+    ("random_resized_crop", "aspect_law", "crop_aspect_law"),
+    ("horizontal_flip", "prob", "flip"),
+    ("color_jitter", "prob", "color_prob"),
+    ("color_jitter", "strength", "color_strength"),
+    ("color_jitter", "brightness", "brightness"),
+    ("grayscale", "prob", "gray_prob"),
+    ("gaussian_blur", "prob", "blur_prob"),
+    ("gaussian_blur", "sigma", "blur_sigma"),
+    ("gaussian_blur", "padding", "blur_padding"),
+];
+
+/// The key of `[view]` that `key` of the operator `op` follows, if it follows one.
+pub(super) fn followed(op: &str, key: &str) -> Option<&'static str> {
+    let following = FOLLOWING.iter().find(|following| (following.0, following.1) == (op, key));
+    following.map(|following| following.2)
+}
+
+/// Completes the lists of a merged `[view]` by what their operators follow. Lists that were recorded state everything
+/// and stay as they are.
+pub(super) fn complete(view: &mut Table) {
+    let keys = view.clone();
+    let lists =
+        ["a", "b"].map(|list| view.get(list).and_then(Value::as_array).cloned().map(|ops| (list, ops)));
+    for (list, mut ops) in lists.into_iter().flatten() {
+        for op in ops.iter_mut().filter_map(Value::as_table_mut) {
+            let name = op.get("op").and_then(Value::as_str).unwrap_or_default().to_owned();
+            for (_, key, of_view) in FOLLOWING.iter().filter(|following| following.0 == name) {
+                // An absent key is "auto", which means the same to both.
+                if let (None, Some(value)) = (op.get(*key), keys.get(*of_view)) {
+                    op.insert((*key).to_owned(), value.clone());
+                }
+            }
+        }
+        view.insert(list.to_owned(), ops.into());
+    }
+}
+
+/// Whether an operator of the lists of `view` has the value of its `key`, which it may follow.
+pub(super) fn is_followed(view: &Table, key: &str) -> bool {
+    let lists = ["a", "b"].into_iter().filter_map(|list| view.get(list)?.as_array()).flatten();
+    let mut ops = lists.filter_map(Value::as_table);
+    let followers = || FOLLOWING.iter().filter(|following| following.2 == key);
+    ops.any(|op| {
+        let is = |name: &str| op.get("op").and_then(Value::as_str) == Some(name);
+        followers().any(|following| is(following.0) && op.get(following.1) == view.get(key))
+    })
+}
+
 /// What is wrong with a list, and where.
 pub(super) struct Fault {
     /// The place, such as "[2].sigma": the second operator's key.

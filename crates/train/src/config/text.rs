@@ -5,7 +5,7 @@ use std::fmt::Write;
 use toml::Table;
 
 use super::kind::AUTO;
-use super::operators::OPERATORS;
+use super::operators::{OPERATORS, followed};
 use super::{Config, KEYS, Key};
 use crate::TrainError;
 
@@ -48,7 +48,9 @@ impl Config {
         for (name, keys) in OPERATORS {
             let _ = writeln!(out, "\n#[[view.a]]\n#op = \"{name}\"");
             for (key, kind) in *keys {
-                let _ = writeln!(out, "#   {key}: {}", kind.describe());
+                let follows =
+                    followed(name, key).map_or(String::new(), |key| format!("; by default view.{key}"));
+                let _ = writeln!(out, "#   {key}: {}{follows}", kind.describe());
             }
         }
         out
