@@ -33,6 +33,8 @@ pub struct Study {
     pub title: String,
     /// The source of the figures beside the variants, and what they measure.
     pub source: Option<String>,
+    /// Settings that all variants have (`table.key=value`), unless they, or the user's, say otherwise.
+    pub set: Vec<String>,
     /// The variants, in the order they are shown.
     pub variants: Vec<Variant>,
 }
@@ -83,9 +85,9 @@ impl Study {
     pub fn parse(text: &str, origin: &str) -> Result<Study, EvalError> {
         let file = TomlFile::parse(text, origin)?;
         let top = file.top();
-        top.check(&["title", "source", "variant"])?;
+        top.check(&["title", "source", "set", "variant"])?;
         let title = top.required("title", "what is studied, such as \"Width\"")?.to_owned();
-        let source = top.text("source")?.map(str::to_owned);
+        let (source, set) = (top.text("source")?.map(str::to_owned), top.texts("set")?);
         let mut variants: Vec<Variant> = Vec::new();
         for keys in file.tables("variant")? {
             let variant = Variant::read(&keys)?;
@@ -100,7 +102,7 @@ impl Study {
                 let expected = "at least two tables [[variant]], to compare";
                 Err(top.bad("variant", format!("{} of them", variants.len()), expected))
             }
-            _ => Ok(Study { title, source, variants }),
+            _ => Ok(Study { title, source, set, variants }),
         }
     }
 }
@@ -137,7 +139,7 @@ impl Variant {
 
 #[cfg(test)]
 mod tests {
-    use simclr_augment::{CropBox, Stream};
+    use simclr_augment::{CropBox, Stream, ViewOp};
     use simclr_train::{Config, Layers};
 
     use super::*;
@@ -148,7 +150,7 @@ mod tests {
             let study = Study::find(name).unwrap();
             assert!(study.source.is_some(), "{name}");
             for variant in &study.variants {
-                let mut sets = variant.set.clone();
+                let mut sets = [&study.set[..], &variant.set].concat();
                 sets.push("train.device=cpu".to_owned());
                 let layers = Layers { sets: &sets, ..Layers::default() };
                 Config::resolve(&layers).unwrap_or_else(|error| panic!("{name}, {}: {error}", variant.name));
@@ -163,7 +165,8 @@ mod tests {
             .variants
             .iter()
             .map(|variant| {
-                let layers = Layers { sets: &variant.set, ..Layers::default() };
+                let sets = [&study.set[..], &variant.set].concat();
+                let layers = Layers { sets: &sets, ..Layers::default() };
                 // Small views, so that a default for larger ones cannot be what tells variants apart.
                 let [first, second] = Config::resolve(&layers).unwrap().view.families(32).unwrap();
                 let draws = (0..20).map(|image| {
@@ -187,6 +190,40 @@ mod tests {
             for (other, others) in &drawn[..at] {
                 assert_ne!(draws, others, "{name} is {other}");
             }
+        }
+    }
+
+    /// A variant changes what its name says and nothing else: the rest is as in the recipe.
+    #[test]
+    fn operators_of_studies_are_those_of_the_recipe() {
+        for (name, crops, colours) in [("color", 12, 10), ("views", 7, 2)] {
+            let study = Study::find(name).unwrap();
+            let mut recipe = study.set.clone();
+            recipe.extend(
+                ["view.crop_area=[0.3, 0.7]", "view.flip=0.25", "view.color_prob=0.6"].map(str::to_owned),
+            );
+            let base = Config::resolve(&Layers { sets: &recipe, ..Layers::default() }).unwrap();
+            let (mut cropping, mut colouring) = (0, 0);
+            for variant in &study.variants {
+                let layers = Layers { base: Some(&base), sets: &variant.set, ..Layers::default() };
+                let view = Config::resolve(&layers).unwrap().view;
+                let usual = view.ops(224);
+                for op in [&view.a, &view.b].into_iter().flat_map(|list| list.as_ref().unwrap_or(&usual)) {
+                    match op {
+                        ViewOp::RandomResizedCrop(crop) => {
+                            assert_eq!(crop.area, [0.3, 0.7], "{}", variant.name);
+                            cropping += 1;
+                        }
+                        ViewOp::HorizontalFlip(flip) => assert_eq!(flip.prob, 0.25, "{}", variant.name),
+                        ViewOp::ColorJitter(jitter) => {
+                            assert_eq!(jitter.prob, 0.6, "{}", variant.name);
+                            colouring += 1;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            assert_eq!((cropping, colouring), (crops, colours), "{name}");
         }
     }
 

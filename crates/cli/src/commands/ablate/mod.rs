@@ -44,6 +44,7 @@ STUDY is one of the paper's, or a TOML file:
   views         augmentations of one of the two views (figure 5)
 
   title = \"Width\"
+  set = [\"train.epochs=20\"]      # optional: for all variants; --set overrides it
   [[variant]]
   name = \"quarter\"
   set = [\"encoder.width=0.25\"]
@@ -52,7 +53,8 @@ STUDY is one of the paper's, or a TOML file:
   set = [\"encoder.width=0.5\"]
   paper = 60.1                 # optional: a published figure to compare with, in per cent
 
-What all variants have in common comes from --preset, --config and --set. Each training is a run folder in DIR, which other commands accept; \
+What all variants have in common comes from --preset, --config and --set, the settings of listed operators too where the study does not \
+give them. Each training is a run folder in DIR, which other commands accept; \
 DIR/report.html compares those that are finished. One that fails, or does not converge, does not keep the others: it is told at the end, with \
 exit code 1. With the same arguments, a second run reuses finished results and continues interrupted \
 ones.
@@ -132,6 +134,7 @@ impl Planned {
 impl Ablate {
     pub fn run(mut self) -> Result<Done> {
         let study = Study::find(&self.study)?;
+        self.settings.sets.splice(..0, study.set.clone());
         self.settings.sets.extend(self.on.device.map(|device| format!("train.device={device}")));
         let mut opening = Opening::new(&self.settings.data()?, self.threads.count());
         let source = opening.open(&self.data)?;
