@@ -210,4 +210,7 @@ fn a_loss_that_stands_at_that_of_guessing_is_warned_of_once() {
     assert_eq!(told(&["loss.temperature=1e30", "train.epochs=1"]), 1);
     assert_eq!(told(&[]), 0);
     assert_eq!(told(&["loss.temperature=1e30", "loss.name=nt_logistic"]), 0);
+    // Where z is not normalised, that says only that it is small beside the temperature.
+    let small_z = ["loss.temperature=1e4", "head.batch_norm=false"];
+    assert_eq!(told(&[&small_z[..], &["loss.normalize=false"]].concat()), 0);
 }

@@ -105,9 +105,12 @@ impl Run<'_> {
     /// Warns, once, if the loss stays at that of guessing, where all candidates are equally likely. Returns whether it
     /// has warned.
     fn watch_for_guessing(&mut self, loss: f64, observer: &mut dyn Observer) -> bool {
-        let Config { train, loss: LossConfig { name, .. }, .. } = self.config;
+        let Config { train, loss: LossConfig { name, normalize, .. }, .. } = self.config;
         let candidates = 2 * train.batch - 1;
-        let Some(guessing) = name.of_guessing(candidates).filter(|_| self.keeps()) else { return false };
+        // Where z is not normalised it may be small beside the temperature: the loss is then near that of guessing,
+        // however well it tells images apart.
+        let judges = self.keeps() && *normalize;
+        let Some(guessing) = name.of_guessing(candidates).filter(|_| judges) else { return false };
         if self.guessing == Guessing::Told {
             return true;
         }
