@@ -319,7 +319,7 @@ fn settings_that_make_no_sense() {
         ("linear", ["--batch", "x"], "at least 1"),
         ("linear", ["--seed", "-1"], "of 0 or more"),
         ("linear", ["--epochs", "3"], "--method sgd"),
-        ("linear", ["--projection", "--method=sgd"], "--projection is for --method logistic"),
+        ("linear", ["--weight-decay", "1e-6"], "--weight-decay is for --method sgd"),
         ("finetune", ["--labels", "0%"], "a share, such as 1%"),
         ("finetune", ["--labels", "many"], "a share, such as 1%"),
         ("finetune", ["--weight-decay", "-1"], "a number of 0 or more"),

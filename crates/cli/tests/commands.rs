@@ -74,7 +74,11 @@ fn a_run_from_images_to_report() {
     let of_z = simclr(&[&linear[..], &["--projection"]].concat()).expect(0, &["logistic_z.json"]).json();
     assert_eq!((&of_z["protocol"], of_z["top1"].is_f64()), (&"logistic_z".into(), true));
     assert_ne!(of_z["settings"], logistic["settings"]);
-    for file in ["knn", "logistic", "logistic_z", "linear_sgd"] {
+    let by_sgd = ["--projection", "--method", "sgd", "--epochs", "2", "--weight-decay", "1e-6"];
+    let of_z = simclr(&[&linear[..], &by_sgd].concat()).expect(0, &["linear_sgd_z.json"]).json();
+    assert!(accuracy(&of_z["top1"]) && accuracy(&of_z["random_top1"]), "{of_z}");
+    assert_eq!(of_z["settings"]["weight_decay"], 1e-6);
+    for file in ["knn", "logistic", "logistic_z", "linear_sgd", "linear_sgd_z"] {
         let written = fs::read(run.join(format!("evaluation/{file}.json"))).unwrap();
         let written: Value = serde_json::from_slice(&written).unwrap();
         assert!(accuracy(&written["per_class"][0]["accuracy"]), "{written}");
@@ -89,7 +93,7 @@ fn a_run_from_images_to_report() {
     simclr(&["report", path(&run), "--train", path(&parts)]).expect(0, &["report.html"]);
     let page = fs::read_to_string(run.join("report.html")).unwrap();
     assert!(page.contains("<svg") && page.contains("data:image/png") && page.contains("kNN"));
-    assert!(page.contains("linear on z, logistic regression"));
+    assert!(page.contains("linear on z, logistic regression") && page.contains("linear on z, SGD"));
     assert!(page.contains("fine-tuning, 50% of the labels") && page.contains("from scratch"), "{page}");
 }
 

@@ -11,10 +11,11 @@ use simclr_engine::{Device, Mode, SingleProcess, Tape};
 use simclr_eval::EvalError;
 use simclr_eval::protocols::{
     Evaluation, LogisticOptions, Progress, Sgd, Side, Splits, Versus, encode, knn, knn_of_images, linear_sgd,
-    logistic, random_encoder,
+    linear_sgd_z, logistic, random_encoder,
 };
 use simclr_metrics::Knn;
 use simclr_train::Model;
+use simclr_train::config::HeadKind;
 
 fn quick() -> Sgd {
     Sgd { epochs: 8, batch: 16, rate: 0.5, ..Sgd::linear(SIDE, 120, None) }
@@ -55,6 +56,39 @@ fn linear_sgd_learns_and_leaves_the_encoder_alone() {
     assert!(epochs[7].1 < 0.5 * epochs[0].1, "{epochs:?}");
     // The rate falls to nearly 0 as a cosine.
     assert!(epochs.windows(2).all(|pair| pair[1].2 < pair[0].2) && epochs[7].2 < 0.02, "{epochs:?}");
+}
+
+#[test]
+fn linear_sgd_of_z_reads_the_frozen_head() {
+    let models = models(2);
+    let before = models.trained.fingerprint().unwrap();
+    let of_z = linear_sgd_z(&models, &splits(), &quick(), &mut |_| ()).unwrap();
+    assert_eq!(models.trained.fingerprint().unwrap(), before);
+    assert_eq!(of_z.title(), "linear on z, SGD");
+    assert!(of_z.trained.top1 > 0.6, "{of_z:?}");
+    let of_h = linear_sgd(&models, &splits(), &quick(), &mut |_| ()).unwrap();
+    let loss = |evaluation: &Evaluation| evaluation.trained.details["train_loss"].as_f64().unwrap();
+    assert_ne!(loss(&of_z), loss(&of_h));
+    // Without a head z is h.
+    let mut config = config();
+    config.head.kind = HeadKind::None;
+    let headless = Versus::alone(Model::new(&config, &Device::cpu(2).unwrap()).unwrap());
+    let [of_z, of_h] = [linear_sgd_z, linear_sgd]
+        .map(|fit| loss(&fit(&headless, &splits(), &quick(), &mut |_| ()).unwrap()));
+    assert_eq!(of_z, of_h);
+}
+
+#[test]
+fn decay_keeps_the_classifier_small() {
+    let models = Versus::alone(models(2).trained);
+    let fit = |weight_decay| {
+        let options = Sgd { weight_decay, ..quick() };
+        linear_sgd(&models, &splits(), &options, &mut |_| ()).unwrap()
+    };
+    let (none, some) = (fit(0.0), fit(0.5));
+    let loss = |evaluation: &Evaluation| evaluation.trained.details["train_loss"].as_f64().unwrap();
+    assert!(loss(&some) > loss(&none), "{} {}", loss(&some), loss(&none));
+    assert!(!none.settings().contains("decay") && some.settings().ends_with(", weight decay 0.5"));
 }
 
 #[test]

@@ -30,7 +30,7 @@ use crate::report::{
 };
 
 /// Order of the protocols on the page; others follow, and fine-tuning last, by its number of labels.
-const ORDER: [&str; 4] = ["knn", "logistic", "logistic_z", "linear_sgd"];
+const ORDER: [&str; 5] = ["knn", "logistic", "logistic_z", "linear_sgd", "linear_sgd_z"];
 
 /// The report of a run folder: its metrics log, configuration, evaluations, and skipped images. What does not exist
 /// (yet) is left out. `pictures` come from [`pictures`] or [`Pictures::before`], or are empty.

@@ -33,7 +33,7 @@ const IN_NAME: [(&str, &str); 6] = [
 /// A protocol's result, as it is written to `RUN/evaluation/PROTOCOL.json`. Accuracies are fractions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// `knn`, `logistic`, `logistic_z` (on the projections), `linear_sgd` or `finetune-LABELS`, such as
+    /// `knn`, `logistic`, `logistic_z` (on the projections), `linear_sgd`, `linear_sgd_z` or `finetune-LABELS`, such as
     /// `finetune-10%`, with settings that differ from the defaults: `finetune-10%-seed-1`.
     pub protocol: String,
     /// Training steps of the encoder, if it came from a run.
@@ -244,6 +244,7 @@ impl Evaluation {
             "logistic" => "linear, logistic regression".to_owned(),
             "logistic_z" => "linear on z, logistic regression".to_owned(),
             "linear_sgd" => "linear, SGD".to_owned(),
+            "linear_sgd_z" => "linear on z, SGD".to_owned(),
             other => self.fine_tuned().unwrap_or_else(|| other.to_owned()),
         }
     }
@@ -253,9 +254,12 @@ impl Evaluation {
         let mut settings = self.usual_settings();
         let detail = |key: &str| self.trained.details.get(key);
         let temperature = detail("temperature").and_then(Value::as_f64).filter(|&value| value != 0.1);
-        // The title of fine-tuning already has its seed.
-        let seed = detail("seed").and_then(Value::as_u64).filter(|&seed| seed > 0 && !self.is_fine_tuning());
+        // The title of fine-tuning already has its seed and its weight decay.
+        let untold = !self.is_fine_tuning();
+        let seed = detail("seed").and_then(Value::as_u64).filter(|&seed| seed > 0 && untold);
         settings.extend(temperature.map(|temperature| format!(", temperature {}", short(temperature))));
+        let decay = detail("weight_decay").and_then(Value::as_f64).filter(|&decay| decay > 0.0 && untold);
+        settings.extend(decay.map(|decay| format!(", weight decay {}", short(decay))));
         settings.extend(seed.map(|seed| format!(", seed {seed}")));
         settings
     }

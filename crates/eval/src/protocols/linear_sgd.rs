@@ -1,4 +1,4 @@
-//! The linear protocol by stochastic gradient descent: a dense layer on h of augmented images.
+//! The linear protocol by stochastic gradient descent: a dense layer on h, or on z, of augmented images.
 
 use std::time::Instant;
 
@@ -48,16 +48,68 @@ pub fn linear_sgd(
     options: &Sgd,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Evaluation, EvalError> {
+    let (scores, counts, seconds) = train_on(Features::H, models, data, options, watch)?;
+    Ok(Evaluation::new("linear_sgd", counts, scores, seconds))
+}
+
+/// As [`linear_sgd`], on z in place of h: the projection head is frozen like the encoder.
+///
+/// # Errors
+/// As [`linear_sgd`].
+pub fn linear_sgd_z(
+    models: &Versus<Model>,
+    data: &Splits,
+    options: &Sgd,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Evaluation, EvalError> {
+    let (scores, counts, seconds) = train_on(Features::Z, models, data, options, watch)?;
+    Ok(Evaluation::new("linear_sgd_z", counts, scores, seconds))
+}
+
+/// What the classifier reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Features {
+    /// The encoder's output.
+    H,
+    /// The projection head's output.
+    Z,
+}
+
+impl Features {
+    fn dim(self, model: &Model) -> usize {
+        match self {
+            Features::H => model.encoder.features(),
+            Features::Z => model.head.dim(),
+        }
+    }
+
+    /// One of h and z.
+    fn of<T>(self, h: T, z: T) -> T {
+        match self {
+            Features::H => h,
+            Features::Z => z,
+        }
+    }
+}
+
+/// Trains and tests a classifier on `features` of both encoders. Also returns the seconds that it took.
+fn train_on(
+    features: Features,
+    models: &Versus<Model>,
+    data: &Splits,
+    options: &Sgd,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<(Versus<Scores>, Counts, f64), EvalError> {
     options.check(data.train().len())?;
     let start = Instant::now();
     let mut counts = Counts { train: data.train().len(), test: 0, broken: Vec::new(), unlearnt: Vec::new() };
     let scores = models.try_map(|side, model| {
         let start = Instant::now();
-        let mut classifier = Classifier::new(model, data.classes().len(), options)?;
+        let mut classifier = Classifier::new(features, model, data.classes().len(), options)?;
         let (part, reading) = (Examples::labelled(data.train().clone()), data.reading(model));
         let learnt = Lessons::new(side, model, &part, reading, options)?.teach(&mut classifier, watch)?;
-        let test = encode_set(side, model, "test", data, false, watch)?;
-        let scores = learnt.tested(classifier.scores(&test.h)?)?;
+        let test = encode_set(side, model, "test", data, features == Features::Z, watch)?;
+        let scores = learnt.tested(classifier.scores(features.of(&test.h, &test.z))?)?;
         let train = data.train().len() - learnt.skipped.len();
         let broken = BrokenImage::all(&learnt.skipped, &test.skipped);
         let unlearnt = learnt.unlearnt(&part, data.classes());
@@ -65,11 +117,12 @@ pub fn linear_sgd(
         let details = learnt.details(options, start.elapsed().as_secs_f64());
         Scores::of_scores(&scores, &test.labels, data.classes(), details)
     })?;
-    Ok(Evaluation::new("linear_sgd", counts, scores, start.elapsed().as_secs_f64()))
+    Ok((scores, counts, start.elapsed().as_secs_f64()))
 }
 
-/// A dense layer from h to class scores; its parameters are separate from the encoder's.
+/// A dense layer from h or z to class scores; its parameters are separate from the encoder's.
 struct Classifier<'m> {
+    features: Features,
     model: &'m Model,
     layer: Linear,
     parameters: Parameters,
@@ -77,20 +130,37 @@ struct Classifier<'m> {
 }
 
 impl<'m> Classifier<'m> {
-    fn new(model: &'m Model, classes: usize, options: &Sgd) -> Result<Classifier<'m>, EvalError> {
+    fn new(
+        features: Features,
+        model: &'m Model,
+        classes: usize,
+        options: &Sgd,
+    ) -> Result<Classifier<'m>, EvalError> {
         let mut parameters = Parameters::new();
-        let (features, device) = (model.encoder.features(), &model.device);
-        let layer = Linear::classifier("fc", features, classes, device, options.seed, &mut parameters)?;
+        let (dim, device) = (features.dim(model), &model.device);
+        let layer = Linear::classifier("fc", dim, classes, device, options.seed, &mut parameters)?;
         let optimizer = options.optimizer(&parameters)?;
-        Ok(Classifier { model, layer, parameters, optimizer })
+        Ok(Classifier { features, model, layer, parameters, optimizer })
     }
 
-    /// Class scores of rows of h.
-    fn scores(&self, h: &[f32]) -> Result<Vec<f32>, EvalError> {
-        let dim = self.model.encoder.features();
+    /// Class scores of rows of features.
+    fn scores(&self, rows: &[f32]) -> Result<Vec<f32>, EvalError> {
+        let dim = self.features.dim(self.model);
         let mut tape = Tape::new(&self.parameters, Mode::Eval, &SingleProcess);
-        let h = tape.input(Tensor::from_slice(&self.model.device, &[h.len() / dim, dim], h)?);
-        Ok(self.layer.forward(&mut tape, &h)?.tensor().to_vec()?)
+        let rows = tape.input(Tensor::from_slice(&self.model.device, &[rows.len() / dim, dim], rows)?);
+        Ok(self.layer.forward(&mut tape, &rows)?.tensor().to_vec()?)
+    }
+
+    /// The features of a batch of images, computed chunk by chunk: BatchNorm uses constants here, so chunks do not
+    /// change the result.
+    fn encode(&self, images: &[u8]) -> Result<Vec<f32>, EvalError> {
+        let (model, image) = (self.model, self.model.image_size().pow(2) * 3);
+        let mut all = Vec::with_capacity(images.len() / image * self.features.dim(model));
+        for chunk in images.chunks(model.images_at_once() * image) {
+            let (h, z) = model.embed(chunk)?;
+            all.extend_from_slice(&self.features.of(h, z));
+        }
+        Ok(all)
     }
 }
 
@@ -98,11 +168,11 @@ impl Learner for Classifier<'_> {
     const NAME: &'static str = "linear classifier";
 
     fn step(&mut self, images: &[u8], targets: &Targets, rate: f64) -> Result<Step, EvalError> {
-        let h = encode_batch(self.model, images)?;
-        let device = &self.model.device;
+        let rows = self.encode(images)?;
+        let (device, dim) = (&self.model.device, self.features.dim(self.model));
         let mut tape = Tape::new(&self.parameters, Mode::Train, &SingleProcess);
-        let h = tape.input(Tensor::from_vec(device, &[targets.rows(), self.model.encoder.features()], h)?);
-        let scores = self.layer.forward(&mut tape, &h)?;
+        let rows = tape.input(Tensor::from_vec(device, &[targets.rows(), dim], rows)?);
+        let scores = self.layer.forward(&mut tape, &rows)?;
         let (loss, gradients) = backward_from_loss(&mut tape, &scores, targets)?;
         let loss = f64::from(loss.to_vec()?[0]);
         let right = recognised(scores.tensor(), targets)?;
@@ -113,14 +183,4 @@ impl Learner for Classifier<'_> {
         }
         Ok(Step { loss, right, sound })
     }
-}
-
-/// Encodes a batch of images chunk by chunk: BatchNorm uses constants here, so chunks do not change the result.
-fn encode_batch(model: &Model, images: &[u8]) -> Result<Vec<f32>, EvalError> {
-    let image = model.image_size().pow(2) * 3;
-    let mut all = Vec::with_capacity(images.len() / image * model.encoder.features());
-    for chunk in images.chunks(model.images_at_once() * image) {
-        all.extend_from_slice(&model.embed(chunk)?.0);
-    }
-    Ok(all)
 }

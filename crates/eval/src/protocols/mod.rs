@@ -72,7 +72,7 @@ pub use finetune::{
     saved_networks,
 };
 pub use knn::{knn, knn_of_images};
-pub use linear_sgd::linear_sgd;
+pub use linear_sgd::{linear_sgd, linear_sgd_z};
 pub use pairing::{Opened, Paired, kept_in_memory, named, pair};
 pub use places::Placed;
 pub use predict::{Classifier, Predicted, Recognised};
