@@ -4,13 +4,12 @@ use std::fmt::Write;
 
 use super::html::{escape, page, percent};
 use super::sections::{self, bar};
-use crate::study::{Chance, Judge, Order, Row, Study, main_judge};
+use crate::study::{Chance, Column, Order, Row, Study, columns, main_judge};
 
 /// The page of what came of a study so far. `recipe` is what all variants have in common, as TOML; `seeds` how
 /// often each was trained; `test_images` how many judged it.
 pub fn study_page(study: &Study, rows: &[Row], seeds: usize, test_images: usize, recipe: &str) -> String {
-    let told: Vec<Judge> =
-        Judge::ALL.into_iter().filter(|&judge| rows.iter().any(|row| row.mean(judge).is_some())).collect();
+    let columns = columns(rows);
     let has_paper = study.variants.iter().any(|variant| variant.paper.is_some());
     let mut out = String::from("<section>\n<h2>Variants</h2>\n");
     // The bars are of the figure that the paper's are of, or of the first that there is.
@@ -20,14 +19,10 @@ pub fn study_page(study: &Study, rows: &[Row], seeds: usize, test_images: usize,
         let _ = writeln!(out, "<p class=\"key\"><i class=\"c0\"></i> {}{paper}</p>", main.title());
     }
     out.push_str("<div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">variant</th><th scope=\"col\" class=\"bars\"></th>");
-    for judge in &told {
-        let _ = write!(out, "<th scope=\"col\">{}</th>", judge.title());
+    for column in &columns {
+        let _ = write!(out, "<th scope=\"col\">{}</th>", column.title());
     }
-    out.push_str(if has_paper {
-        "<th scope=\"col\">paper</th></tr></thead>\n<tbody>\n"
-    } else {
-        "</tr></thead>\n<tbody>\n"
-    });
+    out.push_str("</tr></thead>\n<tbody>\n");
     for row in rows {
         let own = main.and_then(|main| row.mean(main)).map(|mean| mean.mean);
         let paper = row.variant.paper.map(|paper| paper / 100.0);
@@ -39,14 +34,17 @@ pub fn study_page(study: &Study, rows: &[Row], seeds: usize, test_images: usize,
             bar(0, own),
             bar(1, paper),
         );
-        for &judge in &told {
-            let class = if Some(judge) == main { " class=\"first\"" } else { "" };
-            let cell =
-                row.mean(judge).map_or("–".to_owned(), |mean| mean.to_string().replace(' ', "\u{202f}"));
-            let _ = write!(out, "<td{class}>{cell}</td>");
-        }
-        if has_paper {
-            let _ = write!(out, "<td>{}</td>", paper.map_or("–".to_owned(), percent));
+        for &column in &columns {
+            let class = if main.map(Column::Measured) == Some(column) { " class=\"first\"" } else { "" };
+            let cell = match column {
+                Column::Measured(judge) => {
+                    row.mean(judge).map(|mean| mean.to_string().replace(' ', "\u{202f}"))
+                }
+                Column::Published(judge) => {
+                    row.variant.published(judge).map(|figure| percent(figure / 100.0))
+                }
+            };
+            let _ = write!(out, "<td{class}>{}</td>", cell.unwrap_or("–".to_owned()));
         }
         out.push_str("</tr>\n");
     }

@@ -14,7 +14,7 @@ use simclr_data::not_a_file;
 use crate::EvalError;
 use crate::toml_file::{Keys, TomlFile};
 
-pub use table::{Chance, Judge, Mean, Order, Row, Trial, main_judge, rows};
+pub use table::{Chance, Column, Judge, Mean, Order, Row, Trial, columns, main_judge, rows};
 
 /// The built-in studies: name and text.
 const BUILT_IN: [(&str, &str); 6] = [
@@ -46,8 +46,10 @@ pub struct Variant {
     pub name: String,
     /// Settings that differ (`table.key=value`); empty for the recipe as it is.
     pub set: Vec<String>,
-    /// A published figure to compare with, in per cent.
+    /// A published accuracy to compare with, in per cent.
     pub paper: Option<f64>,
+    /// A published contrastive accuracy, likewise.
+    pub paper_contrastive: Option<f64>,
 }
 
 impl Study {
@@ -109,16 +111,28 @@ impl Study {
 
 impl Variant {
     fn read(keys: &Keys<'_>) -> Result<Variant, EvalError> {
-        keys.check(&["name", "set", "paper"])?;
+        keys.check(&["name", "set", "paper", "paper_contrastive"])?;
         let name = keys.required("name", "a name, such as \"half\"")?.to_owned();
-        let (set, paper) = (keys.texts("set")?, keys.number("paper")?);
-        if let Some(paper) = paper.filter(|paper| !(0.0..=100.0).contains(paper)) {
-            return Err(keys.bad("paper", paper.to_string(), "a figure in per cent, 0 to 100"));
-        }
-        let variant = Variant { name, set, paper };
+        let figure = |key| match keys.number(key)? {
+            Some(figure) if !(0.0..=100.0).contains(&figure) => {
+                Err(keys.bad(key, figure.to_string(), "a figure in per cent, 0 to 100"))
+            }
+            figure => Ok(figure),
+        };
+        let (paper, paper_contrastive) = (figure("paper")?, figure("paper_contrastive")?);
+        let variant = Variant { name, set: keys.texts("set")?, paper, paper_contrastive };
         match variant.folder().is_empty() {
             false => Ok(variant),
             true => Err(keys.bad("name", format!("{:?}", variant.name), "a name with letters or digits")),
+        }
+    }
+
+    /// The published figure that `judge` may be compared with, in per cent.
+    pub fn published(&self, judge: Judge) -> Option<f64> {
+        match judge {
+            Judge::Linear => self.paper,
+            Judge::Contrastive => self.paper_contrastive,
+            Judge::Knn | Judge::LinearOfZ => None,
         }
     }
 
@@ -237,7 +251,7 @@ mod tests {
         assert_eq!(temperatures.count(), study.variants.len());
         let folders: Vec<String> = study.variants.iter().map(Variant::folder).collect();
         assert_eq!(folders[0], "tau-0.05");
-        let of = |name: &str| Variant { name: name.to_owned(), set: vec![], paper: None }.folder();
+        let of = |name: &str| Variant { name: name.to_owned(), ..study.variants[0].clone() }.folder();
         assert_eq!(of(" ../Crop + Colour (1/2)."), "crop-colour-1-2");
     }
 
@@ -257,10 +271,17 @@ mod tests {
                 &format!("{two}name = \"b\"\npapper = 3"),
                 "line 6: unknown key `variant.b.papper`; did you mean `paper`?",
             ),
-            (&format!("{two}zzz = 3"), "unknown key `variant[1].zzz`; the keys are name, set, paper"),
+            (
+                &format!("{two}zzz = 3"),
+                "unknown key `variant[1].zzz`; the keys are name, set, paper, paper_contrastive",
+            ),
             (
                 &format!("{two}name = \"b\"\npaper = 300"),
                 "`variant.b.paper` is 300, expected a figure in per cent",
+            ),
+            (
+                &format!("{two}name = \"b\"\npaper_contrastive = -1"),
+                "`variant.b.paper_contrastive` is -1, expected a figure in per cent",
             ),
             (&format!("{two}name = \"b\"\npaper = \"3\""), "`variant.b.paper` is \"3\", expected a number"),
             (

@@ -114,6 +114,38 @@ pub fn rows<'s>(study: &'s Study, trials: &[Trial]) -> Vec<Row<'s>> {
     study.variants.iter().enumerate().map(row).collect()
 }
 
+/// A column of a study's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Column {
+    /// What was measured.
+    Measured(Judge),
+    /// The published figures of the same measure.
+    Published(Judge),
+}
+
+impl Column {
+    /// Its title.
+    pub fn title(self) -> &'static str {
+        match self {
+            Column::Measured(judge) => judge.title(),
+            Column::Published(_) => "paper",
+        }
+    }
+}
+
+/// The columns that hold a figure: each measure, and published figures directly after what they are compared with.
+pub fn columns(rows: &[Row]) -> Vec<Column> {
+    let of = |judge: Judge| {
+        let measured = rows.iter().any(|row| row.mean(judge).is_some());
+        let published = rows.iter().any(|row| row.variant.published(judge).is_some());
+        // Accuracies stand there even if nothing could be measured.
+        let published = published && (measured || judge == Judge::Linear);
+        let measured = measured.then_some(Column::Measured(judge));
+        measured.into_iter().chain(published.then_some(Column::Published(judge)))
+    };
+    Judge::ALL.into_iter().flat_map(of).collect()
+}
+
 /// The judge that variants are compared by: the linear one, as in the paper, or else the first that told anything.
 pub fn main_judge(rows: &[Row]) -> Option<Judge> {
     let told = |judge: &Judge| rows.iter().any(|row| row.mean(*judge).is_some());
@@ -218,6 +250,28 @@ mod tests {
         assert_eq!(order.to_string(), "2 of 3 pairs rank as in the paper (chance: 1.5)");
         assert_eq!(Order::of(&rows, Judge::Linear), None);
         assert_eq!(main_judge(&rows), Some(Judge::Knn));
+    }
+
+    #[test]
+    fn published_figures_stand_beside_what_they_are_of() {
+        use Column::{Measured, Published};
+        let study = Study::find("temperature").unwrap();
+        // Table 5.
+        let figures: Vec<f64> =
+            study.variants.iter().filter_map(|it| it.published(Judge::Contrastive)).collect();
+        assert_eq!(figures, [90.5, 87.8, 68.2, 59.1, 91.7, 92.1]);
+        let found = |scores| columns(&rows(&study, &[Trial { scores, ..trial(0, 0, 0.0) }]));
+        assert_eq!(
+            found([Some(0.4), Some(0.5), None, Some(0.9)]),
+            [
+                Measured(Judge::Knn),
+                Measured(Judge::Linear),
+                Published(Judge::Linear),
+                Measured(Judge::Contrastive),
+                Published(Judge::Contrastive)
+            ]
+        );
+        assert_eq!(found([None; 4]), [Published(Judge::Linear)]);
     }
 
     #[test]

@@ -51,7 +51,8 @@ STUDY is one of the paper's, or a TOML file:
   [[variant]]
   name = \"half\"
   set = [\"encoder.width=0.5\"]
-  paper = 60.1                 # optional: a published figure to compare with, in per cent
+  paper = 60.1                 # optional: a published accuracy to compare with, in per cent
+  paper_contrastive = 87.8     # optional: of the contrastive accuracy
 
 What all variants have in common comes from --preset, --config and --set, the settings of listed operators too where the study does not \
 give them. Each training is a run folder in DIR, which other commands accept; \

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use simclr_eval::study::{Chance, Judge, Order, Row, Study, Variant, main_judge};
+use simclr_eval::study::{Chance, Column, Judge, Order, Row, Study, Variant, columns, main_judge};
 
 use crate::terminal;
 
@@ -33,21 +33,7 @@ pub fn tell(study: &Study, seeds: u64, test_images: usize, rows: &[Row], as_json
         terminal::print(&object.to_string())?;
         return Ok(());
     }
-    let width = rows.iter().map(|row| row.variant.name.chars().count()).max().unwrap_or(0).max(8);
-    let heads: Vec<String> = told.iter().map(|judge| format!("{:>14}", judge.title())).collect();
-    terminal::print(&format!("{:<width$} {} {:>8}", "variant", heads.join(" "), "paper"))?;
-    for row in rows {
-        let cells: Vec<String> = told
-            .iter()
-            .map(|&judge| row.mean(judge).map_or(format!("{:>14}", "-"), |mean| format!("{mean:>14}")))
-            .collect();
-        let paper = row.variant.paper.map_or("-".to_owned(), |paper| terminal::percent(paper / 100.0));
-        terminal::print(&format!(
-            "{:<width$} {} {paper:>8}",
-            terminal::inert(&row.variant.name),
-            cells.join(" ")
-        ))?;
-    }
+    lines(rows).iter().try_for_each(|line| terminal::print(line))?;
     if let Some(judge) = main_judge(rows) {
         if let Some(chance) = Chance::of(rows, judge, test_images) {
             terminal::print(&chance.to_string())?;
@@ -68,9 +54,64 @@ pub fn tell(study: &Study, seeds: u64, test_images: usize, rows: &[Row], as_json
     Ok(())
 }
 
-/// A variant in JSON. Its published figure is a fraction, like all others there.
+/// The table: a line of titles, and one for each variant. Each column is as wide as what is in it.
+fn lines(rows: &[Row]) -> Vec<String> {
+    let columns = columns(rows);
+    let titles = columns.iter().map(|column| column.title().to_owned());
+    let mut table: Vec<Vec<String>> = vec![["variant".to_owned()].into_iter().chain(titles).collect()];
+    for row in rows {
+        let cell = |&column: &Column| {
+            let found = match column {
+                Column::Measured(judge) => row.mean(judge).map(|mean| mean.to_string()),
+                Column::Published(judge) => {
+                    row.variant.published(judge).map(|figure| terminal::percent(figure / 100.0))
+                }
+            };
+            found.unwrap_or("-".to_owned())
+        };
+        let name = terminal::inert(&row.variant.name);
+        table.push([name].into_iter().chain(columns.iter().map(cell)).collect());
+    }
+    let width = |at: usize| table.iter().map(|cells| cells[at].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..=columns.len()).map(width).collect();
+    let line = |cells: &Vec<String>| {
+        let numbers = cells.iter().zip(&widths).skip(1).map(|(cell, &width)| format!("  {cell:>width$}"));
+        format!("{:<width$}{}", cells[0], numbers.collect::<String>(), width = widths[0])
+    };
+    table.iter().map(line).collect()
+}
+
+/// A variant in JSON. Its published figures are fractions, like all others there.
 pub fn described(variant: &Variant) -> Value {
+    let fraction = |figure: Option<f64>| figure.map(|figure| figure / 100.0);
     json!({
-        "name": variant.name, "set": variant.set, "paper": variant.paper.map(|paper| paper / 100.0),
+        "name": variant.name, "set": variant.set, "paper": fraction(variant.paper),
+        "paper_contrastive": fraction(variant.paper_contrastive),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use simclr_eval::study::{Trial, rows};
+
+    use super::*;
+
+    #[test]
+    fn published_figures_do_not_widen_the_table_beyond_a_terminal() {
+        let study = Study::find("temperature").unwrap();
+        let trial = |variant, seed, score| Trial {
+            variant,
+            seed,
+            scores: [Some(score), Some(score / 2.0), None, Some(0.9)],
+            failure: None,
+        };
+        let trials = [trial(0, 0, 0.4), trial(0, 1, 0.6), trial(1, 0, 0.5)];
+        let lines = lines(&rows(&study, &trials));
+        assert!(lines.iter().all(|line| line.chars().count() <= 80), "{lines:#?}");
+        let words = |line: usize| lines[line].split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(words(0), "variant kNN linear paper contrastive paper");
+        assert_eq!(words(1), "tau 0.05 50.0 ± 14.1% 25.0 ± 7.1% 59.7% 90.0 ± 0.0% 90.5%");
+        assert_eq!(words(2), "tau 0.1 50.0% 25.0% 64.4% 90.0% 87.8%");
+        assert_eq!(words(6), "not normalised, tau 100 - - 57.0% - 92.1%");
+    }
 }
