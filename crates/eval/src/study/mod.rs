@@ -17,10 +17,11 @@ use crate::toml_file::{Keys, TomlFile};
 pub use table::{Chance, Column, Judge, Mean, Order, Row, Trial, columns, main_judge, rows};
 
 /// The built-in studies: name and text.
-const BUILT_IN: [(&str, &str); 6] = [
+const BUILT_IN: [(&str, &str); 7] = [
     ("losses", include_str!("builtin/losses.toml")),
     ("temperature", include_str!("builtin/temperature.toml")),
     ("head", include_str!("builtin/head.toml")),
+    ("head-size", include_str!("builtin/head-size.toml")),
     ("batch", include_str!("builtin/batch.toml")),
     ("color", include_str!("builtin/color.toml")),
     ("views", include_str!("builtin/views.toml")),
@@ -72,7 +73,7 @@ impl Study {
             return Err(EvalError::Option {
                 name: "STUDY",
                 found: format!("{name:?}"),
-                expected: "a TOML file, or a study that is built in: losses, temperature, head, batch, color or views",
+                expected: "a TOML file, or a study that is built in: losses, temperature, head, head-size, batch, color or views",
             });
         }
         let text = EvalError::read(path, "a study, a TOML file", std::fs::read_to_string)?;
@@ -244,6 +245,11 @@ mod tests {
     #[test]
     fn variants_change_what_they_say() {
         let study = Study::find("temperature").unwrap();
+        let dims = |variant: &Variant| {
+            variant.set.iter().find_map(|set| set.strip_prefix("head.dim=")?.parse().ok())
+        };
+        let sizes: Vec<u32> = Study::find("head-size").unwrap().variants.iter().filter_map(dims).collect();
+        assert_eq!(sizes, [32, 64, 128, 256, 512, 1024, 2048]);
         let temperatures = study
             .variants
             .iter()

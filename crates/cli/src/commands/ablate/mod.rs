@@ -39,6 +39,7 @@ STUDY is one of the paper's, or a TOML file:
   losses        NT-Xent, NT-Logistic and margin triplet (table 4)
   temperature   0.05 to 1, and z not normalised (table 5)
   head          none, linear, nonlinear (figure 8)
+  head-size     32 to 2048 values of z (figure 8)
   batch         256 to 8192 (figure 9)
   color         strengths of colour distortion, AutoAugment (table 1)
   views         augmentations of one of the two views (figure 5)
