@@ -9,7 +9,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, Type
 use clap::{Arg, Args, Command};
 use simclr_cuda::{Gpus, Libraries};
 use simclr_data::{Dataset, Source, not_a_file};
-use simclr_train::config::{DataConfig, DeviceName, ForImages, KEYS, Machine};
+use simclr_train::config::{Auto, DataConfig, DeviceName, EncoderConfig, ForImages, KEYS, Machine, Stem};
 use simclr_train::presets::PRESETS;
 use simclr_train::presets::photos::Trainer;
 use simclr_train::{Config, Layers, TrainError, memory};
@@ -239,6 +239,25 @@ impl Settings {
             if let Some(reason) = config.idle(key) {
                 terminal::warn(&format!("{key} is without effect beside {reason}"));
             }
+        }
+        Ok(())
+    }
+
+    /// Warns if a stem for large images was given for small ones, which loses much of their accuracy. A preset or the run
+    /// to begin with means it.
+    pub fn warn_of_stem(&self, config: &Config) -> Result<()> {
+        let (stem, size) = (config.encoder.stem_at(config.data.image_size), config.data.image_size);
+        let usual = EncoderConfig { stem: Auto::Auto, ..config.encoder.clone() }.stem_at(size);
+        if stem == usual || stem != Stem::ImageNet || config.train.begins_with().is_some() {
+            return Ok(());
+        }
+        let given = self.with_layers(None, Threads::default(), |layers| Ok(layers.given()?))?;
+        if given.contains(&"encoder.stem") {
+            let left = size.div_ceil(4);
+            terminal::warn(&format!(
+                "encoder.stem=imagenet leaves {left} x {left} of {size} x {size} pixels: others reached 76.5% on CIFAR-10 with it, \
+                 and about 91% with encoder.stem=small, the default at this size"
+            ));
         }
         Ok(())
     }

@@ -253,6 +253,24 @@ fn keys_without_effect_are_warned_of() {
 }
 
 #[test]
+fn a_stem_for_large_images_is_warned_of_once_where_images_are_small() {
+    let (dir, data) = small_data();
+    let told = |sets: &[&str]| {
+        let sets = [sets, &["--dry-run"]].concat();
+        let reply = simclr(&pretrain(&data, &dir.path().join("run"), &sets)).expect(0, &[]);
+        reply.err.matches("encoder.stem=imagenet leaves").count()
+    };
+    let [imagenet, small] = ["encoder.stem=imagenet", "encoder.stem=small"];
+    assert_eq!([told(&[imagenet]), told(&["data.image_size=32", imagenet])], [1, 1]);
+    assert_eq!([told(&[]), told(&[small]), told(&[imagenet, "data.image_size=64"])], [0, 0, 0]);
+    // What an imported network has is meant.
+    let begun = dir.path().join("begun");
+    simclr(&pretrain(&data, &begun, &[imagenet, "train.epochs=1"]))
+        .expect(0, &["leaves 4 x 4 of 16 x 16 pixels"]);
+    assert_eq!(told(&[&format!("train.from={}", path(&begun))]), 0);
+}
+
+#[test]
 fn settings_that_make_no_sense() {
     let (dir, data) = small_data();
     let out = dir.path().join("run");

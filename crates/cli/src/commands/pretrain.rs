@@ -280,6 +280,7 @@ impl Pretrain {
 
     fn advise(&self, config: &Config) -> Result<()> {
         self.settings.say_unsized(config);
+        self.settings.warn_of_stem(config)?;
         self.settings.warn_of_idle(config)
     }
 }
