@@ -107,6 +107,25 @@ fn a_study_from_file_to_table_and_again() {
 }
 
 #[test]
+fn batches_of_one_learning_rate_are_warned_of() {
+    let (dir, data) = small_data();
+    let study = "title = \"Batches\"\nset = [\"optim.scaling=none\", \"train.epochs=1\"]\n\
+        [[variant]]\nname = \"8\"\nset = [\"train.batch=8\"]\n\
+        [[variant]]\nname = \"16\"\nset = [\"train.batch=16\"]\n";
+    let study = write(dir.path(), study);
+    let planned = |more: &[&str]| {
+        let words = ablate(&study, &data, &dir.path().join("out"), &[more, &["--dry-run"]].concat());
+        // TINY comes last: its epochs, too, override those of the study.
+        simclr(&words).expect(0, &["2 variants x 1 seed, 18 steps in all"])
+    };
+    planned(&[]).expect(0, &["warning: optim.scaling=none: batches of every size"]);
+    for scaling in ["linear", "sqrt"] {
+        let reply = planned(&["--set", &format!("optim.scaling={scaling}")]);
+        assert!(!reply.err.contains("warning"), "{}", reply.err);
+    }
+}
+
+#[test]
 fn a_recipe_that_does_not_converge_is_told_after_the_others() {
     let (dir, data) = small_data();
     let fast = "[[variant]]\nname = \"too fast\"\nset = [\"optim.name=sgd\", \"optim.rate=1e30\"]\n";

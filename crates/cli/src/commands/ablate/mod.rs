@@ -21,6 +21,7 @@ use simclr_eval::report::study_page;
 use simclr_eval::study::{Judge, Study, Trial, rows};
 use simclr_exchange::write_encoder;
 use simclr_metrics::Knn;
+use simclr_train::config::Scaling;
 use simclr_train::file_system::{Disk, write_atomically};
 use simclr_train::pretrain::{Failure, Identity, Part, plan};
 use simclr_train::run_folder::{REPORT, RunFolder};
@@ -267,6 +268,7 @@ impl Ablate {
                 "two variants are the same: what they change is what --preset, --config or --set says already",
             );
         }
+        warn_of_unscaled(planned.iter().map(|planned| &planned.config));
         let steps: u64 = planned.iter().map(|planned| planned.steps).sum();
         terminal::say(&format!(
             "{}: {} x {}, {} in all",
@@ -457,6 +459,22 @@ fn measured(encoder: &TrainedEncoder, judge: Judge, judged_by: u32) -> Option<f6
     let same =
         found.step == Some(encoder.step) && found.trained.details.get(JUDGED_BY) == Some(&json!(judged_by));
     same.then_some(found.trained.top1)
+}
+
+/// Warns if batches of different sizes have one learning rate, so that more is compared than the batch.
+fn warn_of_unscaled<'c>(variants: impl Iterator<Item = &'c Config>) {
+    let unscaled: Vec<&Config> = variants.filter(|config| config.optim.scaling == Scaling::None).collect();
+    let alike = |pair: &&[&Config]| {
+        let [a, b] = [&pair[0], &pair[1]];
+        a.train.batch != b.train.batch && (a.optim.name, a.optim.rate) == (b.optim.name, b.optim.rate)
+    };
+    if let Some(pair) = unscaled.windows(2).find(alike) {
+        terminal::warn(&format!(
+            "optim.scaling=none: batches of every size are trained at the learning rate {}; in the paper it follows the batch \
+             (--set optim.scaling=linear: optim.rate x batch / 256)",
+            pair[0].optim.rate
+        ));
+    }
 }
 
 /// The keys in which `variant` differs from `base`, except the seed.
