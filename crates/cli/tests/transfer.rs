@@ -64,7 +64,7 @@ fn a_suite_from_images_to_report() {
     let other = "warning: dtd: DTD has 47 classes and this has 3";
     let words = [other, "written to"];
     let reply = simclr(&command).expect(0, &words);
-    for word in ["CIFAR-10", "top-1", "95.3%", "11-point mAP", "ResNet-50 (4x)"] {
+    for word in ["CIFAR-10", "top-1", "95.3, 95.7%", "11-point mAP", "ResNet-50 (4x)"] {
         assert!(reply.out.contains(word), "no {word} in {}", reply.out);
     }
     let json =
@@ -72,6 +72,7 @@ fn a_suite_from_images_to_report() {
     let [cifar, dtd, several] = &json["results"].as_array().unwrap()[..] else { panic!("{json}") };
     assert_eq!((&cifar["metric"], &several["metric"]), (&"top1".into(), &"map11".into()));
     assert_eq!((&cifar["paper"], &several["paper"]), (&0.953.into(), &Value::Null));
+    assert_eq!(cifar["paper_supervised"], 0.957);
     assert_eq!((&dtd["set"], &dtd["paper"]), (&"dtd".into(), &Value::Null));
     for result in [dtd, several] {
         for key in ["score", "random", "validation"] {

@@ -10,6 +10,7 @@ use simclr_eval::protocols::transfer::{
     transfer,
 };
 use simclr_eval::protocols::{TrainedEncoder, kept_in_memory};
+use simclr_eval::report::TransferRow;
 
 use crate::copies::{self, Comparing};
 use crate::encoding::{Encoding, memory_to_train, opening_for, prepare_to_train};
@@ -339,27 +340,36 @@ impl Transfer {
                 row.set += &format!(" at step {step}");
             }
         }
-        let width = rows.iter().map(|row| row.set.chars().count()).max().unwrap_or(0).max(8);
-        let line = |cells: [&str; 6]| {
-            let [set, protocol, metric, simclr, random, paper] = cells;
-            terminal::print(&format!(
-                "{set:<width$}  {protocol:<12}  {metric:<14} {simclr:>8} {random:>8} {paper:>8}"
-            ))
-        };
-        line(["data set", "", "", encoder.name(), "random", "paper"])?;
-        for row in &rows {
-            let [simclr, random, paper] = [row.simclr, row.random, row.paper]
-                .map(|value| value.map_or("-".to_owned(), terminal::percent));
-            line([&row.set, &row.protocol, &row.metric, &simclr, &random, &paper])?;
-        }
+        lines(&rows, encoder.name()).iter().try_for_each(|line| terminal::print(line))?;
         if rows.iter().any(|row| row.random.is_some()) {
             terminal::print(&format!("random: {RANDOM}"))?;
         }
-        if rows.iter().any(|row| row.paper.is_some()) {
-            terminal::print(&format!("paper: its {PAPERS_NETWORK}, for orientation"))?;
+        if rows.iter().any(|row| !row.paper.is_empty()) {
+            terminal::print(&format!(
+                "paper: its {PAPERS_NETWORK}, by SimCLR, supervised, and beside fine-tuning from scratch; for orientation"
+            ))?;
         }
         Ok(())
     }
+}
+
+/// The table: a line of titles, and one for each row. `name` is what the encoder is called.
+fn lines(rows: &[TransferRow], name: &str) -> Vec<String> {
+    let titles = ["data set", "", "", name, "random", "paper"].map(str::to_owned);
+    let cells = |row: &TransferRow| {
+        let [simclr, random] = [row.simclr, row.random].map(|value| value.map(terminal::percent));
+        let figures = [simclr, random, row.published()].map(|figure| figure.unwrap_or("-".to_owned()));
+        let [simclr, random, paper] = figures;
+        [row.set.clone(), row.protocol.clone(), row.metric.clone(), simclr, random, paper]
+    };
+    let table: Vec<[String; 6]> = std::iter::once(titles).chain(rows.iter().map(cells)).collect();
+    let width = |at: usize| table.iter().map(|cells| cells[at].chars().count()).max().unwrap_or(0);
+    let [set, protocol, metric, simclr, random, paper] = std::array::from_fn(width);
+    let line = |cells: &[String; 6]| {
+        let [a, b, c, d, e, f] = cells;
+        format!("{a:<set$}  {b:<protocol$}  {c:<metric$} {d:>simclr$} {e:>random$} {f:>paper$}")
+    };
+    table.iter().map(line).collect()
 }
 
 /// One of `entries` in JSON, with figures as fractions.
@@ -377,6 +387,7 @@ fn summary(entry: &Entry, entries: &[Entry]) -> Value {
         "random": random.map(|outcome| outcome.score),
         "step": entry.step,
         "paper": entry.paper(),
+        "paper_supervised": entry.paper_supervised(),
         "validation": trained.map(|outcome| outcome.validation),
         "chosen": trained.map(|outcome| &outcome.chosen),
         "classes": entry.classes,
@@ -409,5 +420,26 @@ fn warn_of_broken(entry: &Entry, encoder: &TrainedEncoder) {
             terminal::counted(broken, "image"),
             entry.file(&encoder.run).display()
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_papers_figures_fit_into_a_terminal() {
+        let row = TransferRow {
+            set: "Oxford Flowers-102".to_owned(),
+            step: None,
+            protocol: "fine-tuned".to_owned(),
+            metric: "mean per class".to_owned(),
+            simclr: Some(1.0),
+            random: Some(0.5),
+            paper: vec![0.976, 0.98, 0.925],
+        };
+        let lines = lines(&[row], "SimCLR");
+        assert!(lines.iter().all(|line| line.chars().count() <= 80), "{lines:#?}");
+        assert!(lines[1].ends_with(" 100.0%  50.0% 97.6, 98.0, 92.5%"), "{lines:#?}");
     }
 }

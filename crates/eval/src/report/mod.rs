@@ -132,8 +132,17 @@ pub struct TransferRow {
     pub simclr: Option<f64>,
     /// The result of the same network before training.
     pub random: Option<f64>,
-    /// The paper's result, for another network.
-    pub paper: Option<f64>,
+    /// The paper's results for another network: pretrained by SimCLR, pretrained with labels and, where training from
+    /// scratch stands beside fine-tuning, that; of training from scratch alone only that; empty for other data sets.
+    pub paper: Vec<f64>,
+}
+
+impl TransferRow {
+    /// The paper's results in per cent, such as "92.1, 91.4, 91.3%".
+    pub fn published(&self) -> Option<String> {
+        let figures: Vec<String> = self.paper.iter().map(|figure| format!("{:.1}", 100.0 * figure)).collect();
+        (!figures.is_empty()).then(|| format!("{}%", figures.join(", ")))
+    }
 }
 
 /// Accuracies of classes by one protocol.
@@ -224,7 +233,7 @@ mod tests {
                     metric: EVIL.to_owned(),
                     simclr: Some(0.5),
                     random: None,
-                    paper: Some(0.9),
+                    paper: vec![0.9],
                 }],
                 papers_network: EVIL.to_owned(),
             },

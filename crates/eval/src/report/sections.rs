@@ -77,10 +77,11 @@ pub(super) fn transfer(Transfer { rows, papers_network }: &Transfer, encoder: &s
     let mut out = format!(
         "<section>\n<h2>Other data sets</h2>\n<p class=\"key\"><i class=\"c0\"></i> {encoder} <i class=\"c1\"></i> the same network without pretraining</p>\n",
     );
-    if rows.iter().any(|row| row.paper.is_some()) {
+    if rows.iter().any(|row| !row.paper.is_empty()) {
         let _ = writeln!(
             out,
-            "<p>The paper’s figures (arXiv:2002.05709, table 8) are of its {}, another network: for orientation.</p>",
+            "<p>The paper’s figures (arXiv:2002.05709, table 8) are of its {}, another network, by SimCLR and supervised, and beside \
+             fine-tuning also from scratch: for orientation.</p>",
             escape(papers_network)
         );
     }
@@ -88,7 +89,7 @@ pub(super) fn transfer(Transfer { rows, papers_network }: &Transfer, encoder: &s
         out,
         "<div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">data set</th><th scope=\"col\">protocol</th><th scope=\"col\">figure</th>\
          <th scope=\"col\" class=\"bars\"></th><th scope=\"col\">{encoder}</th><th scope=\"col\">random</th><th scope=\"col\">gain,<br>points</th>\
-         <th scope=\"col\">paper’s<br>network</th></tr></thead>\n<tbody>\n",
+         <th scope=\"col\">paper’s<br>networks</th></tr></thead>\n<tbody>\n",
     );
     for row in rows {
         let step =
@@ -104,7 +105,7 @@ pub(super) fn transfer(Transfer { rows, papers_network }: &Transfer, encoder: &s
             cell(row.simclr),
             cell(row.random),
             gain(row.simclr, row.random),
-            cell(row.paper),
+            row.published().unwrap_or("–".to_owned()),
         );
     }
     out + "</tbody>\n</table></div>\n</section>\n"

@@ -285,8 +285,17 @@ impl Entry {
     /// The result of [another network](super::PAPERS_NETWORK), as a fraction, if the paper judged the data set by the
     /// same metric.
     pub fn paper(&self) -> Option<f64> {
-        let known = self.known().filter(|known| known.metric == self.identity.metric)?;
-        Some(known.paper(self.protocol))
+        Some(self.comparable()?.paper(self.protocol))
+    }
+
+    /// Likewise the result of that network after supervised training.
+    pub fn paper_supervised(&self) -> Option<f64> {
+        self.comparable()?.supervised(self.protocol)
+    }
+
+    /// The paper's data set, if the metric is the same.
+    fn comparable(&self) -> Option<&'static Known> {
+        self.known().filter(|known| known.metric == self.identity.metric)
     }
 }
 

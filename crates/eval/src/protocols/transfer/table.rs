@@ -68,7 +68,10 @@ fn row(entry: &Entry, beside: Option<&Entry>, several: bool, newest: Option<u64>
         metric: entry.identity.metric.title().to_owned(),
         simclr: score(&entry.trained).filter(|_| !scratch),
         random: score(random),
-        paper: entry.paper(),
+        paper: [entry.paper(), entry.paper_supervised(), beside.and_then(Entry::paper)]
+            .into_iter()
+            .flatten()
+            .collect(),
     }
 }
 
@@ -131,6 +134,20 @@ mod tests {
             of("fine-tuned, 10 x 8, seed 0", Some(0.2), None),
         ];
         assert_eq!(shown(&lengths), rows);
+    }
+
+    #[test]
+    fn the_papers_figures_are_of_what_is_measured() {
+        let of =
+            |protocol| Entry { set: "cars".to_owned(), classes: 196, ..entry(protocol, 7, 500, "a", 0.5) };
+        let published = |entries: &[Entry]| -> Vec<String> {
+            rows(entries, Some(7)).iter().map(|row| row.published().unwrap_or_default()).collect()
+        };
+        assert_eq!(published(&[of("linear")]), ["60.0, 68.8%"]);
+        assert_eq!(published(&[of("finetune")]), ["92.1, 91.4%"]);
+        assert_eq!(published(&[of("finetune"), of("scratch")]), ["92.1, 91.4, 91.3%"]);
+        assert_eq!(published(&[of("scratch")]), ["91.3%"]);
+        assert_eq!(published(&[entry("linear", 7, 500, "a", 0.5)]), [""]);
     }
 
     #[test]
