@@ -496,3 +496,25 @@ fn an_index_serves_shards_and_folders() {
     write(&root.join("a.tar.gz"), gzip(tar(&samples(0..6))));
     assert_eq!(opener.open(&[root]).unwrap().train.len(), 6);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn some_shards_stay_open_and_however_many_there_are_all_are_read() {
+    let dir = tempdir().unwrap();
+    let shard = |number: u8| dir.path().join(format!("{number:03}.tar"));
+    (0..200).for_each(|number| write(&shard(number), tar(&[("a.png".to_owned(), png(number))])));
+    let images = open(dir.path()).unwrap().train;
+    for _ in 0..2 {
+        assert!(colors(&*images).into_iter().eq(0..200));
+    }
+    let open = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open();
+    assert!((50..190).contains(&before), "{before} files are open");
+    // Those need not be looked for again.
+    (0..200).for_each(|number| fs::remove_file(shard(number)).unwrap());
+    let mut scratch = DecodeScratch::default();
+    let read = (0..200).filter(|&image| images.read(image, &mut scratch).is_ok()).count();
+    assert!((50..190).contains(&read), "{read} images are read");
+    drop(images);
+    assert!(open() + 50 < before);
+}

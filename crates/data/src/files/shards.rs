@@ -6,7 +6,8 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::archive::{Opened, by_folders, numbered};
 use super::blocks::{Block, BlockReader, Strands};
@@ -28,6 +29,36 @@ struct Shard {
     members: Arc<Members>,
     /// The number of its first member among those of all shards.
     first: u32,
+    /// The file, once it was read, if it is one of those that stay open.
+    open: OnceLock<File>,
+}
+
+/// The most shards of a process that stay open: a data set may have more than a process may have open files.
+const MOST_OPEN: usize = 128;
+
+/// The shards that stay open.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+impl Shard {
+    /// Passes its file to `read`.
+    fn with_file<T>(&self, mut read: impl FnMut(&File) -> Result<T, String>) -> Result<T, String> {
+        // What fails may succeed with a file that is opened anew, on a network drive that was away.
+        if let Some(done) = self.open.get().and_then(|file| read(file).ok()) {
+            return Ok(done);
+        }
+        let file = File::open(&self.path).map_err(|error| error.to_string())?;
+        let done = read(&file)?;
+        if OPEN.fetch_add(1, Ordering::Relaxed) >= MOST_OPEN || self.open.set(file).is_err() {
+            OPEN.fetch_sub(1, Ordering::Relaxed);
+        }
+        Ok(done)
+    }
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        OPEN.fetch_sub(self.open.get().map_or(0, |_| 1), Ordering::Relaxed);
+    }
 }
 
 /// The members of several shards, one after another.
@@ -60,15 +91,13 @@ impl Shards {
         let (shard, member) = self.find(index);
         let len = shard.members.lens[member];
         check_file_bytes(len)?;
-        // Opened anew each time: a data set may have more shards than a process may have open files.
-        let file = File::open(&shard.path).map_err(|error| error.to_string())?;
-        read_range(&file, shard.members.offsets[member], len, out)
+        shard.with_file(|file| read_range(file, shard.members.offsets[member], len, out))
     }
 
     fn sample_plain(&self, index: usize, out: &mut Vec<u8>) -> Result<bool, String> {
         let (shard, member) = self.find(index);
-        let file = File::open(&shard.path).map_err(|error| error.to_string())?;
-        read_sample(&file, shard.members.offsets[member], shard.members.lens[member], out)
+        let (at, len) = (shard.members.offsets[member], shard.members.lens[member]);
+        shard.with_file(|file| read_sample(file, at, len, out))
     }
 
     fn probe_plain(&self, index: usize) -> Result<(), Unread> {
@@ -305,7 +334,7 @@ fn load(
             DataError::malformed(path, format!("more than {} images in all shards", u32::MAX))
         })?;
         shards.len += members.names.len();
-        shards.shards.push(Shard { path: path.clone(), members, first });
+        shards.shards.push(Shard { path: path.clone(), members, first, open: OnceLock::new() });
     }
     match shards.len {
         0 => Err(DataError::NoImages { path: paths[0].clone(), left_out: Box::new(left_out.clone()) }),
