@@ -106,6 +106,17 @@ pub enum TrainError {
         /// The run folder.
         path: PathBuf,
     },
+    /// The folder of a run was removed, moved or replaced while the run trained in it.
+    #[error(
+        "{} is no longer the folder in which this run began: while it trained, the folder, or its file `lock`, was removed, \
+         moved or replaced. Nothing more is written there, and the steps since the last checkpoint are lost; if the folder \
+         was moved, continue the run there, otherwise begin it anew in a folder of its own",
+        path.display()
+    )]
+    RunGone {
+        /// The run folder as it was named.
+        path: PathBuf,
+    },
     /// A file written by a later version of this program.
     #[error(
         "{} has format {found} and was written by simclr {program}; this is simclr {}, which reads \
@@ -387,6 +398,7 @@ impl TrainError {
             | Self::Views(_) => true,
             Self::Io { .. }
             | Self::RunLocked { .. }
+            | Self::RunGone { .. }
             | Self::NewerFormat { .. }
             | Self::Damaged { .. }
             | Self::CheckpointDamaged { .. }

@@ -9,6 +9,7 @@ use simclr_data::unfinished;
 use super::Checkpoint;
 use crate::TrainError;
 use crate::file_system::FileSystem;
+use crate::run_folder::Lock;
 
 const START: &str = "step-";
 const END: &str = ".safetensors";
@@ -19,6 +20,8 @@ pub struct Checkpoints {
     folder: PathBuf,
     keep: usize,
     files: Arc<dyn FileSystem>,
+    /// The lock of the run that saves here.
+    lock: Option<Arc<Lock>>,
 }
 
 /// The checkpoint that a search found.
@@ -35,7 +38,12 @@ pub struct Found {
 impl Checkpoints {
     /// The checkpoints in `folder`; saving keeps the newest `keep` (at least 1) and the best.
     pub fn new(folder: PathBuf, keep: usize, files: Arc<dyn FileSystem>) -> Self {
-        Self { folder, keep: keep.max(1), files }
+        Self { folder, keep: keep.max(1), files, lock: None }
+    }
+
+    /// The same for a run that holds `lock`, if it is open for training.
+    pub(crate) fn of_locked(self, lock: Option<Arc<Lock>>) -> Self {
+        Self { lock, ..self }
     }
 
     /// The folder of the checkpoints.
@@ -53,15 +61,24 @@ impl Checkpoints {
     /// Failing to remove an old checkpoint is a warning, not an error.
     ///
     /// # Errors
-    /// As [`Checkpoint::write`]; all older checkpoints then still exist.
+    /// As [`Checkpoint::write`]; all older checkpoints then still exist. [`TrainError::RunGone`] if the folder of the
+    /// run is no longer the one that was locked.
     pub fn save(&self, checkpoint: &Checkpoint) -> Result<PathBuf, TrainError> {
         let path = self.path(checkpoint.meta.step);
+        self.check_in_place()?;
         self.files.create_folder(&self.folder).map_err(TrainError::io("create", &self.folder))?;
-        checkpoint.write(self.files.as_ref(), &path)?;
+        // The folder may go while a large checkpoint is being written, which then fails for a less telling reason.
+        let written = checkpoint.write(self.files.as_ref(), &path);
+        self.check_in_place()?;
+        written?;
         if let Err(error) = self.prune(checkpoint) {
             tracing::warn!("old checkpoints stay: {error}");
         }
         Ok(path)
+    }
+
+    fn check_in_place(&self) -> Result<(), TrainError> {
+        self.lock.as_ref().map_or(Ok(()), |lock| lock.check())
     }
 
     fn prune(&self, newest: &Checkpoint) -> Result<(), TrainError> {

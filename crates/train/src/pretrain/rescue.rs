@@ -21,6 +21,10 @@ impl Run<'_> {
         let is_known = self.whole && self.settle().is_ok();
         let (step, done) = (self.state.step, self.plan.done);
         let Some(keeper) = self.keeper.as_mut() else { return };
+        // Otherwise the checkpoints there may be those of another run.
+        if keeper.folder.check_in_place().is_err() {
+            return;
+        }
         let _ = keeper.saver.wait();
         let is_saved = keeper.saver.newest() == Some(keeper.saver.checkpoints().path(step));
         if is_known && step > done && !is_saved {

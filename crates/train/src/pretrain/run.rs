@@ -154,6 +154,7 @@ impl<'r> Run<'r> {
                 self.share_skipped(observer)?;
                 let record = self.end_epoch(observer)?;
                 if let Some(keeper) = &mut self.keeper {
+                    keeper.folder.check_in_place()?;
                     keeper.logs.epoch(&record)?;
                 }
                 observer.epoch(&record);
@@ -350,6 +351,7 @@ impl<'r> Run<'r> {
         let last_good = self.keeper.as_mut().and_then(|keeper| {
             // If the newest could not be written, the one before it is named.
             let _ = keeper.saver.wait();
+            keeper.folder.check_in_place().ok()?;
             keeper.saver.checkpoints().latest_good().ok().flatten().map(|found| found.path)
         });
         TrainError::NotFinite { step, rate: self.schedule.rate(step), what, last_good }

@@ -17,10 +17,10 @@
 //! RUN/encoder.onnx           the encoder's graph
 //! ```
 
+mod lock;
 mod parts;
 mod removal;
 
-use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +34,7 @@ use crate::config::Difference;
 use crate::file_system::{Disk, FileSystem, read_text, write_atomically};
 use crate::{Config, TrainError};
 
+pub(crate) use lock::Lock;
 pub(crate) use parts::MARKER;
 use parts::{CACHE, CHECKPOINTS, CONFIG, EVALUATION, FAILURE, IMPORTED, INDEX, LOCK, METRICS, SKIPPED};
 pub use parts::{ENCODER, ENCODER_ONNX, REPORT, result_file};
@@ -52,8 +53,8 @@ pub struct RunFolder {
     imported: Option<String>,
     /// Whether this value created the folder.
     is_new: bool,
-    // Held for its lock.
-    _lock: Option<File>,
+    /// Held while the folder is open for training.
+    lock: Option<Arc<Lock>>,
 }
 
 impl RunFolder {
@@ -106,7 +107,7 @@ impl RunFolder {
             // Best effort: the parent may not be accessible, and then the system decides when its entry is on the disk.
             let _ = files.sync_folder(parent);
         }
-        let lock = lock(path)?;
+        let lock = Some(Arc::new(Lock::take(path)?));
         // Another process may have created a run between the first check and the lock.
         refuse_unless_free(path, &files, imported.is_none())?;
 
@@ -121,7 +122,7 @@ impl RunFolder {
         for (name, text) in [(MARKER, marker), (CONFIG, text)] {
             write_atomically(files.as_ref(), &path.join(name), |out| out.write_all(text.as_bytes()))?;
         }
-        Ok(Self { path: path.to_path_buf(), files, imported, is_new, _lock: lock })
+        Ok(Self { path: path.to_path_buf(), files, imported, is_new, lock })
     }
 
     /// Opens a run to go on with it.
@@ -131,7 +132,7 @@ impl RunFolder {
     /// [`Config::from_toml`].
     pub fn resume(path: &Path) -> Result<(Self, Config), TrainError> {
         let (mut run, _) = Self::open(path)?;
-        run._lock = lock(path)?;
+        run.lock = Some(Arc::new(Lock::take(path)?));
         run.remove_unfinished();
         let config = run.read_config()?;
         Ok((run, config))
@@ -146,7 +147,7 @@ impl RunFolder {
     }
 
     fn open_on(path: &Path, files: Arc<dyn FileSystem>) -> Result<(Self, Config), TrainError> {
-        let mut run = Self { path: path.to_path_buf(), files, imported: None, is_new: false, _lock: None };
+        let mut run = Self { path: path.to_path_buf(), files, imported: None, is_new: false, lock: None };
         run.read_marker()?;
         let config = run.read_config()?;
         Ok((run, config))
@@ -253,7 +254,7 @@ impl RunFolder {
     /// Replaces the recorded configuration, since a resumed run may, for example, have a different number of threads.
     ///
     /// # Errors
-    /// [`TrainError::Io`].
+    /// [`TrainError::RunGone`], [`TrainError::Io`].
     pub fn write_config(&self, config: &Config) -> Result<(), TrainError> {
         let text = config.to_toml()?;
         self.write(CONFIG, |out| out.write_all(text.as_bytes()))
@@ -278,6 +279,15 @@ impl RunFolder {
         let Some(from) = self.imported() else { return Ok(()) };
         let problem = format!("it was imported from {from}, without the state of its training");
         Err(TrainError::CannotResume { path: self.path.clone(), problem })
+    }
+
+    /// Checks that the folder is still the one that this value locked for training, if it did: another process may
+    /// have removed, moved or replaced it. All that is written through this value checks it.
+    ///
+    /// # Errors
+    /// [`TrainError::RunGone`].
+    pub fn check_in_place(&self) -> Result<(), TrainError> {
+        self.lock.as_ref().map_or(Ok(()), |lock| lock.check())
     }
 
     /// The file operations of the run.
@@ -307,7 +317,9 @@ impl RunFolder {
 
     /// Removes the cache, once nothing reads it. Failure is harmless: the file only takes space.
     pub fn remove_cache(&self) {
-        let _ = self.files.remove(&self.cache());
+        if self.check_in_place().is_ok() {
+            let _ = self.files.remove(&self.cache());
+        }
     }
 
     /// The record of the non-finite values that ended the run.
@@ -318,7 +330,7 @@ impl RunFolder {
     /// Writes the failure record, whole or not at all.
     ///
     /// # Errors
-    /// [`TrainError::Io`].
+    /// [`TrainError::RunGone`], [`TrainError::Io`].
     pub(crate) fn write_failure(&self, failure: &impl Serialize) -> Result<(), TrainError> {
         self.write_json(&self.failure(), failure)
     }
@@ -326,8 +338,9 @@ impl RunFolder {
     /// Removes the failure record, if there is one.
     ///
     /// # Errors
-    /// [`TrainError::Io`].
+    /// [`TrainError::RunGone`], [`TrainError::Io`].
     pub(crate) fn remove_failure(&self) -> Result<(), TrainError> {
+        self.check_in_place()?;
         let path = self.failure();
         match self.files.remove(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -359,13 +372,14 @@ impl RunFolder {
 
     /// The checkpoints; saving keeps the newest `keep` and the best.
     pub fn checkpoints(&self, keep: usize) -> Checkpoints {
-        Checkpoints::new(self.path.join(CHECKPOINTS), keep, Arc::clone(&self.files))
+        let checkpoints = Checkpoints::new(self.path.join(CHECKPOINTS), keep, Arc::clone(&self.files));
+        checkpoints.of_locked(self.lock.clone())
     }
 
     /// Writes the result of an evaluation protocol, whole or not at all.
     ///
     /// # Errors
-    /// [`TrainError::Io`].
+    /// [`TrainError::RunGone`], [`TrainError::Io`].
     pub fn write_evaluation(&self, protocol: &str, result: &impl Serialize) -> Result<(), TrainError> {
         self.write_result(&self.evaluations(), protocol, result).map(drop)
     }
@@ -373,7 +387,7 @@ impl RunFolder {
     /// Writes the result of a protocol to another folder, which need not exist yet. Returns the file.
     ///
     /// # Errors
-    /// [`TrainError::Io`].
+    /// [`TrainError::RunGone`], [`TrainError::Io`].
     pub fn write_result(
         &self,
         folder: &Path,
@@ -388,7 +402,7 @@ impl RunFolder {
     /// Writes the list of images that could not be used, one JSON object per line, whole or not at all.
     ///
     /// # Errors
-    /// [`TrainError::Io`].
+    /// [`TrainError::RunGone`], [`TrainError::Io`].
     pub fn write_skipped(&self, skipped: &[Skipped]) -> Result<(), TrainError> {
         self.write(SKIPPED, |out| {
             skipped.iter().try_for_each(|entry| {
@@ -416,7 +430,7 @@ impl RunFolder {
     /// Writes a file of the run, whole or not at all, creating its folder if needed.
     ///
     /// # Errors
-    /// [`TrainError::Io`].
+    /// [`TrainError::RunGone`], [`TrainError::Io`].
     pub fn write(
         &self,
         relative: &str,
@@ -437,6 +451,7 @@ impl RunFolder {
         path: &Path,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), TrainError> {
+        self.check_in_place()?;
         if let Some(folder) = path.parent() {
             self.files.create_folder(folder).map_err(TrainError::io("create", folder))?;
         }
@@ -477,27 +492,5 @@ fn refuse_unless_free(path: &Path, files: &Arc<dyn FileSystem>, trains: bool) ->
         (true, _) => Ok(()),
         (false, true) => Err(taken),
         (false, false) => Err(TrainError::NotARun { path: path.to_path_buf() }),
-    }
-}
-
-/// Locks a run folder for this process; `None`, with a warning, on a file system without locks.
-fn lock(folder: &Path) -> Result<Option<File>, TrainError> {
-    let path = folder.join(LOCK);
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(TrainError::io("create", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Err(TrainError::RunLocked { path: folder.to_path_buf() }),
-        Err(TryLockError::Error(error)) => {
-            tracing::warn!(
-                "{} cannot be locked ({error}): let no other process train in it",
-                folder.display()
-            );
-            Ok(None)
-        }
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use simclr_data::unfinished;
 
 use super::parts::place_of;
-use super::{RunFolder, lock};
+use super::{Lock, RunFolder};
 use crate::TrainError;
 use crate::file_system::has_ended;
 
@@ -21,7 +21,7 @@ impl RunFolder {
         if !Self::exists(path) {
             return Err(TrainError::NoRun { path: path.to_path_buf() });
         }
-        let _lock = lock(path)?;
+        let _lock = Lock::take(path)?;
         let Entries { parts, others } = Entries::of(path)?;
         if let Some(name) = others.into_iter().next() {
             return Err(TrainError::NotOnlyARun { path: path.to_path_buf(), name });
@@ -32,6 +32,9 @@ impl RunFolder {
     /// Removes a run that has come to nothing, and its folder if that was created for it. Anything else in the folder
     /// stays, and so does what cannot be removed.
     pub fn discard(&self) {
+        if self.check_in_place().is_err() {
+            return;
+        }
         let Ok(Entries { parts, .. }) = Entries::of(&self.path) else { return };
         for part in parts {
             let _ = remove_part(&part);
