@@ -1,6 +1,7 @@
 //! The available memory, and the memory that a run takes.
 
 mod choose;
+mod groups;
 mod images;
 mod needs;
 mod state;

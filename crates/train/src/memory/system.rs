@@ -1,14 +1,29 @@
 //! The memory that the system reports.
 
 use std::fs::read_to_string;
+use std::path::Path;
 
-/// Bytes of memory that programs may still use, if the system reports them: what Linux calls available, or less if a
-/// control group (a container) allows less.
+use super::groups::{self, Read};
+
+/// Bytes of memory that this process may still use, if the system reports them: what Linux calls available, or less if
+/// a control group (a container, a service, a job) or a limit of its address space (ulimit -v) allows less.
 pub fn available() -> Option<u64> {
-    let machine = line_of(&read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
-    let group = |name: &str| read_to_string(format!("/sys/fs/cgroup/memory.{name}")).ok();
-    let group = || left_in_group(&group("max")?, &group("current")?, &group("stat")?);
-    Some(group().map_or(machine, |left| left.min(machine)))
+    available_from(&|path| read_to_string(path).ok())
+}
+
+/// [`available`], on a system with these files.
+fn available_from(read: Read) -> Option<u64> {
+    let machine = line_of(&read(Path::new("/proc/meminfo"))?, "MemAvailable:")?;
+    [Some(machine), groups::left(read), left_of_addresses(read)].into_iter().flatten().min()
+}
+
+/// Bytes by which the address space of this process may still grow, if that is limited.
+fn left_of_addresses(read: Read) -> Option<u64> {
+    let limits = read(Path::new("/proc/self/limits"))?;
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+    let limit: u64 = limit.split_whitespace().next()?.parse().ok()?;
+    let used = line_of(&read(Path::new("/proc/self/status"))?, "VmSize:")?;
+    Some(limit.saturating_sub(used))
 }
 
 /// Bytes of memory of the machine, if the system reports them.
@@ -33,15 +48,6 @@ fn line_of(file: &str, name: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Bytes that a control group with a limit has left; inactive cached files do not count as used.
-fn left_in_group(max: &str, current: &str, stat: &str) -> Option<u64> {
-    let max: u64 = max.trim().parse().ok()?;
-    let current: u64 = current.trim().parse().ok()?;
-    let files = stat.lines().find_map(|line| line.strip_prefix("inactive_file "))?;
-    let files: u64 = files.trim().parse().ok()?;
-    Some(max.saturating_sub(current.saturating_sub(files)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,10 +62,24 @@ mod tests {
     }
 
     #[test]
-    fn a_group_has_what_its_limit_leaves() {
-        let stat = "anon 5\ninactive_file 30\nactive_file 7\n";
-        assert_eq!(left_in_group("100\n", "50\n", stat), Some(80));
-        assert_eq!(left_in_group("100\n", "150\n", stat), Some(0));
-        assert_eq!(left_in_group("max\n", "50\n", stat), None);
+    fn the_least_of_what_is_left_is_available() {
+        let status = "VmPeak:  90 kB\nVmSize:  50 kB\n";
+        let limits = |soft: &str| {
+            format!("Limit  Soft Limit  Hard Limit  Units\nMax address space  {soft}  unlimited  bytes\n")
+        };
+        let with = |soft: &str| {
+            let limits = limits(soft);
+            available_from(&|path| match path.to_str()? {
+                "/proc/meminfo" => Some("MemAvailable:  100 kB\n".to_owned()),
+                "/proc/self/status" => Some(status.to_owned()),
+                "/proc/self/limits" => Some(limits.clone()),
+                _ => None,
+            })
+        };
+        assert_eq!(with("unlimited"), Some(100 << 10));
+        assert_eq!(with("1048576"), Some(100 << 10));
+        assert_eq!(with("61440"), Some(10 << 10));
+        assert_eq!(with("1"), Some(0));
+        assert_eq!(available_from(&|_| None), None);
     }
 }
