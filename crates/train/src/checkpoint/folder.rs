@@ -81,7 +81,9 @@ impl Checkpoints {
         self.lock.as_ref().map_or(Ok(()), |lock| lock.check())
     }
 
-    fn prune(&self, newest: &Checkpoint) -> Result<(), TrainError> {
+    /// Removes what is not kept beside `newest`, and returns whether there was any.
+    fn prune(&self, newest: &Checkpoint) -> Result<bool, TrainError> {
+        self.check_in_place()?;
         let step = newest.meta.step;
         let best = newest.meta.best.as_ref().map(super::Best::step);
         // Checkpoints of later steps are from before the run went back to an earlier one; it will reach those steps
@@ -90,10 +92,23 @@ impl Checkpoints {
         old.truncate(old.len().saturating_sub(self.keep));
         let left_over = self.entries()?.into_iter().filter(|path| is_left_over(path));
         let removed = old.into_iter().filter(|&(s, _)| Some(s) != best).map(|(_, path)| path);
+        let mut any = false;
         for path in removed.chain(left_over) {
             self.files.remove(&path).map_err(TrainError::io("remove", &path))?;
+            any = true;
         }
-        Ok(())
+        Ok(any)
+    }
+
+    /// Makes room on a full disk for the next checkpoint: removes those that are more than are kept, which is otherwise
+    /// done after it is written. They are there if fewer are to be kept than before. The newest good one stays, and so
+    /// does the best. Returns whether anything was removed.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoints::latest_good`]; [`TrainError::RunGone`].
+    pub(crate) fn make_room(&self) -> Result<bool, TrainError> {
+        let Some(newest) = self.latest_good()? else { return Ok(false) };
+        self.prune(&newest.checkpoint)
     }
 
     /// Lists the steps that have a checkpoint, damaged or not, and their files, in ascending order.

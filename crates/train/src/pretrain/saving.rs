@@ -104,11 +104,18 @@ impl Saver {
             step != newest.meta.step && best.is_some_and(|best| best.step() == step)
         });
         let (checkpoints, cache) = (self.checkpoints.clone(), self.cache.clone());
-        let save = move |checkpoint: &Checkpoint| match checkpoints.save(checkpoint) {
-            Err(error) if error.is_full_disk() && cache.as_ref().is_some_and(|cache| cache.give_way()) => {
-                checkpoints.save(checkpoint)
+        let make_room = {
+            let checkpoints = checkpoints.clone();
+            move || {
+                cache.as_ref().is_some_and(|cache| cache.give_way())
+                    || checkpoints.make_room().unwrap_or(false)
             }
-            saved => saved,
+        };
+        let save = move |checkpoint: &Checkpoint| loop {
+            match checkpoints.save(checkpoint) {
+                Err(error) if error.is_full_disk() && make_room() => {}
+                saved => return saved,
+            }
         };
         let write = move || {
             if let Some(held) = held {
@@ -317,6 +324,33 @@ mod tests {
         fs::OpenOptions::new().write(true).open(&by).unwrap().set_len(whole).unwrap();
         saver.save(|| checkpoint(3, 1)).unwrap();
         assert!(saver.wait().unwrap_err().is_full_disk());
+    }
+
+    #[test]
+    fn surplus_checkpoints_make_room_for_the_next_on_a_full_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoints");
+        let before = Checkpoints::new(path.clone(), 9, Arc::new(Disk));
+        for step in 1..=5 {
+            before.save(&checkpoint(step, 2).unwrap()).unwrap();
+        }
+        // The newest good one is the fourth.
+        fs::write(before.path(5), "torn").unwrap();
+        for (by, saved) in [(3, true), (2, false), (4, false), (5, false)] {
+            let files = Full { by: before.path(by), most: 0 };
+            let mut saver = Saver::new(Checkpoints::new(path.clone(), 1, Arc::new(files)), Auto::Auto, None);
+            saver.save(|| checkpoint(6, 2)).unwrap();
+            assert_eq!(saver.wait().is_ok(), saved, "{by}");
+            match saved {
+                true => {
+                    assert_eq!(steps(&before), [2, 6]);
+                    fs::remove_file(before.path(6)).unwrap();
+                    before.save(&checkpoint(4, 2).unwrap()).unwrap();
+                    fs::write(before.path(5), "torn").unwrap();
+                }
+                false => assert_eq!(steps(&before), [2, 4, 5]),
+            }
+        }
     }
 
     #[test]
