@@ -49,6 +49,9 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// Creates a folder and its parents; does nothing if it exists.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
 
+    /// Removes a folder, if it is empty.
+    fn remove_folder(&self, path: &Path) -> io::Result<()>;
+
     /// Returns when the folder's entries (files created, renamed, removed) are on the disk.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
 
@@ -100,6 +103,10 @@ impl FileSystem for Disk {
 
     fn create_folder(&self, path: &Path) -> io::Result<()> {
         fs::create_dir_all(path)
+    }
+
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {

@@ -208,8 +208,11 @@ fn making_a_run_survives_every_fault() {
         for kind in [ErrorKind::StorageFull, ErrorKind::Other] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("run");
-            let made =
-                RunFolder::create_on(&path, &config(), Arc::new(Faulty::new(at, Fault::Error(kind)))).is_ok();
+            let files = Faulty::new(at, Fault::Error(kind));
+            let made = RunFolder::create_on(&path, &config(), Arc::new(files.clone())).is_ok();
+            // Where it could not be looked at, it stays.
+            let looked = files.operations() > at + 1;
+            assert!(made || !looked || !path.exists(), "{kind} at {at}");
             check(&path, made, &format!("{kind} at {at}"));
         }
         for loss in [Loss::Nothing, Loss::Data, Loss::DataAndNames] {

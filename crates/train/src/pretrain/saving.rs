@@ -220,6 +220,10 @@ mod tests {
             Disk.create_folder(path)
         }
 
+        fn remove_folder(&self, path: &Path) -> io::Result<()> {
+            Disk.remove_folder(path)
+        }
+
         fn sync_folder(&self, path: &Path) -> io::Result<()> {
             Disk.sync_folder(path)
         }

@@ -107,22 +107,45 @@ impl RunFolder {
             // Best effort: the parent may not be accessible, and then the system decides when its entry is on the disk.
             let _ = files.sync_folder(parent);
         }
-        let lock = Some(Arc::new(Lock::take(path)?));
+        let lock = Lock::take(path).inspect_err(|_| {
+            // Another process may be at work in it; then it is not empty.
+            let _ = if is_new { files.remove_folder(path) } else { Ok(()) };
+        })?;
         // Another process may have created a run between the first check and the lock.
         refuse_unless_free(path, &files, imported.is_none())?;
+        let run = Self { path: path.to_path_buf(), files, imported, is_new, lock: Some(Arc::new(lock)) };
+        run.begin(&text).inspect_err(|_| run.take_back())?;
+        Ok(run)
+    }
 
-        let checkpoints = path.join(CHECKPOINTS);
-        files.create_folder(&checkpoints).map_err(TrainError::io("create", &checkpoints))?;
+    /// Writes what makes the folder a run, with the configuration `config`.
+    fn begin(&self, config: &str) -> Result<(), TrainError> {
+        let checkpoints = self.path.join(CHECKPOINTS);
+        self.files.create_folder(&checkpoints).map_err(TrainError::io("create", &checkpoints))?;
         let mut marker = format!("format = {FORMAT}\nprogram = \"{}\"\n", env!("CARGO_PKG_VERSION"));
-        if let Some(from) = &imported {
+        if let Some(from) = &self.imported {
             marker += &format!("{IMPORTED} = {}\n", toml::Value::from(from.as_str()));
         }
         // The marker goes first: a folder with a marker and no configuration is an interrupted run, but one with only
         // a configuration may be the user's.
-        for (name, text) in [(MARKER, marker), (CONFIG, text)] {
-            write_atomically(files.as_ref(), &path.join(name), |out| out.write_all(text.as_bytes()))?;
+        for (name, text) in [(MARKER, marker.as_str()), (CONFIG, config)] {
+            write_atomically(self.files.as_ref(), &self.path.join(name), |out| {
+                out.write_all(text.as_bytes())
+            })?;
         }
-        Ok(Self { path: path.to_path_buf(), files, imported, is_new, lock })
+        Ok(())
+    }
+
+    /// Removes what [`RunFolder::begin`] has written before it failed.
+    fn take_back(&self) {
+        for name in [CONFIG, MARKER] {
+            let _ = self.files.remove(&self.path.join(name));
+        }
+        let _ = self.files.remove_folder(&self.path.join(CHECKPOINTS));
+        let _ = self.files.remove(&self.path.join(LOCK));
+        if self.is_new {
+            let _ = self.files.remove_folder(&self.path);
+        }
     }
 
     /// Opens a run to go on with it.

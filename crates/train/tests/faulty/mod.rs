@@ -249,6 +249,11 @@ impl FileSystem for Faulty {
         Disk.create_folder(path)
     }
 
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        self.step()?;
+        Disk.remove_folder(path)
+    }
+
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         self.step()?;
         Disk.sync_folder(path)?;
