@@ -10,7 +10,7 @@ use crate::terminal;
 /// List every configuration key: its meaning, what it accepts, its default
 #[derive(Args, Debug)]
 #[command(
-    after_help = "The output is a TOML file of the defaults for --config: take away the # before a key to set it. The [[view.a]] lists at its end take the place of a [view] table: use one or the other."
+    after_help = "The output is a TOML file of the defaults for --config: take away the # before a key to set it. The tables [[view.a]] at its end show the operators that a list in place of view.a or view.b may have."
 )]
 pub struct Keys {}
 
