@@ -1,6 +1,6 @@
 //! Starting or resuming a run, and training it to the end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -83,6 +83,14 @@ impl Training {
     /// The state in which the run was last saved, if it was.
     pub fn saved(&self) -> Option<&Meta> {
         self.from.as_ref().map(|from| &from.checkpoint.meta)
+    }
+
+    /// Records the paths of the data in the run, for whoever looks at it later; only warns if it cannot.
+    pub fn record_data(&mut self, data: &[PathBuf]) {
+        let data: Vec<&Path> = data.iter().map(PathBuf::as_path).collect();
+        if let Err(error) = self.folder.record_data(&data) {
+            terminal::warn(&format!("what the run is trained on is not recorded in it: {error}"));
+        }
     }
 
     /// Whether all epochs were done before.

@@ -33,7 +33,8 @@ fn a_run_is_made_and_resumed() {
     let run = create(&path).unwrap();
     assert!(RunFolder::exists(&path) && path.join("checkpoints").is_dir());
     let marker = fs::read_to_string(path.join("run.toml")).unwrap();
-    assert_eq!(marker, format!("format = 1\nprogram = \"{}\"\n", env!("CARGO_PKG_VERSION")));
+    assert!(marker.starts_with("format = 1\n") && marker.contains("\nstarted = "), "{marker}");
+    assert!(marker.contains(&format!("program = \"{}\"\n", env!("CARGO_PKG_VERSION"))), "{marker}");
     run.checkpoints(2)
         .save(&Checkpoint { meta: Meta { step: 3, ..Meta::default() }, ..Checkpoint::default() })
         .unwrap();
@@ -41,6 +42,21 @@ fn a_run_is_made_and_resumed() {
     let (run, saved) = resume(&path).unwrap();
     assert_eq!(saved, config());
     assert_eq!(run.checkpoints(2).latest_good().unwrap().unwrap().checkpoint.meta.step, 3);
+}
+
+#[test]
+fn a_run_knows_its_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = create(folder.path()).unwrap();
+    assert!(!run.origin().contains("data = "));
+    run.record_data(&[Path::new("photos/"), Path::new("more.zip")]).unwrap();
+    drop(run);
+    let (mut run, _) = resume(folder.path()).unwrap();
+    assert!(run.origin().starts_with("data = [\"photos/\", \"more.zip\"]\nstarted = "), "{}", run.origin());
+    // Where they are now.
+    run.record_data(&[Path::new("/moved")]).unwrap();
+    let (run, _) = RunFolder::open(folder.path()).unwrap();
+    assert!(run.origin().starts_with("data = [\"/moved\"]\n"), "{}", run.origin());
 }
 
 #[test]

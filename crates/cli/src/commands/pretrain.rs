@@ -137,7 +137,8 @@ impl Pretrain {
         held_out(&config, source.to_pretrain().len())?;
         place.part().batch(&config)?;
         self.advise(&config)?;
-        let training = training::begin(out, config)?;
+        let mut training = training::begin(out, config)?;
+        training.record_data(&self.data);
         opening.save(&training.folder.index());
         Ok((training, source))
     }
@@ -145,7 +146,7 @@ impl Pretrain {
     /// Resumes the run; `None` if it is finished.
     fn take_up(&self, out: &Path) -> Result<Option<(Training, Source)>> {
         let resumed = training::resume(out, |config| self.settings.resolve_over(config, self.threads));
-        let training = resumed.map_err(|error| self.longer(self.settings.named(error), out))?;
+        let mut training = resumed.map_err(|error| self.longer(self.settings.named(error), out))?;
         if training.is_finished() {
             training.complete()?;
             say_finished(out, &training.config);
@@ -154,6 +155,7 @@ impl Pretrain {
         let index = training.folder.index();
         let mut opening = Opening::new(&training.config.data, self.threads.count()).with_index(&index);
         let source = opening.open(&self.data)?;
+        training.record_data(&self.data);
         opening.save(&index);
         Ok(Some((training, source)))
     }

@@ -61,7 +61,7 @@ pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> 
         classes,
         neighbours,
         maps,
-        config: config.to_toml()?,
+        config: settings(run, config)?,
         skipped: run.read_skipped()?,
     })
 }
@@ -192,6 +192,12 @@ fn title(path: &Path) -> String {
     // `.` and `..` have no file name.
     let full = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     full.file_name().map_or("SimCLR".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// The configuration, below comments on where the run comes from.
+fn settings(run: &RunFolder, config: &Config) -> Result<String, EvalError> {
+    let origin: String = run.origin().lines().map(|line| format!("# {line}\n")).collect();
+    Ok(format!("{origin}\n{}", config.to_toml()?))
 }
 
 fn subtitle(run: &RunFolder, config: &Config, history: &History) -> String {

@@ -1,7 +1,7 @@
 //! The folder of a run: its files, its lock, and the version that wrote it.
 //!
 //! ```text
-//! RUN/run.toml               format number and program version; makes a folder a run
+//! RUN/run.toml               format number, program version, start, data; makes a folder a run
 //! RUN/config.toml            the resolved configuration
 //! RUN/lock                   locked by the process that trains
 //! RUN/metrics.jsonl          the metrics log
@@ -18,6 +18,7 @@
 //! ```
 
 mod lock;
+mod marker;
 mod parts;
 mod removal;
 
@@ -27,7 +28,6 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use simclr_data::{Skipped, unfinished};
-use toml::Table;
 
 use crate::checkpoint::{Checkpoints, Found, is_left_over};
 use crate::config::Difference;
@@ -35,12 +35,10 @@ use crate::file_system::{Disk, FileSystem, read_text, write_atomically};
 use crate::{Config, TrainError};
 
 pub(crate) use lock::Lock;
+use marker::Marker;
 pub(crate) use parts::MARKER;
-use parts::{CACHE, CHECKPOINTS, CONFIG, EVALUATION, FAILURE, IMPORTED, INDEX, LOCK, METRICS, SKIPPED};
+use parts::{CACHE, CHECKPOINTS, CONFIG, EVALUATION, FAILURE, INDEX, LOCK, METRICS, SKIPPED};
 pub use parts::{ENCODER, ENCODER_ONNX, REPORT, result_file};
-
-/// The format of a run folder that is written, and the highest that can be read.
-const FORMAT: u64 = 1;
 
 /// Longest text file accepted in a run folder, in bytes.
 const TEXT_LIMIT: u64 = 1 << 20;
@@ -50,7 +48,7 @@ const TEXT_LIMIT: u64 = 1 << 20;
 pub struct RunFolder {
     path: PathBuf,
     files: Arc<dyn FileSystem>,
-    imported: Option<String>,
+    marker: Marker,
     /// Whether this value created the folder.
     is_new: bool,
     /// Held while the folder is open for training.
@@ -81,7 +79,7 @@ impl RunFolder {
     /// # Errors
     /// As [`RunFolder::create`].
     pub fn create_imported(path: &Path, config: &Config, from: &str) -> Result<Self, TrainError> {
-        Self::make(path, config, Some(from.to_owned()), Arc::new(Disk))
+        Self::make(path, config, Some(from), Arc::new(Disk))
     }
 
     /// Checks that [`RunFolder::create`] would accept the folder.
@@ -96,7 +94,7 @@ impl RunFolder {
     fn make(
         path: &Path,
         config: &Config,
-        imported: Option<String>,
+        imported: Option<&str>,
         files: Arc<dyn FileSystem>,
     ) -> Result<Self, TrainError> {
         let text = config.resolved()?.to_toml()?;
@@ -113,7 +111,8 @@ impl RunFolder {
         })?;
         // Another process may have created a run between the first check and the lock.
         refuse_unless_free(path, &files, imported.is_none())?;
-        let run = Self { path: path.to_path_buf(), files, imported, is_new, lock: Some(Arc::new(lock)) };
+        let (marker, lock) = (Marker::new(imported), Some(Arc::new(lock)));
+        let run = Self { path: path.to_path_buf(), files, marker, is_new, lock };
         run.begin(&text).inspect_err(|_| run.take_back())?;
         Ok(run)
     }
@@ -122,13 +121,9 @@ impl RunFolder {
     fn begin(&self, config: &str) -> Result<(), TrainError> {
         let checkpoints = self.path.join(CHECKPOINTS);
         self.files.create_folder(&checkpoints).map_err(TrainError::io("create", &checkpoints))?;
-        let mut marker = format!("format = {FORMAT}\nprogram = \"{}\"\n", env!("CARGO_PKG_VERSION"));
-        if let Some(from) = &self.imported {
-            marker += &format!("{IMPORTED} = {}\n", toml::Value::from(from.as_str()));
-        }
         // The marker goes first: a folder with a marker and no configuration is an interrupted run, but one with only
         // a configuration may be the user's.
-        for (name, text) in [(MARKER, marker.as_str()), (CONFIG, config)] {
+        for (name, text) in [(MARKER, self.marker.to_toml().as_str()), (CONFIG, config)] {
             write_atomically(self.files.as_ref(), &self.path.join(name), |out| {
                 out.write_all(text.as_bytes())
             })?;
@@ -170,7 +165,8 @@ impl RunFolder {
     }
 
     fn open_on(path: &Path, files: Arc<dyn FileSystem>) -> Result<(Self, Config), TrainError> {
-        let mut run = Self { path: path.to_path_buf(), files, imported: None, is_new: false, lock: None };
+        let mut run =
+            Self { path: path.to_path_buf(), files, marker: Marker::default(), is_new: false, lock: None };
         run.read_marker()?;
         let config = run.read_config()?;
         Ok((run, config))
@@ -197,28 +193,8 @@ impl RunFolder {
         }
         let path = self.path.join(MARKER);
         let text = read_text(self.files.as_ref(), &path, TEXT_LIMIT)?;
-        let damaged = |reason: String| TrainError::Damaged { path: path.clone(), reason };
-        let marker: Table =
-            text.parse().map_err(|error: toml::de::Error| damaged(error.message().to_owned()))?;
-        let format =
-            marker.get("format").and_then(toml::Value::as_integer).and_then(|n| u64::try_from(n).ok());
-        match format {
-            None | Some(0) => Err(damaged("it lacks `format = 1`".to_owned())),
-            Some(1..=FORMAT) => {
-                self.imported = marker.get(IMPORTED).and_then(toml::Value::as_str).map(str::to_owned);
-                Ok(())
-            }
-            Some(found) => {
-                let program =
-                    marker.get("program").and_then(toml::Value::as_str).unwrap_or("of unknown version");
-                Err(TrainError::NewerFormat {
-                    path: path.clone(),
-                    found,
-                    supported: FORMAT,
-                    program: program.to_owned(),
-                })
-            }
-        }
+        self.marker = Marker::parse(&text, &path)?;
+        Ok(())
     }
 
     fn read_config(&self) -> Result<Config, TrainError> {
@@ -291,7 +267,27 @@ impl RunFolder {
     /// The file that the network was imported from, if it was not trained here. An imported run has weights, but no
     /// training state to resume from.
     pub fn imported(&self) -> Option<&str> {
-        self.imported.as_deref()
+        self.marker.imported()
+    }
+
+    /// Records the paths of the data that the run is trained on, as they were given, unless it has them already.
+    ///
+    /// # Errors
+    /// [`TrainError::RunGone`], [`TrainError::Io`].
+    pub fn record_data(&mut self, data: &[&Path]) -> Result<(), TrainError> {
+        let marker = self.marker.with_data(data);
+        let text = marker.to_toml();
+        if text != self.marker.to_toml() {
+            self.write(MARKER, |out| out.write_all(text.as_bytes()))?;
+            self.marker = marker;
+        }
+        Ok(())
+    }
+
+    /// What is known of the run's origin, as lines of TOML: the paths of its data, when it was started, and by which
+    /// version of this program.
+    pub fn origin(&self) -> String {
+        self.marker.origin()
     }
 
     /// Checks that the run was trained here and not imported, as only then can it be resumed.

@@ -8,8 +8,6 @@ use crate::tensorboard::EVENTS;
 
 /// The file that makes a folder a run.
 pub(crate) const MARKER: &str = "run.toml";
-/// The key of the marker with the file that a network was imported from.
-pub(super) const IMPORTED: &str = "imported";
 pub(super) const CONFIG: &str = "config.toml";
 pub(super) const LOCK: &str = "lock";
 pub(super) const METRICS: &str = "metrics.jsonl";

@@ -1,0 +1,151 @@
+//! The file that makes a folder a run, and says where the run comes from.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use toml::value::{Date, Datetime, Offset, Time};
+use toml::{Table, Value};
+
+use crate::TrainError;
+
+/// The format of a run folder that is written, and the highest that can be read.
+const FORMAT: u64 = 1;
+
+const FORMAT_KEY: &str = "format";
+const PROGRAM: &str = "program";
+const STARTED: &str = "started";
+const DATA: &str = "data";
+const IMPORTED: &str = "imported";
+
+/// The contents of the marker; keys that this version does not know are kept.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Marker(Table);
+
+impl Marker {
+    /// That of a run that starts now; its network may be `imported` from a file.
+    pub(super) fn new(imported: Option<&str>) -> Marker {
+        let mut table = Table::new();
+        let mut put = |key: &str, value: Value| drop(table.insert(key.to_owned(), value));
+        put(FORMAT_KEY, Value::Integer(FORMAT as i64));
+        put(PROGRAM, env!("CARGO_PKG_VERSION").into());
+        if let Ok(since) = SystemTime::now().duration_since(UNIX_EPOCH) {
+            put(STARTED, Value::Datetime(utc(since.as_secs())));
+        }
+        if let Some(from) = imported {
+            put(IMPORTED, from.into());
+        }
+        Marker(table)
+    }
+
+    /// Reads the marker at `path`.
+    ///
+    /// # Errors
+    /// [`TrainError::Damaged`], [`TrainError::NewerFormat`].
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Marker, TrainError> {
+        let damaged = |reason: String| TrainError::Damaged { path: path.to_path_buf(), reason };
+        let table: Table =
+            text.parse().map_err(|error: toml::de::Error| damaged(error.message().to_owned()))?;
+        let marker = Marker(table);
+        let format = marker.0.get(FORMAT_KEY).and_then(Value::as_integer).and_then(|n| u64::try_from(n).ok());
+        match format {
+            None | Some(0) => Err(damaged("it lacks `format = 1`".to_owned())),
+            Some(1..=FORMAT) => Ok(marker),
+            Some(found) => Err(TrainError::NewerFormat {
+                path: path.to_path_buf(),
+                found,
+                supported: FORMAT,
+                program: marker.text(PROGRAM).unwrap_or("of unknown version").to_owned(),
+            }),
+        }
+    }
+
+    /// The file that the network was imported from.
+    pub(super) fn imported(&self) -> Option<&str> {
+        self.text(IMPORTED)
+    }
+
+    /// This marker with the paths of the data.
+    pub(super) fn with_data(&self, data: &[&Path]) -> Marker {
+        let paths = data.iter().map(|path| Value::from(path.to_string_lossy().into_owned())).collect();
+        let mut table = self.0.clone();
+        table.insert(DATA.to_owned(), Value::Array(paths));
+        Marker(table)
+    }
+
+    /// The contents of the file.
+    pub(super) fn to_toml(&self) -> String {
+        self.0.to_string()
+    }
+
+    /// What it says of the run's origin, as lines of TOML.
+    pub(super) fn origin(&self) -> String {
+        let known = |key: &&str| self.0.contains_key(*key);
+        let lines = [DATA, STARTED, PROGRAM].into_iter().filter(known);
+        lines.map(|key| format!("{key} = {}\n", self.0[key])).collect()
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        self.0.get(key).and_then(Value::as_str)
+    }
+}
+
+/// The date and time that is `seconds` after the beginning of 1970.
+fn utc(seconds: u64) -> Datetime {
+    let (mut days, of_day) = (seconds / 86_400, seconds % 86_400);
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let mut year = 1970;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let mut month = 0;
+    let lengths = [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    while days >= lengths[month] {
+        days -= lengths[month];
+        month += 1;
+    }
+    Datetime {
+        date: Some(Date { year: year as u16, month: month as u8 + 1, day: days as u8 + 1 }),
+        time: Some(Time {
+            hour: (of_day / 3600) as u8,
+            minute: (of_day / 60 % 60) as u8,
+            second: Some((of_day % 60) as u8),
+            nanosecond: None,
+        }),
+        offset: Some(Offset::Z),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_dates() {
+        for (seconds, date) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_798_761_599, "2026-12-31T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(utc(seconds).to_string(), date);
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_a_run_is_kept_and_told() {
+        let path = Path::new("run.toml");
+        let old = Marker::parse("format = 1\nprogram = \"0.0.9\"\nlater = [1]\n", path).unwrap();
+        assert_eq!(old.origin(), "program = \"0.0.9\"\n");
+        let new = old.with_data(&[Path::new("a b/"), Path::new("c\"d")]);
+        let read = Marker::parse(&new.to_toml(), path).unwrap();
+        assert!(read.origin().starts_with("data = [\"a b/\", "), "{}", read.origin());
+        assert_eq!(read.origin().lines().count(), 2, "{}", read.origin());
+        assert!(read.to_toml().contains("later = [1]"), "{}", read.to_toml());
+        assert!(Marker::new(Some("x.pth")).origin().contains("started = 20"));
+        assert_eq!(Marker::new(Some("x.pth")).imported(), Some("x.pth"));
+    }
+}
