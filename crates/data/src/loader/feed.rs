@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::assembler::Assembler;
 use super::plan::Plan;
@@ -76,6 +76,9 @@ impl Job {
 pub(crate) struct Feed {
     /// `None` only while being dropped.
     ready: Option<Receiver<Result<Batch, DataError>>>,
+    /// The next batch, if [`Feed::wait`] has found it, and how long that has waited.
+    early: Option<Result<Batch, DataError>>,
+    waited: Duration,
     recycled: Sender<Batch>,
     skipped: Arc<Mutex<Vec<Skipped>>>,
     /// `None` when the job was refused.
@@ -93,8 +96,15 @@ impl Feed {
     pub fn start(job: Job) -> Self {
         let (ready_in, ready) = bounded(AHEAD);
         let (recycled, recycled_out) = bounded(AHEAD + 2);
-        let mut feed =
-            Self { ready: Some(ready), recycled, skipped: Arc::default(), shared: None, threads: Vec::new() };
+        let mut feed = Self {
+            ready: Some(ready),
+            early: None,
+            waited: Duration::ZERO,
+            recycled,
+            skipped: Arc::default(),
+            shared: None,
+            threads: Vec::new(),
+        };
         if let Err(error) = job.check().and_then(|()| feed.spawn(job, ready_in.clone(), recycled_out)) {
             // The channel is new and empty: it has room.
             let _ = ready_in.try_send(Err(error));
@@ -172,14 +182,29 @@ impl Feed {
         Ok(())
     }
 
+    /// Waits for the next batch, at most this long. Returns whether [`Feed::next`] will return at once.
+    pub fn wait(&mut self, most: Duration) -> bool {
+        let Some(ready) = self.ready.as_ref().filter(|_| self.early.is_none()) else { return true };
+        let start = Instant::now();
+        let received = ready.recv_timeout(most);
+        self.waited += start.elapsed();
+        match received {
+            Ok(batch) => self.early = Some(batch),
+            Err(RecvTimeoutError::Timeout) => return false,
+            Err(RecvTimeoutError::Disconnected) => {}
+        }
+        true
+    }
+
     /// The next batch; `None` after the last, or after an error.
     pub fn next(&mut self) -> Result<Option<Batch>, DataError> {
         let Some(ready) = &self.ready else { return Ok(None) };
         let start = Instant::now();
-        match ready.recv() {
+        let waited = std::mem::take(&mut self.waited);
+        match self.early.take().map_or_else(|| ready.recv(), Ok) {
             Ok(batch) => {
                 let mut batch = batch?;
-                batch.waited = start.elapsed();
+                batch.waited = waited + start.elapsed();
                 Ok(Some(batch))
             }
             Err(_) => Ok(None),

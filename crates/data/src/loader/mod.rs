@@ -90,7 +90,7 @@ pub struct Batch {
     pub labels: Vec<u32>,
     /// Where the next batch starts. A loader started there continues with the same batches.
     pub position: Position,
-    /// How long [`Loader::next_batch`] waited for it.
+    /// How long [`Loader::next_batch`] and [`Loader::wait`] waited for it.
     pub waited: Duration,
 }
 
@@ -144,6 +144,11 @@ impl Loader {
         let LoaderConfig { batch, share, seed, reading, .. } = config;
         let order = Order::Shuffled { seed, apart: share.whole(batch) };
         Self { feed: Feed::start(Job { dataset, rows, order, start, batch, share, reading }) }
+    }
+
+    /// Waits for the next batch, at most this long. Returns whether [`Loader::next_batch`] will not wait any more.
+    pub fn wait(&mut self, most: Duration) -> bool {
+        self.feed.wait(most)
     }
 
     /// Returns the next batch, waiting for it if necessary.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use simclr_augment::Recipe;
 use simclr_data::{Batch, DataError, Dataset, Kept, Loader, LoaderConfig, Place, Position, Raw, Skipped};
@@ -9,6 +10,9 @@ use simclr_engine::{Device, KeptAt, Pixels, Source, ViewMaker};
 
 use super::ViewsPlace;
 use crate::TrainError;
+
+/// How often a request to stop is looked for while a batch is waited for.
+const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// The stream of batches of a run.
 pub struct Batches {
@@ -53,6 +57,23 @@ impl Batches {
         let who = kept.as_ref().map(|(_, kept)| Arc::clone(kept));
         let loader = Loader::raw(images, config, start, who);
         Ok(Batches { loader, gpu: Some(OnGpu { maker, ahead: None, kept }) })
+    }
+
+    /// Waits until the next batch can be had at once, and asks `stop` meanwhile whether to stop waiting. Returns false
+    /// if it said so.
+    pub fn wait(&mut self, stop: &dyn Fn() -> bool) -> bool {
+        let is_brought = self.gpu.as_ref().is_some_and(|gpu| gpu.ahead.is_some());
+        while !is_brought && !self.loader.wait(ASK_EVERY) {
+            if stop() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether [`Batches::bring`] does anything.
+    pub(super) fn brings(&self) -> bool {
+        self.gpu.is_some()
     }
 
     /// Returns the next batch. Its views are written to `out`, from which a GPU's step reads them; without `out` they

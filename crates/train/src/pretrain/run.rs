@@ -218,13 +218,16 @@ impl<'r> Run<'r> {
     }
 
     /// Takes a step on the next batch, and logs it if that is due. Returns whether an epoch ends with it, and whether
-    /// to stop.
+    /// to stop. Without a step, if a stop is requested while the batch is waited for.
     fn advance(
         &mut self,
         batches: &mut Batches,
         since: &mut Since,
         observer: &mut dyn Observer,
     ) -> Result<Turn, TrainError> {
+        if !self.wait(batches, observer) {
+            return Ok(Turn { end_of_epoch: false, stop: true });
+        }
         let batch = batches.next(self.captured.as_mut().map(CapturedStep::pixels));
         let batch = batch.map_err(|error| self.team.part.explain(error))?;
         since.waited += batch.waited;
@@ -241,7 +244,7 @@ impl<'r> Run<'r> {
         batches.recycle(batch);
         let turn = Turn { end_of_epoch: self.epochs() > epochs, stop };
         // While the step computes.
-        if !self.is_finished() {
+        if !self.is_finished() && batches.brings() && self.wait(batches, observer) {
             batches.bring()?;
         }
         if self.state.step.is_multiple_of(self.log_every) || turn.end_of_epoch {
@@ -253,6 +256,12 @@ impl<'r> Run<'r> {
             observer.step(&record);
         }
         Ok(turn)
+    }
+
+    /// Waits for the next batch; returns false if a stop is requested first, because huge images, or those on a slow
+    /// disk, may take minutes. Several workers take the step all the same: each of them stops only with the others.
+    fn wait(&self, batches: &mut Batches, observer: &dyn Observer) -> bool {
+        !self.team.is_alone() || batches.wait(&|| observer.stop())
     }
 
     /// Reports the time that the first step on a GPU took to choose kernels, if that was long.
