@@ -12,7 +12,12 @@ use zune_jpeg::JpegDecoder;
 
 use super::jpeg_header::Frame;
 use super::orientation::{seen_size, stored_box};
+use super::room::Claim;
 use super::{DecodeOptions, Region, Stored, Window, check_size, jpeg_header, resize};
+
+/// Bytes per pixel that zune-jpeg takes for the kinds that it decodes whole: three channels of coefficients in 16 bits,
+/// and the pixels.
+const BYTES_OF_ANY: u64 = 9;
 
 /// Decodes the part of the image that `needed` returns into `pixels`; `spare` holds a second decoding of a damaged one.
 pub(super) fn decode(
@@ -25,7 +30,7 @@ pub(super) fn decode(
 ) -> Result<Stored, String> {
     let stored = match Header::read(bytes) {
         Ok(header) => decode_common(bytes, &header, options, needed, scratch, spare, pixels)?,
-        Err(_) => decode_any(bytes, pixels)?,
+        Err(_) => decode_any(bytes, pixels, None)?,
     };
     if stored.grey {
         options.window.apply_to_grey(pixels);
@@ -45,6 +50,7 @@ fn decode_common(
 ) -> Result<Stored, String> {
     let &Header { width, height, grey, exif, .. } = header;
     check_size(width.into(), height.into())?;
+    let claim = Claim::take(3 * u64::from(width) * u64::from(height));
     resize(pixels, width as usize * height as usize * 3)?;
     let orientation = exif.and_then(Orientation::from_exif_chunk);
     let orientation = orientation.unwrap_or(Orientation::NoTransforms);
@@ -58,26 +64,25 @@ fn decode_common(
             Rect { left: stored.left, top: stored.top, width: stored.width, height: stored.height }
         })
     };
-    let stored = Stored { width, height, orientation, bits: 8, grey };
     match header.decode(&region, scratch, pixels) {
-        Ok(()) => Ok(stored),
+        Ok(()) => Ok(Stored { width, height, orientation, bits: 8, grey, claim }),
         // Other decoders fill the missing rows with grey, which must not be trained on.
         Err(Error::EndsEarly { rows }) => {
             Err(format!("truncated JPEG: its coded data end early, after {rows} of {height} rows"))
         }
         // The decoded rows stay, as their pixels do not depend on how much was needed.
         Err(Error::Damaged { rows, .. }) => {
-            decode_any(bytes, spare)?;
+            let Stored { claim, .. } = decode_any(bytes, spare, Some(claim))?;
             let decoded = 3 * width as usize * rows as usize;
             pixels[decoded..].copy_from_slice(&spare[decoded..]);
-            Ok(stored)
+            Ok(Stored { width, height, orientation, bits: 8, grey, claim })
         }
-        Err(_) => decode_any(bytes, pixels),
+        Err(_) => decode_any(bytes, pixels, Some(claim)),
     }
 }
 
-/// Decodes the whole of a file of any kind.
-fn decode_any(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<Stored, String> {
+/// Decodes the whole of a file of any kind, for which there may be a `claim` already.
+fn decode_any(bytes: &[u8], pixels: &mut Vec<u8>, claim: Option<Claim>) -> Result<Stored, String> {
     let frame = jpeg_header::frame(bytes);
     if let Some(kind) = frame.and_then(Frame::unread_kind) {
         return Err(format!(
@@ -98,6 +103,7 @@ fn decode_any(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<Stored, String> {
     if !reaches_end_marker(bytes) {
         return Err("truncated JPEG: it ends before its end-of-image marker".to_owned());
     }
+    let claim = claim.unwrap_or_else(|| Claim::take(BYTES_OF_ANY * (width * height) as u64));
     resize(pixels, width * height * 3)?;
     decoder.decode_into(pixels).map_err(|e| format!("damaged JPEG: {e}"))?;
     let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
@@ -106,6 +112,7 @@ fn decode_any(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<Stored, String> {
         height: height as u32,
         orientation: orientation.unwrap_or(Orientation::NoTransforms),
         bits: 8,
+        claim,
         grey: frame.is_some_and(|frame| frame.components == 1),
     })
 }

@@ -12,6 +12,7 @@ mod options;
 mod orientation;
 mod raster;
 mod region;
+mod room;
 pub(crate) mod shrink;
 
 use std::fs::File;
@@ -27,6 +28,7 @@ use crate::caught::caught;
 use crate::dataset::Decoded;
 use crate::error::{DataError, inert, shown};
 use crate::positioned::read_range;
+use room::Claim;
 
 /// The most pixels an image may declare: 2^27, enough for the 108-megapixel cameras, and 400 MB decoded.
 pub const MAX_PIXELS: u64 = 1 << 27;
@@ -69,7 +71,8 @@ impl DecodeScratch {
         self.stored
     }
 
-    fn give_back(&mut self) {
+    /// Frees what a huge image took, once its pixels are no longer needed.
+    pub(crate) fn give_back(&mut self) {
         if self.file.capacity() > KEPT_BYTES {
             // It holds copies of the coded data.
             self.jpeg = simclr_jpeg::Scratch::default();
@@ -222,7 +225,7 @@ fn decode_into(
         }
         Format::Heif => Err(format!("{format} is not read; convert it to {READ}")),
     })?;
-    let Stored { width, height, orientation, bits, grey } = stored;
+    let Stored { width, height, orientation, bits, grey, claim: _claim } = stored;
     *stored_as = Some(StoredAs { format, width, height, bits, grey });
     let mut size = (width, height);
     if let Some(smaller) = options.shrink.and_then(|side| shrink::target(size, side)) {
@@ -244,6 +247,8 @@ struct Stored {
     orientation: image::metadata::Orientation,
     bits: u8,
     grey: bool,
+    /// Room for the image, until it is as the caller gets it.
+    claim: Claim,
 }
 
 /// Checks a declared size before memory is allocated for it.

@@ -10,6 +10,7 @@ use tiff::decoder::Decoder;
 use tiff::tags::{ExtraSamples, Tag};
 
 use super::options::DecodeOptions;
+use super::room::Claim;
 use super::{Format, MAX_PIXELS, Stored, check_size, gif, resize};
 
 pub(super) fn decode(
@@ -53,6 +54,9 @@ pub(super) fn decode(
         return Err(format!("damaged GIF: its first image lies outside of its {width} x {height} pixels"));
     }
     let bytes_of_rgb = width as usize * height as usize * 3;
+    // Rows of RGB are decoded in place.
+    let stored_apart = if color == ColorType::Rgb8 { 0 } else { decoder.total_bytes() };
+    let claim = Claim::take(bytes_of_rgb as u64 + stored_apart);
     let premultiplied = format == Format::Tiff && color.has_alpha() && is_premultiplied(bytes);
 
     match color {
@@ -85,6 +89,7 @@ pub(super) fn decode(
         width,
         height,
         orientation,
+        claim,
         grey: !color.has_color(),
         bits: if color.bytes_per_pixel() > color.channel_count() { 16 } else { 8 },
     })

@@ -100,6 +100,8 @@ impl Worker<'_> {
             let scratch = (&mut self.decode, &mut self.augment);
             let out = &mut run.views[slot * row..][..row];
             let made = rows.make(&**dataset, (epoch, index), scratch, out, &mut run.raw);
+            // The thread may now wait for room for its views, with the pixels of a huge image in its hands.
+            self.decode.give_back();
             let skipped = |reason: &str| {
                 Err(Skipped { index, name: dataset.name(index as usize), reason: inert(reason) })
             };
