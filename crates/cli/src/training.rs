@@ -8,10 +8,11 @@ use anyhow::{Error, Result};
 use simclr_cuda::BUILT_IN;
 use simclr_data::{DataError, Dataset};
 use simclr_engine::{Device, EngineError};
+use simclr_exchange::has_encoder;
 use simclr_train::checkpoint::{Found, Meta};
 use simclr_train::config::DeviceName;
 use simclr_train::pretrain::{self, Outcome, Resumed, lead};
-use simclr_train::run_folder::{ENCODER, RunFolder};
+use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, TrainError};
 
 use crate::exit::{Done, Rescued, Stopped};
@@ -99,9 +100,10 @@ impl Training {
     }
 
     /// Completes a run that was stopped after its last checkpoint, with all epochs done: writes its encoder to a file,
-    /// and removes the images that were cached for it.
+    /// unless that is there, whole and not of an earlier step, and removes the images that were cached for it.
     pub fn complete(&self) -> Result<()> {
-        if let Some(from) = self.from.as_ref().filter(|_| !self.folder.path().join(ENCODER).exists()) {
+        let lacks = |from: &&Found| !has_encoder(&self.folder, from.checkpoint.meta.step);
+        if let Some(from) = self.from.as_ref().filter(lacks) {
             self.write_encoder(&from.path)?;
         }
         self.folder.remove_cache();

@@ -54,10 +54,12 @@ fn a_run_that_was_killed_after_its_last_checkpoint() {
     fs::write(out.join("data.cache"), "images").unwrap();
     simclr(&resume(&data, &out)).expect(0, &["encoder: ", "encoder.safetensors", "is finished"]);
     assert!(fs::read(&file).unwrap() == encoder && !out.join("data.cache").exists());
-    // A file that was put in its place since is kept.
-    fs::write(&file, "mine").unwrap();
-    simclr(&resume(&data, &out)).expect(0, &["is finished"]);
-    assert_eq!(fs::read(&file).unwrap(), b"mine");
+    // One that is damaged, or was exported in the middle of the run, is written anew.
+    for stale in [&encoder[..encoder.len() / 2], b""] {
+        fs::write(&file, stale).unwrap();
+        simclr(&resume(&data, &out)).expect(0, &["encoder: ", "is finished"]);
+        assert!(fs::read(&file).unwrap() == encoder);
+    }
 }
 
 /// An import that was killed before its network was written says so, and the same command repeats it.

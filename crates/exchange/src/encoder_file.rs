@@ -7,7 +7,14 @@ use simclr_train::checkpoint::Checkpoint;
 use simclr_train::run_folder::{ENCODER, RunFolder};
 use simclr_train::{Model, TrainError};
 
+use crate::import::is_of_step;
 use crate::{Result, StateDict, Trained};
+
+/// Whether `encoder.safetensors` ([`ENCODER`]) in the folder of `run` is what [`write_encoder`] writes, or an export of
+/// it with more tensors, for the checkpoint of `step`: undamaged, and of that step.
+pub fn has_encoder(run: &RunFolder, step: u64) -> bool {
+    is_of_step(&run.path().join(ENCODER), step)
+}
 
 /// Writes the encoder of a `checkpoint` of `run` to `encoder.safetensors` ([`ENCODER`]) in its folder, whole or not at
 /// all, under torchvision's names ([`StateDict`]). Returns the file. A finished run should have it:

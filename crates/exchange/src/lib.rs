@@ -21,7 +21,7 @@ pub mod onnx;
 mod state_dict;
 mod trained;
 
-pub use encoder_file::write_encoder;
+pub use encoder_file::{has_encoder, write_encoder};
 pub use error::ExchangeError;
 pub use import::{FineTunedFile, ImportOptions, Imported};
 pub use onnx::OnnxFile;

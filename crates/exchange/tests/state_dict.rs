@@ -6,7 +6,7 @@ use std::fs;
 
 use common::{config, model, trained};
 use safetensors::{Dtype, SafeTensors};
-use simclr_exchange::{StateDict, write_encoder};
+use simclr_exchange::{StateDict, has_encoder, write_encoder};
 use simclr_train::checkpoint::{Checkpoint, Meta};
 use simclr_train::run_folder::RunFolder;
 
@@ -69,6 +69,17 @@ fn the_encoder_of_a_checkpoint_lies_in_the_folder_of_its_run() {
     assert_eq!(file, path.join("encoder.safetensors"));
     let expected = StateDict::new(&trained(&model, &config), false).unwrap();
     assert_eq!(fs::read(&file).unwrap(), written(&expected));
+
+    assert!(has_encoder(&run, 7) && !has_encoder(&run, 8));
+    let whole = fs::read(&file).unwrap();
+    let torn = [&whole[..whole.len() - 1], &[!whole[whole.len() - 1]]].concat();
+    for other in [&[][..], &whole[..whole.len() / 2], &torn, b"mine"] {
+        fs::write(&file, other).unwrap();
+        assert!(!has_encoder(&run, 7));
+    }
+    fs::remove_file(&file).unwrap();
+    assert!(!has_encoder(&run, 7));
+    write_encoder(&run, &saved).unwrap();
 
     // What is there stays where no other can be written.
     fs::write(&saved, "torn").unwrap();

@@ -20,6 +20,7 @@ use simclr_train::config::{
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Model, TrainError};
 
+pub(crate) use self::safetensors::is_of_step;
 pub use fine_tuned::FineTunedFile;
 
 use crate::trained::HEAD;

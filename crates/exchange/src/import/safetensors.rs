@@ -28,6 +28,15 @@ pub(super) struct Safetensors {
     bytes: Vec<u8>,
 }
 
+/// Whether `path` is an undamaged file that this program wrote for a network of `step` steps.
+pub(crate) fn is_of_step(path: &Path, step: u64) -> bool {
+    Safetensors::read(path).is_ok_and(|file| {
+        // Without a checksum there is no telling whether it is undamaged.
+        let is_checked = is_own(&file.metadata) && file.fact(CHECKSUM).is_some();
+        is_checked && file.facts().is_ok_and(|facts| facts.step == step)
+    })
+}
+
 impl Safetensors {
     /// Whether a file with these first bytes is one: the length of its header, then the header, which is JSON.
     pub fn begins(start: &[u8]) -> bool {
