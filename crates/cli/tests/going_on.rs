@@ -50,6 +50,8 @@ fn a_run_that_was_killed_after_its_last_checkpoint() {
     simclr(&pretrain(&data, &out, &["data.cache=disk"])).expect(0, &[]);
     let file = out.join("encoder.safetensors");
     let encoder = fs::read(&file).unwrap();
+    let origin = fs::read_to_string(out.join("run.toml")).unwrap();
+    assert!(origin.contains(&format!("data = [\"{}\"]", path(&data))), "{origin}");
     fs::remove_file(&file).unwrap();
     fs::write(out.join("data.cache"), "images").unwrap();
     simclr(&resume(&data, &out)).expect(0, &["encoder: ", "encoder.safetensors", "is finished"]);

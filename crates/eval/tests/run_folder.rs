@@ -93,6 +93,7 @@ fn the_report_holds_what_the_run_tells() {
         page.contains("data:image/png") && page.contains("&lt;b&gt;.jpg") && page.contains("image_size = 16")
     );
     assert!(page.contains("1 of 100 epochs"));
+    assert!(page.contains("# started = 20") && page.contains("# program = "));
     assert!(!page.contains("after step"));
     let before = Pictures::before(&run.report()).unwrap();
     assert_eq!(before.step(), 7);
