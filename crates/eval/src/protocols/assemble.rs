@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use simclr_data::Dataset;
-use simclr_data::text::grouped;
+use simclr_data::text::{counted, grouped};
 use simclr_train::config::{OptimizerName, Stem, Variant};
 use simclr_train::file_system::{Disk, write_atomically};
 use simclr_train::pretrain::Failure;
@@ -215,7 +215,7 @@ fn subtitle(run: &RunFolder, config: &Config, history: &History) -> String {
     }
     let epochs = history.series(Kind::Epoch, "train_loss").len() as u64;
     let done = match (epochs, config.train.epochs) {
-        (done, of) if done == of => format!("{of} epochs"),
+        (done, of) if done == of => counted(of as usize, "epoch"),
         (done, of) => format!("{done} of {of} epochs"),
     };
     let end = Failure::of(run).map_or_else(String::new, |failure| format!(" It {failure}."));
