@@ -9,6 +9,9 @@ use super::BLOCK;
 #[repr(C, align(64))]
 struct Line([f32; BLOCK]);
 
+/// The most lines that a buffer keeps when it needs fewer: 64 MiB.
+const KEPT: usize = (64 << 20) / size_of::<Line>();
+
 const _: () = assert!(size_of::<Line>() == size_of::<[f32; BLOCK]>());
 
 /// A growing buffer of `f32`. A vector that begins at a whole number of blocks lies in one cache line; reading it
@@ -21,7 +24,12 @@ pub(crate) struct Aligned {
 impl Aligned {
     /// Makes room for `length` values, rounded up to whole blocks; new ones are 0.
     pub fn resize(&mut self, length: usize) {
-        self.lines.resize(length.div_ceil(BLOCK), Line([0.0; BLOCK]));
+        let lines = length.div_ceil(BLOCK);
+        // What a huge image took is not kept for others.
+        if self.lines.capacity() > KEPT && lines <= KEPT {
+            self.lines = Vec::new();
+        }
+        self.lines.resize(lines, Line([0.0; BLOCK]));
     }
 }
 
@@ -40,5 +48,22 @@ impl DerefMut for Aligned {
     fn deref_mut(&mut self) -> &mut [f32] {
         // SAFETY: as above, and the borrow is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.lines.len() * BLOCK) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_keeps_no_more_than_usual_images_take() {
+        let mut buffer = Aligned::default();
+        buffer.resize((KEPT + 1) * BLOCK);
+        assert_eq!(buffer.len(), (KEPT + 1) * BLOCK);
+        buffer.resize(3 * BLOCK);
+        assert!(buffer.len() == 3 * BLOCK && buffer.lines.capacity() <= KEPT);
+        let kept = buffer.lines.capacity();
+        buffer.resize(BLOCK);
+        assert_eq!(buffer.lines.capacity(), kept);
     }
 }
