@@ -54,8 +54,10 @@ fn a_study_from_file_to_table_and_again() {
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("Temperatures") && page.contains("loss.<wbr>temperature=<wbr>1"));
 
-    // Each is a run of its own, with its seed, and with its encoder in a file.
-    assert!(out.join("tau-1-seed1").join("encoder.safetensors").is_file());
+    // Each is a run of its own, with its seed, with its encoder in a file, and with its data on record.
+    let run = out.join("tau-1-seed1");
+    assert!(run.join("encoder.safetensors").is_file());
+    assert!(fs::read_to_string(run.join("run.toml")).unwrap().contains(path(&data)));
     let losses = |folder: &str| metrics(&out.join(folder))[0]["loss"].as_f64().unwrap();
     assert_ne!(losses("tau-1-seed0"), losses("tau-1-seed1"));
     assert_ne!(losses("tau-1-seed0"), losses("as-it-is-seed0"));

@@ -336,7 +336,7 @@ impl Ablate {
         let images = source.to_pretrain();
         let identity = Identity::of(images.as_ref());
         let failed = |why: String| Ok(Some(planned.failed(why)));
-        let training = match RunFolder::exists(folder) {
+        let mut training = match RunFolder::exists(folder) {
             true => {
                 let (run, _) = RunFolder::open(folder)?;
                 // It would fail in the same way.
@@ -353,6 +353,7 @@ impl Ablate {
         if training.is_finished() {
             training.complete()?;
         } else {
+            training.record_data(&self.data);
             match training.go(&images, &Gathering::ALONE, "the same command") {
                 Ok(outcome) if outcome.finished => {
                     write_encoder(&training.folder, &outcome.checkpoint)?;
