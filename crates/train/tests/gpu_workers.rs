@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::scope;
 use std::time::Duration;
 
-use common::{Broken, bits, run_in};
+use common::{bits, broken, run_in};
 use simclr_data::{Dataset, Made};
 use simclr_engine::Device;
 use simclr_train::checkpoint::Checkpoint;
@@ -159,8 +159,7 @@ fn each_worker_needs_a_gpu_of_its_own() {
 fn a_worker_that_fails_is_told_of_by_the_other_that_waits_for_it() {
     let Some((gpus, _alone)) = gpus() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let torn: Arc<dyn Dataset> =
-        Arc::new(Broken { images: Made::new(96, 8, 0), broken: (0..96).step_by(3).collect() });
+    let torn = broken(Made::new(96, 8, 0), (0..96).step_by(3));
     let config = config(&["data.strict=true", "data.holdout=0", "data.cache=none"]);
     let ((outcome, _), other) = train_on([images(), torn], &gpus, folder.path(), &config, None, None);
     for error in [outcome.unwrap_err(), other.unwrap().unwrap_err()] {

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{Broken, bits, run_in};
+use common::{bits, broken, run_in};
 use simclr_data::{Dataset, Made};
 use simclr_engine::Device;
 use simclr_train::checkpoint::Checkpoint;
@@ -304,8 +304,7 @@ fn a_network_that_is_not_finite_ends_the_run_and_is_not_saved() {
 #[test]
 fn broken_images_are_listed_once_the_held_out_ones_too() {
     let every_seventh = (0..176).step_by(7);
-    let images: Arc<dyn Dataset> =
-        Arc::new(Broken { images: Made::new(176, 16, 0), broken: every_seventh.clone().collect() });
+    let images = broken(Made::new(176, 16, 0), every_seventh.clone());
     let broken: BTreeSet<String> = every_seventh.map(|index| images.name(index)).collect();
     for (knn_every, health_every) in [(0, 1), (1, 0), (1, 1)] {
         let folder = tempfile::tempdir().unwrap();

@@ -8,49 +8,25 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Made, Region};
+use common::Disturbed;
+use simclr_data::{Dataset, Made};
 use simclr_engine::Device;
 use simclr_train::pretrain::{Observer, StepRecord, pretrain};
 use simclr_train::run_folder::RunFolder;
 
 /// Images of which most cannot be had before the run is asked to stop.
-struct Slow {
-    images: Made,
-    read: AtomicU64,
-    asked: Arc<AtomicBool>,
-}
-
-impl Dataset for Slow {
-    fn len(&self) -> usize {
-        self.images.len()
-    }
-
-    fn classes(&self) -> &[String] {
-        self.images.classes()
-    }
-
-    fn label(&self, index: usize) -> Option<u32> {
-        self.images.label(index)
-    }
-
-    fn name(&self, index: usize) -> String {
-        self.images.name(index)
-    }
-
-    fn read_part<'a>(
-        &'a self,
-        index: usize,
-        part: &dyn Fn(u32, u32) -> Region,
-        scratch: &'a mut DecodeScratch,
-    ) -> Result<Decoded<'a>, DataError> {
+fn slow(images: Made, asked: Arc<AtomicBool>) -> Arc<dyn Dataset> {
+    let read = AtomicU64::new(0);
+    let before = move |_| {
         // In the end it goes on, so that a run that does not stop ends as well.
         let start = Instant::now();
-        let is_late = self.read.fetch_add(1, Ordering::Relaxed) >= 80;
-        while is_late && !self.asked.load(Ordering::Relaxed) && start.elapsed() < Duration::from_secs(30) {
+        let is_late = read.fetch_add(1, Ordering::Relaxed) >= 80;
+        while is_late && !asked.load(Ordering::Relaxed) && start.elapsed() < Duration::from_secs(30) {
             sleep(Duration::from_millis(5));
         }
-        self.images.read_part(index, part, scratch)
-    }
+        Ok(())
+    };
+    Arc::new(Disturbed { images, before })
 }
 
 /// Asks to stop once it is asked for the tenth time since a step: more often than a step alone asks.
@@ -79,8 +55,7 @@ fn a_stop_does_not_wait_for_images() {
     let folder = tempfile::tempdir().unwrap();
     let config = common::usual(&["data.cache=none", "data.holdout=0"], &[]);
     let asked = Arc::new(AtomicBool::new(false));
-    let images = Made::new(160, 16, 0);
-    let images: Arc<dyn Dataset> = Arc::new(Slow { images, read: AtomicU64::new(0), asked: asked.clone() });
+    let images = slow(Made::new(160, 16, 0), asked.clone());
     let run = RunFolder::create(folder.path(), &config).unwrap();
     let mut observer = Impatient { questions: Cell::new(0), asked: asked.clone(), steps: 0 };
     let outcome = pretrain(&images, &config, &run, None, &Device::cpu(1).unwrap(), &mut observer).unwrap();

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::scope;
 
-use common::{Broken, bits, run_in};
+use common::{bits, broken, run_in};
 use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Made, Region, Subset};
 use simclr_engine::{Device, ThreadGroup};
 use simclr_train::checkpoint::Checkpoint;
@@ -17,8 +17,8 @@ use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, TrainError};
 use watching::Watch;
 
-fn images(broken: &[usize]) -> Arc<dyn Dataset> {
-    Arc::new(Broken { images: Made::new(181, 16, 0), broken: broken.to_vec() })
+fn images(torn: &[usize]) -> Arc<dyn Dataset> {
+    broken(Made::new(181, 16, 0), torn.iter().copied())
 }
 
 /// Two epochs of slightly more than ten steps on 16 x 16 pixels.
@@ -194,8 +194,7 @@ fn epochs_end_for_all_whoever_meets_the_broken_images_and_these_are_listed_once(
 #[test]
 fn all_end_an_epoch_that_is_dealt_anew_in_its_middle() {
     // With ten of 26 images broken, the position of one worker says little about those of two.
-    let broken: Vec<usize> = (0..10).map(|i| i * 5 % 26).collect();
-    let images: Arc<dyn Dataset> = Arc::new(Broken { images: Made::new(26, 16, 0), broken });
+    let images = broken(Made::new(26, 16, 0), (0..10).map(|i| i * 5 % 26));
     let sets = ["data.holdout=0", "train.batch=4", "train.epochs=5"];
     let every = ["train.checkpoint_every=1", "train.keep_checkpoints=100"];
     let config = config(&[&sets[..], &every].concat());

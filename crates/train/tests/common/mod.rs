@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "not every test that includes this uses it")]
 
 use std::path::Path;
+use std::sync::Arc;
 
 use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Made, Region};
 use simclr_train::checkpoint::Checkpoint;
@@ -43,14 +44,22 @@ pub fn bits(checkpoint: &Checkpoint) -> Vec<(String, Vec<u32>)> {
     tensors.map(|t| (t.name.clone(), t.data.iter().map(|v| v.to_bits()).collect())).collect()
 }
 
-/// Images, some of which cannot be read.
-pub struct Broken {
-    pub images: Made,
-    /// The indices of the broken images.
-    pub broken: Vec<usize>,
+/// Images of which those with these indices cannot be read.
+pub fn broken(images: Made, broken: impl IntoIterator<Item = usize>) -> Arc<dyn Dataset> {
+    let broken: Vec<usize> = broken.into_iter().collect();
+    Arc::new(Disturbed {
+        images,
+        before: move |index| if broken.contains(&index) { Err("torn") } else { Ok(()) },
+    })
 }
 
-impl Dataset for Broken {
+/// Images before each of which something happens: it may take time, or be the reason why the image cannot be read.
+pub struct Disturbed<F> {
+    pub images: Made,
+    pub before: F,
+}
+
+impl<F: Fn(usize) -> Result<(), &'static str> + Send + Sync> Dataset for Disturbed<F> {
     fn len(&self) -> usize {
         self.images.len()
     }
@@ -73,10 +82,9 @@ impl Dataset for Broken {
         part: &dyn Fn(u32, u32) -> Region,
         scratch: &'a mut DecodeScratch,
     ) -> Result<Decoded<'a>, DataError> {
-        if self.broken.contains(&index) {
-            let (name, reason) = (self.name(index), "torn".to_owned());
-            return Err(DataError::Image { name, reason });
-        }
+        let unreadable =
+            |reason: &str| DataError::Image { name: self.name(index), reason: reason.to_owned() };
+        (self.before)(index).map_err(unreadable)?;
         self.images.read_part(index, part, scratch)
     }
 }
