@@ -128,7 +128,7 @@ impl Judged {
             terminal::warn(&format!(
                 "{} could not be read and do not count, listed in {}",
                 terminal::counted(evaluation.skipped, "image"),
-                result_file(&folder, &evaluation.protocol).display()
+                result_file(&folder, &evaluation.protocol.to_string()).display()
             ));
         }
         warn_of_unlearnt(&evaluation.unlearnt, "");
@@ -270,7 +270,7 @@ pub fn summary(evaluation: &Evaluation) -> Value {
 
 /// The lines that show a result to a person. `name` is what the encoder is called.
 fn table(evaluation: &Evaluation, name: &str) -> Vec<String> {
-    let mut what = evaluation.title();
+    let mut what = evaluation.protocol.title();
     let settings = evaluation.settings();
     if !settings.is_empty() {
         what += &format!(", {settings}");

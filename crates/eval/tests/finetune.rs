@@ -65,8 +65,8 @@ fn everything_learns_and_the_models_stay_as_they_are() {
     assert!(evaluation.trained.top1 > 0.9, "{evaluation:?}");
     assert!(evaluation.random.as_ref().is_some_and(|random| random.details["steps"] == 25));
     assert_eq!((evaluation.train_images, evaluation.test_images, evaluation.classes), (60, 60, 3));
-    assert_eq!(evaluation.protocol, "finetune-50%-epochs-5-batch-12-rate-0.05");
-    assert_eq!(evaluation.title(), "fine-tuning, 50% of the labels, epochs 5, batch 12, rate 0.05");
+    assert_eq!(evaluation.protocol.to_string(), "finetune-50%-epochs-5-batch-12-rate-0.05");
+    assert_eq!(evaluation.protocol.title(), "fine-tuning, 50% of the labels, epochs 5, batch 12, rate 0.05");
     assert_eq!(evaluation.trained.details["seed"], 0);
     assert_eq!(evaluation.baseline(), "from scratch");
 }
@@ -84,7 +84,10 @@ fn from_a_layer_of_the_head() {
         assert!(tensor.name.starts_with("head.0."), "{}", tensor.name);
         assert_ne!(tensor.data, named(&before, &tensor.name).data, "{}", tensor.name);
     }
-    assert_eq!(tuned.evaluation.title(), "fine-tuning, 24 labels, from head layer 1, epochs 1, rate 0.05");
+    assert_eq!(
+        tuned.evaluation.protocol.title(),
+        "fine-tuning, 24 labels, from head layer 1, epochs 1, rate 0.05"
+    );
     // On z: 16 values.
     let all = FineTune { head_layers: 2, ..options.clone() };
     let tuned = finetune(&models, &splits(), &all, &mut |_| ()).unwrap();
@@ -175,7 +178,7 @@ fn each_network_has_the_rate_that_does_best_on_a_part_of_its_labels() {
     let of = |side| [(side, 1e-12, true), (side, 0.05, true), (side, 1e30, false)];
     assert_eq!(tried, [of(Side::Trained), of(Side::Random)].concat());
     let FineTuned { evaluation, steps, .. } = tuned;
-    assert_eq!(evaluation.protocol, "finetune-50%-epochs-5-batch-12-rate-1e-12+0.05+1e30");
+    assert_eq!(evaluation.protocol.to_string(), "finetune-50%-epochs-5-batch-12-rate-1e-12+0.05+1e30");
     // Once the rate was chosen, it was trained on all of the labels.
     assert_eq!((evaluation.train_images, steps), (60, 25));
     for scores in [&evaluation.trained, evaluation.random.as_ref().unwrap()] {
@@ -263,14 +266,14 @@ fn saved_networks_are_found_the_newest_first() {
     fs::create_dir(&results).unwrap();
     let now = SystemTime::now();
     for (protocol, age) in [("finetune-1%", 60), ("finetune-10%", 20), ("finetune-1%-seed-1", 40)] {
-        let file = File::create(network_file(&results, protocol)).unwrap();
+        let file = File::create(network_file(&results, &protocol.into())).unwrap();
         file.set_modified(now - Duration::from_secs(age)).unwrap();
     }
     for other in ["finetune-50%.json", "knn.safetensors", "finetune-1%.safetensors.tmp"] {
         fs::write(results.join(other), "{}").unwrap();
     }
     let tuned = finetune(&Versus::alone(models(2).trained), &splits(), &quick(HALF), &mut |_| ()).unwrap();
-    let result = Evaluation { protocol: "finetune-10%".to_owned(), ..tuned.evaluation };
+    let result = Evaluation { protocol: "finetune-10%".into(), ..tuned.evaluation };
     run.write_evaluation("finetune-10%", &result).unwrap();
     let found = saved_networks(&run).unwrap();
     let names: Vec<_> = found.iter().map(|network| network.path.file_stem().unwrap().to_owned()).collect();

@@ -64,7 +64,7 @@ fn linear_sgd_of_z_reads_the_frozen_head() {
     let before = models.trained.fingerprint().unwrap();
     let of_z = linear_sgd_z(&models, &splits(), &quick(), &mut |_| ()).unwrap();
     assert_eq!(models.trained.fingerprint().unwrap(), before);
-    assert_eq!(of_z.title(), "linear on z, SGD");
+    assert_eq!(of_z.protocol.title(), "linear on z, SGD");
     assert!(of_z.trained.top1 > 0.6, "{of_z:?}");
     let of_h = linear_sgd(&models, &splits(), &quick(), &mut |_| ()).unwrap();
     let loss = |evaluation: &Evaluation| evaluation.trained.details["train_loss"].as_f64().unwrap();

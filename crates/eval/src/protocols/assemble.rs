@@ -29,9 +29,6 @@ use crate::report::{
     Transfer,
 };
 
-/// Order of the protocols on the page; others follow, and fine-tuning last, by its number of labels.
-const ORDER: [&str; 5] = ["knn", "logistic", "logistic_z", "linear_sgd", "linear_sgd_z"];
-
 /// The report of a run folder: its metrics log, configuration, evaluations, and skipped images. What does not exist
 /// (yet) is left out. `pictures` come from [`pictures`] or [`Pictures::before`], or are empty.
 ///
@@ -145,13 +142,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, EvalError> {
 /// The results in `RUN/evaluation/`, in the order of the page.
 fn evaluations(run: &RunFolder) -> Result<Vec<Evaluation>, EvalError> {
     let mut found: Vec<Evaluation> = results(&json_files(run, &run.evaluations())?)?;
-    found.sort_by_cached_key(|evaluation| {
-        let place = ORDER.iter().position(|name| *name == evaluation.protocol);
-        let labels = evaluation.labels().map(|(share, number)| (share, number.to_bits()));
-        // Fine-tuning from h comes before fine-tuning from a layer of the head.
-        let head = evaluation.protocol.contains("-head-");
-        (place.unwrap_or(ORDER.len()), labels, head, evaluation.protocol.clone())
-    });
+    found.sort_by_cached_key(|evaluation| evaluation.protocol.place());
     Ok(found)
 }
 
@@ -250,7 +241,7 @@ fn figures(evaluations: &[Evaluation], history: &History) -> Vec<Figure> {
         let judged_by = Some(evaluation.judged_by());
         let notes = [interval, by_class, random, always, judged_by, earlier(evaluation, history)];
         figures.push(Figure {
-            label: evaluation.title(),
+            label: evaluation.protocol.title(),
             value: percent(evaluation.trained.top1),
             notes: notes.into_iter().flatten().collect(),
         });
@@ -286,7 +277,7 @@ fn earlier(evaluation: &Evaluation, history: &History) -> Option<String> {
 fn row(evaluation: &Evaluation, history: &History) -> AccuracyRow {
     let top = |scores: &Scores| TopAccuracy { top1: scores.top1, top5: scores.top5 };
     AccuracyRow {
-        protocol: evaluation.title(),
+        protocol: evaluation.protocol.title_beside_settings(),
         settings: evaluation.settings(),
         data: [Some(evaluation.judged_by()), earlier(evaluation, history)]
             .into_iter()
@@ -313,7 +304,7 @@ fn per_class(evaluation: &Evaluation) -> PerClass {
         format!("All test images are taken for {class}: the figure is that class’s share of them.")
     });
     PerClass {
-        protocol: evaluation.title(),
+        protocol: evaluation.protocol.title(),
         data: evaluation.judged_by(),
         warning,
         classes: classes.collect(),

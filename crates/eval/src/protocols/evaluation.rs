@@ -9,6 +9,7 @@ use simclr_data::text::{counted, grouped};
 use simclr_metrics::{ClassCounts, confusion, likeliest, top_k};
 use simclr_train::run_folder::result_file;
 
+use super::protocol::Protocol;
 use super::versus::Versus;
 use crate::EvalError;
 use crate::report::html::short;
@@ -18,24 +19,11 @@ const FIVE: usize = 5;
 /// The most classes for which a confusion matrix is kept.
 const CONFUSED: usize = 100;
 
-/// How the names of fine-tuning's results begin; the labels follow.
-pub(super) const FINETUNE: &str = "finetune-";
-/// Settings that are part of those names where they differ from the defaults, and their wording in titles.
-const IN_NAME: [(&str, &str); 6] = [
-    ("head", "from head layer"),
-    ("epochs", "epochs"),
-    ("batch", "batch"),
-    ("rate", "rate"),
-    ("decay", "weight decay"),
-    ("seed", "seed"),
-];
-
 /// A protocol's result, as it is written to `RUN/evaluation/PROTOCOL.json`. Accuracies are fractions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// `knn`, `logistic`, `logistic_z` (on the projections), `linear_sgd`, `linear_sgd_z` or `finetune-LABELS`, such as
-    /// `finetune-10%`, with settings that differ from the defaults: `finetune-10%-seed-1`.
-    pub protocol: String,
+    /// What was done; its name is that of the file.
+    pub protocol: Protocol,
     /// Training steps of the encoder, if it came from a run.
     #[serde(default)]
     pub step: Option<u64>,
@@ -215,9 +203,14 @@ pub(super) struct Counts {
 }
 
 impl Evaluation {
-    pub(super) fn new(protocol: &str, counts: Counts, scores: Versus<Scores>, seconds: f64) -> Evaluation {
+    pub(super) fn new(
+        protocol: Protocol,
+        counts: Counts,
+        scores: Versus<Scores>,
+        seconds: f64,
+    ) -> Evaluation {
         Evaluation {
-            protocol: protocol.to_owned(),
+            protocol,
             step: None,
             data: None,
             train_images: counts.train,
@@ -233,20 +226,8 @@ impl Evaluation {
     }
 
     /// The result of a protocol in `folder`; `None` if the file is missing or not (or no longer) a valid result.
-    pub fn read(folder: &Path, protocol: &str) -> Option<Evaluation> {
-        serde_json::from_slice(&std::fs::read(result_file(folder, protocol)).ok()?).ok()
-    }
-
-    /// The protocol's name for people.
-    pub fn title(&self) -> String {
-        match self.protocol.as_str() {
-            "knn" => "kNN".to_owned(),
-            "logistic" => "linear, logistic regression".to_owned(),
-            "logistic_z" => "linear on z, logistic regression".to_owned(),
-            "linear_sgd" => "linear, SGD".to_owned(),
-            "linear_sgd_z" => "linear on z, SGD".to_owned(),
-            other => self.fine_tuned().unwrap_or_else(|| other.to_owned()),
-        }
+    pub fn read(folder: &Path, protocol: &Protocol) -> Option<Evaluation> {
+        serde_json::from_slice(&std::fs::read(result_file(folder, &protocol.to_string())).ok()?).ok()
     }
 
     /// The settings of the result, in words; where settings were chosen, those of the trained encoder.
@@ -255,7 +236,7 @@ impl Evaluation {
         let detail = |key: &str| self.trained.details.get(key);
         let temperature = detail("temperature").and_then(Value::as_f64).filter(|&value| value != 0.1);
         // The title of fine-tuning already has its seed and its weight decay.
-        let untold = !self.is_fine_tuning();
+        let untold = !self.protocol.is_fine_tuning();
         let seed = detail("seed").and_then(Value::as_u64).filter(|&seed| seed > 0 && untold);
         settings.extend(temperature.map(|temperature| format!(", temperature {}", short(temperature))));
         let decay = detail("weight_decay").and_then(Value::as_f64).filter(|&decay| decay > 0.0 && untold);
@@ -306,7 +287,7 @@ impl Evaluation {
 
     /// What the pretrained encoder is compared against, in words.
     pub fn baseline(&self) -> &'static str {
-        if self.is_fine_tuning() { "from scratch" } else { "random encoder" }
+        if self.protocol.is_fine_tuning() { "from scratch" } else { "random encoder" }
     }
 
     /// Whether `other` is of the same checkpoint, images and settings, as far as both record them.
@@ -316,36 +297,6 @@ impl Evaluation {
             (protocol.clone(), *step, data.clone(), [*train_images, *test_images], evaluation.settings())
         };
         of(self) == of(other)
-    }
-
-    /// The labels it was fine-tuned with, parsed from its name: whether they are a share, and the number.
-    pub(super) fn labels(&self) -> Option<(bool, f64)> {
-        let name = self.protocol.strip_prefix(FINETUNE)?;
-        let labels = name.split('-').next()?;
-        let number = labels.strip_suffix('%').unwrap_or(labels).parse().ok();
-        Some((labels.ends_with('%'), number.filter(|&number: &f64| number >= 0.0)?))
-    }
-
-    fn is_fine_tuning(&self) -> bool {
-        self.protocol.starts_with(FINETUNE)
-    }
-
-    /// `finetune-1%-head-2-seed-3` in words.
-    fn fine_tuned(&self) -> Option<String> {
-        let name = self.protocol.strip_prefix(FINETUNE)?;
-        let (labels, mut rest) = name.split_once('-').unwrap_or((name, ""));
-        let of = if labels.ends_with('%') { "of the labels" } else { "labels" };
-        let mut title = format!("fine-tuning, {labels} {of}");
-        while !rest.is_empty() {
-            let (key, values) = rest.split_once('-')?;
-            // A number may contain a dash itself: 1e-6.
-            let end = IN_NAME.iter().filter_map(|(key, _)| values.find(&format!("-{key}-"))).min();
-            let (value, more) = end.map_or((values, ""), |end| (&values[..end], &values[end + 1..]));
-            let (_, words) = IN_NAME.iter().find(|(known, _)| *known == key)?;
-            title += &format!(", {words} {value}");
-            rest = more;
-        }
-        Some(title)
     }
 }
 
@@ -361,14 +312,6 @@ mod tests {
             "mean_per_class": 0.5, "per_class": [], "details": details, "seconds": 1.0
         });
         serde_json::from_value(result).unwrap()
-    }
-
-    #[test]
-    fn labels_are_numbers() {
-        let labels = |name| result(name, json!({})).labels();
-        assert_eq!(labels("finetune-0.5%-rate-1e-6"), Some((true, 0.5)));
-        assert_eq!(labels("finetune-500"), Some((false, 500.0)));
-        assert_eq!([labels("finetune-many"), labels("knn")], [None, None]);
     }
 
     #[test]
@@ -400,22 +343,9 @@ mod tests {
     }
 
     #[test]
-    fn names_in_words() {
-        for (name, title) in [
-            ("finetune-10%", "fine-tuning, 10% of the labels"),
-            ("finetune-500-head-2", "fine-tuning, 500 labels, from head layer 2"),
-            ("finetune-0.5%-rate-1e-6-seed-3", "fine-tuning, 0.5% of the labels, rate 1e-6, seed 3"),
-            (
-                "finetune-7-epochs-2-batch-4-decay-1e-30",
-                "fine-tuning, 7 labels, epochs 2, batch 4, weight decay 1e-30",
-            ),
-            // From a later version.
-            ("finetune-7-colour-2", "finetune-7-colour-2"),
-        ] {
-            let result = result(name, json!({}));
-            assert_eq!((result.title().as_str(), result.baseline()), (title, "from scratch"));
-        }
-        assert_eq!(result("other", json!({})).baseline(), "random encoder");
+    fn what_it_is_compared_with() {
+        let baselines = ["finetune-10%", "knn"].map(|name| result(name, json!({})).baseline());
+        assert_eq!(baselines, ["from scratch", "random encoder"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use simclr_train::{EmbeddedBatch, Embedding, Model, embed_images_by};
 
 use super::encode::{Encoded, encode_both, some_could_be_read};
 use super::evaluation::{BrokenImage, Counts, Evaluation, Scores};
+use super::protocol::Protocol;
 use super::splits::Splits;
 use super::versus::{Progress, Side, Versus};
 use crate::{EvalError, Targets};
@@ -36,7 +37,7 @@ pub fn knn(encoded: &Versus<Encoded>, options: &Knn) -> Result<Evaluation, EvalE
         seconds += times.iter().sum::<f64>();
         scores(options, &outcome, [&train.labels, &test.labels], &encoded.classes, times)
     })?;
-    Ok(Evaluation::new("knn", Counts::of(&encoded.trained), scores, seconds))
+    Ok(Evaluation::new(Protocol::Knn, Counts::of(&encoded.trained), scores, seconds))
 }
 
 /// As [`knn`] of the [`encode`](super::encode)d images, to the same bits, without keeping the features of the training
@@ -89,7 +90,7 @@ pub fn knn_of_images(
         broken: BrokenImage::all(&skipped, &test_skipped),
         unlearnt: Targets::One(labels).missing(classes),
     };
-    Ok(Evaluation::new("knn", counts, scores, seconds))
+    Ok(Evaluation::new(Protocol::Knn, counts, scores, seconds))
 }
 
 /// The scores of an outcome, with the labels of the training and the test images. The times are those of encoding and

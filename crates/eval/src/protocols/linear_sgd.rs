@@ -11,6 +11,7 @@ use super::encode::encode_set;
 use super::evaluation::{BrokenImage, Counts, Evaluation, Scores};
 use super::examples::Examples;
 use super::loss::backward_from_loss;
+use super::protocol::{Protocol, Representation};
 use super::sgd::{Learner, Lessons, Sgd, Step, recognised};
 use super::splits::Splits;
 use super::versus::{Progress, Versus};
@@ -48,8 +49,8 @@ pub fn linear_sgd(
     options: &Sgd,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Evaluation, EvalError> {
-    let (scores, counts, seconds) = train_on(Features::H, models, data, options, watch)?;
-    Ok(Evaluation::new("linear_sgd", counts, scores, seconds))
+    let (scores, counts, seconds) = train_on(Representation::H, models, data, options, watch)?;
+    Ok(Evaluation::new(Protocol::LinearSgd(Representation::H), counts, scores, seconds))
 }
 
 /// As [`linear_sgd`], on z in place of h: the projection head is frozen like the encoder.
@@ -62,39 +63,30 @@ pub fn linear_sgd_z(
     options: &Sgd,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Evaluation, EvalError> {
-    let (scores, counts, seconds) = train_on(Features::Z, models, data, options, watch)?;
-    Ok(Evaluation::new("linear_sgd_z", counts, scores, seconds))
+    let (scores, counts, seconds) = train_on(Representation::Z, models, data, options, watch)?;
+    Ok(Evaluation::new(Protocol::LinearSgd(Representation::Z), counts, scores, seconds))
 }
 
-/// What the classifier reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Features {
-    /// The encoder's output.
-    H,
-    /// The projection head's output.
-    Z,
-}
-
-impl Features {
+impl Representation {
     fn dim(self, model: &Model) -> usize {
         match self {
-            Features::H => model.encoder.features(),
-            Features::Z => model.head.dim(),
+            Representation::H => model.encoder.features(),
+            Representation::Z => model.head.dim(),
         }
     }
 
     /// One of h and z.
     fn of<T>(self, h: T, z: T) -> T {
         match self {
-            Features::H => h,
-            Features::Z => z,
+            Representation::H => h,
+            Representation::Z => z,
         }
     }
 }
 
 /// Trains and tests a classifier on `features` of both encoders. Also returns the seconds that it took.
 fn train_on(
-    features: Features,
+    features: Representation,
     models: &Versus<Model>,
     data: &Splits,
     options: &Sgd,
@@ -108,7 +100,7 @@ fn train_on(
         let mut classifier = Classifier::new(features, model, data.classes().len(), options)?;
         let (part, reading) = (Examples::labelled(data.train().clone()), data.reading(model));
         let learnt = Lessons::new(side, model, &part, reading, options)?.teach(&mut classifier, watch)?;
-        let test = encode_set(side, model, "test", data, features == Features::Z, watch)?;
+        let test = encode_set(side, model, "test", data, features == Representation::Z, watch)?;
         let scores = learnt.tested(classifier.scores(features.of(&test.h, &test.z))?)?;
         let train = data.train().len() - learnt.skipped.len();
         let broken = BrokenImage::all(&learnt.skipped, &test.skipped);
@@ -122,7 +114,7 @@ fn train_on(
 
 /// A dense layer from h or z to class scores; its parameters are separate from the encoder's.
 struct Classifier<'m> {
-    features: Features,
+    features: Representation,
     model: &'m Model,
     layer: Linear,
     parameters: Parameters,
@@ -131,7 +123,7 @@ struct Classifier<'m> {
 
 impl<'m> Classifier<'m> {
     fn new(
-        features: Features,
+        features: Representation,
         model: &'m Model,
         classes: usize,
         options: &Sgd,

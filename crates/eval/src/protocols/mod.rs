@@ -32,6 +32,7 @@
 //! | [`transfer`] | an encoder on other data sets |
 //! | `probe` | what h and z retain of a transformation of the image |
 //! | `evaluation` | the result of a protocol |
+//! | `protocol` | which protocol a result is of |
 //! | `neighbours` | nearest neighbours as pictures |
 //! | `maps` | images as points on a plane |
 //! | `assemble` | the report of a run folder |
@@ -53,6 +54,7 @@ mod pairing;
 mod places;
 mod predict;
 mod probe;
+mod protocol;
 mod regression;
 mod sgd;
 mod shared;
@@ -77,6 +79,7 @@ pub use pairing::{Opened, Paired, kept_in_memory, named, pair};
 pub use places::Placed;
 pub use predict::{Classifier, Predicted, Recognised};
 pub use probe::{Probe, ProbeOptions, ProbeRow, Transformation, probe};
+pub use protocol::{FineTuning, Protocol, Representation, Setting};
 pub use regression::{LogisticOptions, logistic, logistic_z};
 pub use sgd::Sgd;
 pub use shared::SharedPaths;

@@ -9,6 +9,7 @@ use simclr_train::Embedding;
 
 use super::encode::Encoded;
 use super::evaluation::{Counts, Evaluation, Scores};
+use super::protocol::{Protocol, Representation};
 use super::splits::check_fraction;
 use super::stratify::stratify;
 use super::versus::{Progress, Versus};
@@ -71,7 +72,7 @@ pub fn logistic(
         ]);
         Scores::of_scores(&scores, &encoded.test.labels, &encoded.classes, details)
     })?;
-    Ok(Evaluation::new("logistic", Counts::of(&encoded.trained), scores, seconds))
+    Ok(Evaluation::new(Protocol::Logistic(Representation::H), Counts::of(&encoded.trained), scores, seconds))
 }
 
 /// As [`logistic`], on z in place of h.
@@ -88,7 +89,8 @@ pub fn logistic_z(
         let (found, expected) = ("without z".to_owned(), "one with z");
         encoded.projected().ok_or(EvalError::Option { name: "the encoding", found, expected })
     })?;
-    Ok(Evaluation { protocol: "logistic_z".to_owned(), ..logistic(device, &projected, options, watch)? })
+    let protocol = Protocol::Logistic(Representation::Z);
+    Ok(Evaluation { protocol, ..logistic(device, &projected, options, watch)? })
 }
 
 /// Groups of rows with bit-identical h, each ascending.

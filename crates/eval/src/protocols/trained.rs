@@ -8,6 +8,7 @@ use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Model};
 
 use super::evaluation::Evaluation;
+use super::protocol::Protocol;
 use crate::EvalError;
 
 /// Selects a checkpoint of a run.
@@ -80,7 +81,7 @@ impl TrainedEncoder {
 
     /// The result of a protocol that the run already holds; `None` if the file is missing or not (or no longer) a
     /// valid result.
-    pub fn recorded(&self, protocol: &str) -> Option<Evaluation> {
+    pub fn recorded(&self, protocol: &Protocol) -> Option<Evaluation> {
         Evaluation::read(&self.run.evaluations(), protocol)
     }
 
@@ -98,7 +99,7 @@ impl TrainedEncoder {
     /// [`EvalError::Train`] when it cannot be written.
     pub fn record_in(&self, folder: &Path, evaluation: &mut Evaluation) -> Result<PathBuf, EvalError> {
         evaluation.step = Some(self.step);
-        Ok(self.run.write_result(folder, &evaluation.protocol, evaluation)?)
+        Ok(self.run.write_result(folder, &evaluation.protocol.to_string(), evaluation)?)
     }
 }
 

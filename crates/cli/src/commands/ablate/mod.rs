@@ -14,7 +14,7 @@ use simclr_data::{DataError, Source};
 use simclr_engine::Device;
 use simclr_eval::EvalError;
 use simclr_eval::protocols::{
-    self, LogisticOptions, Opened, Splits, TrainedEncoder, Versus, WhichCheckpoint,
+    self, LogisticOptions, Opened, Protocol, Representation, Splits, TrainedEncoder, Versus, WhichCheckpoint,
 };
 use simclr_eval::report::history::{History, Kind};
 use simclr_eval::report::study_page;
@@ -446,17 +446,17 @@ fn is_useless(error: &anyhow::Error) -> bool {
 /// The detail of a result that holds the fingerprint of the images it was measured on.
 const JUDGED_BY: &str = "judged_by";
 
-fn protocol_of(judge: Judge) -> &'static str {
+fn protocol_of(judge: Judge) -> Protocol {
     match judge {
-        Judge::Linear => "logistic",
-        Judge::LinearOfZ => "logistic_z",
-        Judge::Knn | Judge::Contrastive => "knn",
+        Judge::Linear => Protocol::Logistic(Representation::H),
+        Judge::LinearOfZ => Protocol::Logistic(Representation::Z),
+        Judge::Knn | Judge::Contrastive => Protocol::Knn,
     }
 }
 
 /// The earlier result of this very encoder on these images, if there is one.
 fn measured(encoder: &TrainedEncoder, judge: Judge, judged_by: u32) -> Option<f64> {
-    let found = encoder.recorded(protocol_of(judge))?;
+    let found = encoder.recorded(&protocol_of(judge))?;
     let same =
         found.step == Some(encoder.step) && found.trained.details.get(JUDGED_BY) == Some(&json!(judged_by));
     same.then_some(found.trained.top1)

@@ -73,6 +73,6 @@ pub fn finetune(
     let Tuned { counts, weights, steps, .. } = both.trained;
     let scores = Versus { trained: both.trained.scores, random: both.random.map(|random| random.scores) };
     let seconds = start.elapsed().as_secs_f64();
-    let evaluation = Evaluation::new(&options.protocol(&sgd, images, of), counts, scores, seconds);
+    let evaluation = Evaluation::new(options.protocol(&sgd, images, of), counts, scores, seconds);
     Ok(FineTuned { evaluation, weights, steps, classes: few.classes().to_vec() })
 }

@@ -9,7 +9,8 @@ use simclr_train::TrainError;
 use simclr_train::run_folder::{RunFolder, result_file};
 
 use crate::EvalError;
-use crate::protocols::evaluation::{Evaluation, FINETUNE};
+use crate::protocols::evaluation::Evaluation;
+use crate::protocols::protocol::Protocol;
 
 /// The extension of their files.
 const ENDING: &str = "safetensors";
@@ -26,8 +27,8 @@ pub struct SavedNetwork {
 }
 
 /// The file of the network that `protocol` fine-tuned, in `folder` with the results of a run.
-pub fn network_file(folder: &Path, protocol: &str) -> PathBuf {
-    result_file(folder, protocol).with_extension(ENDING)
+pub fn network_file(folder: &Path, protocol: &Protocol) -> PathBuf {
+    result_file(folder, &protocol.to_string()).with_extension(ENDING)
 }
 
 /// The fine-tuned networks beside the results of `run`, the newest first.
@@ -41,14 +42,13 @@ pub fn saved_networks(run: &RunFolder) -> Result<Vec<SavedNetwork>, EvalError> {
         Err(source) => return Err(TrainError::Io { action: "list", path: folder, source }.into()),
         Ok(files) => files,
     };
+    let protocol_of = |file: &Path| Protocol::from(&*file.file_stem().unwrap_or_default().to_string_lossy());
     files.retain(|file| {
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with(FINETUNE) && file.extension().is_some_and(|ending| ending == ENDING)
+        file.extension().is_some_and(|ending| ending == ENDING) && protocol_of(file).is_fine_tuning()
     });
     let known = |path: PathBuf| {
         let written = path.metadata().and_then(|found| found.modified()).ok();
-        let protocol = path.file_stem().unwrap_or_default().to_string_lossy();
-        let evaluation = Evaluation::read(&folder, &protocol);
+        let evaluation = Evaluation::read(&folder, &protocol_of(&path));
         SavedNetwork { path, written, evaluation }
     };
     let mut networks: Vec<SavedNetwork> = files.into_iter().map(known).collect();

@@ -8,8 +8,8 @@ use super::rate::{Rate, digits};
 use super::training::Parts;
 use crate::EvalError;
 use crate::protocols::Splits;
-use crate::protocols::evaluation::FINETUNE;
 use crate::protocols::network::{Network, trainable};
+use crate::protocols::protocol::{FineTuning, Protocol, Setting};
 use crate::protocols::sgd::Sgd;
 
 /// The largest batch by default: the paper's.
@@ -58,23 +58,23 @@ impl FineTune {
         }
     }
 
-    /// The name of the result, where the settings resolved to `sgd` for `images` of `of` images: `finetune-10%`,
-    /// followed by the given settings that differ from the defaults, such as `-head-1` if a layer of the head is kept.
-    pub(super) fn protocol(&self, sgd: &Sgd, images: usize, of: usize) -> String {
+    /// The protocol of the result, where the settings resolved to `sgd` for `images` of `of` images.
+    pub(super) fn protocol(&self, sgd: &Sgd, images: usize, of: usize) -> Protocol {
         let plain = FineTune::new(self.labels);
         let usual = plain.with_batch(sgd.batch, of);
         let is_usual_batch = self.batch.is_none_or(|batch| batch == plain.sgd(images, of).batch);
+        let is_usual_rate = self.rate.rates(sgd.batch) == plain.rate.rates(sgd.batch);
         let settings = [
-            ("head", self.head_layers == 0, self.head_layers.to_string()),
-            ("epochs", sgd.epochs == usual.epochs, sgd.epochs.to_string()),
-            ("batch", is_usual_batch, sgd.batch.to_string()),
-            ("rate", self.rate.rates(sgd.batch) == plain.rate.rates(sgd.batch), self.rate.to_string()),
-            ("decay", sgd.weight_decay == 0.0, digits(sgd.weight_decay)),
-            ("seed", sgd.seed == 0, sgd.seed.to_string()),
+            (Setting::Head, self.head_layers == 0, self.head_layers.to_string()),
+            (Setting::Epochs, sgd.epochs == usual.epochs, sgd.epochs.to_string()),
+            (Setting::Batch, is_usual_batch, sgd.batch.to_string()),
+            (Setting::Rate, is_usual_rate, self.rate.to_string()),
+            (Setting::Decay, sgd.weight_decay == 0.0, digits(sgd.weight_decay)),
+            (Setting::Seed, sgd.seed == 0, sgd.seed.to_string()),
         ];
         let unusual = settings.into_iter().filter(|&(_, is_usual, _)| !is_usual);
-        let unusual: String = unusual.map(|(name, _, value)| format!("-{name}-{value}")).collect();
-        format!("{FINETUNE}{}{unusual}", self.labels)
+        let unusual = unusual.map(|(setting, _, value)| (setting, value)).collect();
+        Protocol::FineTune(FineTuning { labels: self.labels, unusual })
     }
 
     /// The resolved settings for `images` labelled images of `of`, ignoring memory; with the lowest rate if several
@@ -150,7 +150,7 @@ mod tests {
     fn names_hold_what_is_not_as_usual() {
         let plain = FineTune::new(Labels::Percent(10.0));
         // 500 of 5000 images are used, in batches of 32.
-        let name = |options: FineTune| options.protocol(&options.sgd(500, 5000), 500, 5000);
+        let name = |options: FineTune| options.protocol(&options.sgd(500, 5000), 500, 5000).to_string();
         assert_eq!(name(plain.clone()), "finetune-10%");
         let given = FineTune { epochs: Some(30), batch: Some(32), rate: Rate::Is(0.00625), ..plain.clone() };
         assert_eq!(name(given), "finetune-10%");
@@ -172,6 +172,6 @@ mod tests {
         };
         assert_eq!(name(all), "finetune-10%-head-1-epochs-2-rate-1e-30-decay-0.0001");
         // A batch that was reduced to fit into memory is not a choice of the user.
-        assert_eq!(plain.protocol(&plain.with_batch(16, 5000), 500, 5000), "finetune-10%");
+        assert_eq!(plain.protocol(&plain.with_batch(16, 5000), 500, 5000).to_string(), "finetune-10%");
     }
 }
