@@ -1,8 +1,10 @@
 //! The lock of a run folder, by which a process also notices that its folder has been removed or replaced.
 
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
-use std::io::ErrorKind;
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::process;
+use std::time::SystemTime;
 
 use super::parts::LOCK;
 use crate::TrainError;
@@ -13,8 +15,9 @@ pub(crate) struct Lock {
     folder: PathBuf,
     /// Locked, if the file system has locks.
     file: File,
-    /// Whether the file system tells whether two files are the same.
-    compares: bool,
+    /// What was written into it. By it the file is recognised where a network file system gives it another number each
+    /// time.
+    mark: String,
 }
 
 impl Lock {
@@ -25,12 +28,17 @@ impl Lock {
     pub(super) fn take(folder: &Path) -> Result<Lock, TrainError> {
         let lock = Self::try_take(folder)?;
         // Another process may have removed the run, with its lock, since the file was opened.
-        if lock.compares { Ok(lock) } else { Self::try_take(folder) }
+        if !lock.is_replaced() {
+            return Ok(lock);
+        }
+        // Given up first: a process that locks a file twice is refused.
+        drop(lock);
+        Self::try_take(folder)
     }
 
     fn try_take(folder: &Path) -> Result<Lock, TrainError> {
         let path = folder.join(LOCK);
-        let file = OpenOptions::new()
+        let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
@@ -46,10 +54,12 @@ impl Lock {
                 folder.display()
             ),
         }
-        // On some network file systems a file has another number each time.
-        let compares =
-            file.metadata().is_ok_and(|held| path.metadata().is_ok_and(|now| is_same(&held, &now)));
-        Ok(Lock { folder: folder.to_path_buf(), file, compares })
+        let mark = mark();
+        // On a full disk the numbers of files must do.
+        if let Err(error) = file.set_len(0).and_then(|()| file.write_all(mark.as_bytes())) {
+            tracing::debug!("{} is not marked: {error}", path.display());
+        }
+        Ok(Lock { folder: folder.to_path_buf(), file, mark })
     }
 
     /// Checks that the folder is still the one that was locked: before every change in it, because its path may lead to
@@ -58,13 +68,27 @@ impl Lock {
     /// # Errors
     /// [`TrainError::RunGone`].
     pub(crate) fn check(&self) -> Result<(), TrainError> {
-        let is_gone = match self.folder.join(LOCK).metadata() {
-            Ok(now) => self.compares && self.file.metadata().is_ok_and(|held| !is_same(&held, &now)),
+        if self.is_replaced() { Err(TrainError::RunGone { path: self.folder.clone() }) } else { Ok(()) }
+    }
+
+    /// Whether the path of the lock leads to no file, or to another one.
+    fn is_replaced(&self) -> bool {
+        let path = self.folder.join(LOCK);
+        match path.metadata() {
+            Ok(now) => {
+                let differs = self.file.metadata().is_ok_and(|held| !is_same(&held, &now));
+                differs && fs::read(&path).is_ok_and(|found| found != self.mark.as_bytes())
+            }
             // What else is wrong with the disk, the next write reports.
             Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
-        };
-        if is_gone { Err(TrainError::RunGone { path: self.folder.clone() }) } else { Ok(()) }
+        }
     }
+}
+
+/// Text that no other lock has.
+fn mark() -> String {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("process {} at {} ns\n", process::id(), since.as_nanos())
 }
 
 #[cfg(unix)]
@@ -77,4 +101,31 @@ fn is_same(a: &Metadata, b: &Metadata) -> bool {
 #[cfg(not(unix))]
 fn is_same(_: &Metadata, _: &Metadata) -> bool {
     true
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_lock_is_recognised_by_its_mark_where_its_number_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, path) = (dir.path(), dir.path().join(LOCK));
+        let lock = Lock::take(folder).unwrap();
+        assert!(lock.check().is_ok() && matches!(Lock::take(folder), Err(TrainError::RunLocked { .. })));
+        // As a network file system does: the same contents, another number.
+        let (number, aside) = (path.metadata().unwrap().ino(), folder.join("aside"));
+        fs::rename(&path, &aside).unwrap();
+        fs::copy(&aside, &path).unwrap();
+        assert_ne!(path.metadata().unwrap().ino(), number);
+        assert!(lock.check().is_ok());
+        // The lock of another process.
+        fs::write(&path, mark()).unwrap();
+        assert!(matches!(lock.check(), Err(TrainError::RunGone { .. })));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(lock.check(), Err(TrainError::RunGone { .. })));
+        assert!(Lock::take(folder).is_ok());
+    }
 }
