@@ -2,9 +2,10 @@
 
 use simclr_data::{Dataset, Sample};
 
+use super::layers::{batch_of, leaves_batch};
 use super::{Config, DeviceName, Layers};
 use crate::presets::batch;
-use crate::presets::photos::{self, Trainer};
+use crate::presets::photos::{self, Known, Trainer};
 use crate::{TrainError, memory};
 
 /// The hardware that trains, and its memory.
@@ -35,8 +36,8 @@ pub struct ForImages {
 
 impl Layers<'_> {
     /// [`Config::resolve`] for a run on `images`. Unless [`Layers::chosen`] is set, the preset `photos` gets sizes that
-    /// suit the images and the `machine` with the device of `train.device`. If `train.batch` is "auto", the batch of
-    /// the layers below is halved until it suits both ([`batch::choose`]). A resumed run ([`Layers::base`]) keeps the
+    /// suit the images and the `machine` with the device of `train.device`. With it, or if `train.batch` is "auto", the
+    /// batch of the layers below is halved until it suits both ([`batch::choose`]). A resumed run ([`Layers::base`]) keeps the
     /// values that were chosen for it.
     ///
     /// `machine` returns [`Machine::processors`], or a GPU ([`Trainer::Gpu`]) with its memory.
@@ -50,28 +51,39 @@ impl Layers<'_> {
     ) -> Result<ForImages, TrainError> {
         let is_new = self.base.is_none();
         let mut layers = self.clone();
+        let stated = self.stated()?;
         let chosen = match self.preset {
             Some(photos::NAME) if is_new && self.chosen.is_none() => {
                 let Sample { width, height, .. } = Sample::of(images);
                 // The run to begin with, and the device, follow from the other layers.
-                let known = Config::merged(self)?;
-                let Machine { trainer, memory } = machine(known.train.device);
-                let known = known.train.begins_with().is_some().then_some(&known);
-                Some(photos::choose((images.len(), width, height), (trainer, memory), known))
+                let merged = Config::merged(self)?;
+                let begins = merged.train.begins_with().is_some();
+                let is_known = |table: &str, key: &str| {
+                    begins || stated.get(table).is_some_and(|table| table.get(key).is_some())
+                };
+                let known = Known {
+                    side: is_known("data", "image_size").then_some(merged.data.image_size),
+                    width: is_known("encoder", "width").then_some(merged.encoder.width),
+                };
+                let Machine { trainer, .. } = machine(merged.train.device);
+                Some(photos::choose((images.len(), width, height), trainer, known))
             }
             _ => None,
         };
         layers.chosen = layers.chosen.or_else(|| chosen.as_ref().map(|chosen| chosen.table.clone()));
         let mut config = Config::merged(&layers)?;
-        let mut reasons = Vec::new();
-        if is_new && self.leaves_batch()? {
+        let of_photos = chosen.iter().flat_map(|chosen| chosen.reasons_in(&config));
+        let mut reasons: Vec<String> =
+            of_photos.map(|reason| format!("preset {}: {reason}", photos::NAME)).collect();
+        let is_left = leaves_batch(&stated);
+        if is_new && (is_left || (chosen.is_some() && batch_of(&stated).is_none())) {
             let Machine { memory, .. } = machine(config.train.device);
             let (size, reason) = batch::choose(&config, images.len(), memory)?;
             config.train.batch = size;
-            reasons.push(format!("train.batch=auto: {reason}"));
+            let why =
+                if is_left { "train.batch=auto".to_owned() } else { format!("preset {}", photos::NAME) };
+            reasons.push(format!("{why}: {reason}"));
         }
-        let of_photos = chosen.iter().flat_map(|chosen| chosen.reasons_in(&config));
-        reasons.extend(of_photos.map(|reason| format!("preset {}: {reason}", photos::NAME)));
         Ok(ForImages { config, reasons })
     }
 }
@@ -138,7 +150,19 @@ mod tests {
         assert!(!reasons.iter().any(|reason| reason.contains("epochs")), "{reasons:?}");
 
         let chosen = Some("[train]\nbatch = 8\n".parse().unwrap());
-        let own = Layers { chosen, ..layers }.resolve_for(&images, machine).unwrap();
+        let own = Layers { chosen, ..layers.clone() }.resolve_for(&images, machine).unwrap();
         assert_eq!((own.config.train.batch, own.reasons.len()), (8, 0));
+
+        // What is asked for is trained, in a batch that fits.
+        let sets = self::sets(&["data.image_size=512", "encoder.name=resnet50", "encoder.width=1"]);
+        let asked = Layers { sets: &sets, ..layers.clone() };
+        let large = asked.resolve_for(&Made::new(10_000, 32, 0), machine).unwrap();
+        assert_eq!((large.config.data.image_size, large.config.view.color_strength), (512, 1.0));
+        assert!(large.config.train.batch < 64, "{}", large.config.train.batch);
+        assert!(large.reasons.iter().any(|reason| reason.contains("of memory holds")), "{:?}", large.reasons);
+        let sets = self::sets(&["train.batch=100"]);
+        let fixed = Layers { sets: &sets, ..layers }.resolve_for(&images, machine).unwrap();
+        assert_eq!(fixed.config.train.batch, 100);
+        assert!(!fixed.reasons.iter().any(|reason| reason.contains("batch")), "{:?}", fixed.reasons);
     }
 }

@@ -54,8 +54,7 @@ impl Layers<'_> {
     /// # Errors
     /// As [`Config::resolve`].
     pub fn given(&self) -> Result<Vec<&'static str>, TrainError> {
-        let mut given = Table::new();
-        self.overlay_given(&mut given)?;
+        let given = self.stated()?;
         let defaults = Config::default().to_table()?;
         let is_given = |key: &&Key| {
             let (table, name) = key.split();
@@ -65,12 +64,11 @@ impl Layers<'_> {
         Ok(KEYS.iter().filter(is_given).map(|key| key.path).collect())
     }
 
-    /// Whether the file or a setting has `train.batch = "auto"`. The merged table then holds the batch of the layers
-    /// below, from which [`presets::batch::choose`] starts.
-    pub(super) fn leaves_batch(&self) -> Result<bool, TrainError> {
-        let mut given = Table::new();
-        self.overlay_given(&mut given)?;
-        Ok(leaves_batch(&given))
+    /// The values of the file and the settings alone.
+    pub(super) fn stated(&self) -> Result<Table, TrainError> {
+        let mut stated = Table::new();
+        self.overlay_given(&mut stated)?;
+        Ok(stated)
     }
 
     /// Overlays the values of the file and the settings on `merged`.
@@ -135,11 +133,12 @@ impl Layers<'_> {
     }
 }
 
-fn batch_of(config: &Table) -> Option<&Value> {
+pub(super) fn batch_of(config: &Table) -> Option<&Value> {
     config.get("train")?.get("batch")
 }
 
-/// Whether `train.batch` is "auto".
+/// Whether `train.batch` is "auto". The merged table of the layers then holds the batch of the layers below, from which
+/// [`presets::batch::choose`] starts.
 pub(super) fn leaves_batch(config: &Table) -> bool {
     batch_of(config).and_then(Value::as_str) == Some(AUTO)
 }

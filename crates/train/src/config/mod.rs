@@ -80,7 +80,7 @@ impl Config {
     /// unless a run is resumed, which keeps its own.
     pub fn resolve(layers: &Layers<'_>) -> Result<Self, TrainError> {
         let config = Self::merged(layers)?;
-        if layers.base.is_none() && layers.leaves_batch()? {
+        if layers.base.is_none() && layers::leaves_batch(&layers.stated()?) {
             let advice = "give a whole number, or have Layers::resolve_for choose one";
             return Err(for_images::batch_needs_images("the configuration", advice));
         }
