@@ -136,6 +136,11 @@ fn advice_on_evaluation(error: &EvalError) -> Option<String> {
             let change = if failure.is_some() { " --set optim.rate=..." } else { "" };
             format!("simclr pretrain DATA --out {} --resume{change}", terminal::quoted_path(run))
         }
+        EvalError::Labels { problem: DataError::SubsetSize { images, classes, .. }, .. }
+            if images < classes =>
+        {
+            format!("--labels {classes}")
+        }
         EvalError::Labels { .. } => "--labels 100%".to_owned(),
         EvalError::NoSplit { .. } => "leave --split out".to_owned(),
         EvalError::NoFeatures { .. } => "simclr embed RUN DATA --out FILE.parquet".to_owned(),

@@ -68,10 +68,8 @@ impl Results {
 
     /// Rejects a folder that cannot be written to, before any work is done.
     pub fn check(&self, encoder: &TrainedEncoder) -> Result<()> {
-        match (out::check_folder(&self.folder(encoder)), &self.out) {
-            (Err(error), None) => Err(usage(format!("{error}; give another: --out DIR"))),
-            (checked, _) => checked,
-        }
+        let instead = if self.out.is_none() { "give another: --out DIR" } else { "give another" };
+        out::check_folder(&self.folder(encoder), instead)
     }
 }
 
@@ -126,7 +124,7 @@ impl Judged {
         evaluation.data = splits.origin().cloned();
         if evaluation.skipped > 0 {
             terminal::warn(&format!(
-                "{} could not be read and do not count, listed in {}",
+                "the figures are without {} that could not be read, listed in {}",
                 terminal::counted(evaluation.skipped, "image"),
                 result_file(&folder, &evaluation.protocol.to_string()).display()
             ));
@@ -146,7 +144,7 @@ impl Judged {
     /// Prints a result as it was asked for; `name` is what the encoder is called.
     pub fn print(&self, evaluation: &Evaluation, name: &str) -> Result<()> {
         if self.encoding.json {
-            return Ok(terminal::print(&summary(evaluation).to_string())?);
+            return terminal::print_json(&summary(evaluation));
         }
         Ok(table(evaluation, name).iter().try_for_each(|line| terminal::print(line))?)
     }
@@ -270,7 +268,7 @@ pub fn summary(evaluation: &Evaluation) -> Value {
 
 /// The lines that show a result to a person. `name` is what the encoder is called.
 fn table(evaluation: &Evaluation, name: &str) -> Vec<String> {
-    let mut what = evaluation.protocol.title();
+    let mut what = evaluation.protocol.title_beside_settings();
     let settings = evaluation.settings();
     if !settings.is_empty() {
         what += &format!(", {settings}");

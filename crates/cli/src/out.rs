@@ -18,12 +18,15 @@ pub fn check_ending(out: &Path, ending: &str) -> Result<()> {
     }
 }
 
-/// Rejects a folder that cannot be written to, before hours of work go into what belongs there. It need not exist yet.
-pub fn check_folder(folder: &Path) -> Result<()> {
+/// Rejects a folder that cannot be written to, before hours of work go into what belongs there; `instead` says what to do.
+/// It need not exist yet.
+pub fn check_folder(folder: &Path, instead: &str) -> Result<()> {
     let there = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
     match AtomicFile::create(&Disk, &there.join("new")) {
         Ok(_) => Ok(()),
-        Err(error) => Err(usage(format!("cannot write into the folder {}: {error}", folder.display()))),
+        Err(error) => {
+            Err(usage(format!("cannot write into the folder {}: {error}; {instead}", folder.display())))
+        }
     }
 }
 
@@ -44,7 +47,7 @@ pub fn check_place(out: &Path) -> Result<()> {
     if !folder.is_dir() {
         return Err(usage(format!("--out {}: there is no folder {}", out.display(), folder.display())));
     }
-    check_folder(folder)
+    check_folder(folder, "give another")
 }
 
 /// Refuses to replace a file that is one of the images or lies among them.

@@ -1,6 +1,6 @@
 //! Progress of a training run: a bar on a terminal; elsewhere a line per epoch, and now and then one in long epochs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use simclr_train::pretrain::{EpochRecord, Observer, Plan, StepRecord, ViewsPlace};
@@ -11,34 +11,32 @@ use crate::{data, interrupt, terminal};
 /// A cache of decoded images in memory is mentioned from this many bytes on.
 const WORTH_TELLING: u64 = 1_000_000_000;
 
-/// Without a bar, the first line with the speed and the time left is printed after this long ...
-const FIRST_LINE: Duration = Duration::from_secs(20);
-/// ... and the next one within an epoch after this long without a line.
-const NEXT_LINE: Duration = Duration::from_secs(300);
+/// Without a bar, the first line with the time left is printed after this long ...
+pub const FIRST_LINE: Duration = Duration::from_secs(20);
+/// ... and the next one within an epoch or another stage after this long without a line.
+pub const NEXT_LINE: Duration = Duration::from_secs(300);
 
 /// Shows a run's progress, and passes on the user's request to stop.
 pub struct Progress {
     epochs: u64,
-    again: String,
     plan: Option<Plan>,
     bar: Option<Bar>,
     /// The time and the step that the time per step is measured from.
     timed_from: (Instant, u64),
     /// When the next line is due, unless an epoch ends before that.
     line_due: Instant,
-    /// How to continue the run, if an error that cost no step ended it.
-    pub rescued: Option<String>,
+    /// The checkpoint from which the run can be continued, if an error that cost no step ended it.
+    pub rescued: Option<PathBuf>,
     /// How many images could not be used, as of the epoch before last and of the last one.
     skipped: [usize; 2],
 }
 
 impl Progress {
-    /// Follows a run over `epochs` epochs, which the command `again` continues.
-    pub fn new(epochs: u64, again: &str) -> Progress {
+    /// Follows a run over `epochs` epochs.
+    pub fn new(epochs: u64) -> Progress {
         let now = Instant::now();
         Progress {
             epochs,
-            again: again.to_owned(),
             plan: None,
             bar: None,
             timed_from: (now, 0),
@@ -53,10 +51,11 @@ impl Progress {
         skipped > self.skipped[0]
     }
 
-    fn left(&self, step: u64) -> Option<Duration> {
+    /// The time left after `step`, by that of the steps so far; `None` if these are fewer than `least`.
+    fn left(&self, step: u64, least: u64) -> Option<Duration> {
         let plan = self.plan.as_ref()?;
         let (start, before) = self.timed_from;
-        let done = step.checked_sub(before).filter(|&done| done > 0)?;
+        let done = step.checked_sub(before).filter(|&done| done >= least)?;
         let per_step = start.elapsed().as_secs_f64() / done as f64;
         Duration::try_from_secs_f64(per_step * plan.steps.saturating_sub(step) as f64).ok()
     }
@@ -92,8 +91,9 @@ impl Observer for Progress {
             return;
         }
         let shown = format!(
+            // The last batch of the last epoch is filled up with images from the next.
             "epoch {:.1}/{}  loss {:.3}  acc {}  {} views/s",
-            record.epoch,
+            record.epoch.min(self.epochs as f64),
             self.epochs,
             record.loss,
             terminal::percent(record.contrastive_accuracy),
@@ -105,7 +105,7 @@ impl Observer for Progress {
                 bar.set_message(shown);
             }
             None => {
-                let left = self.left(record.step).map_or_else(String::new, left);
+                let left = self.left(record.step, 1).map_or_else(String::new, left);
                 terminal::say(&(shown + &left));
                 self.line_due = Instant::now() + NEXT_LINE;
             }
@@ -113,7 +113,9 @@ impl Observer for Progress {
     }
 
     fn epoch(&mut self, record: &EpochRecord) {
-        let left = self.left(record.step).filter(|_| record.epoch < self.epochs);
+        // A few steps after resuming say little: the time contains the whole measuring at the end of the epoch.
+        let half_an_epoch = self.plan.as_ref().map_or(1, |plan| plan.steps / self.epochs.max(1) / 2);
+        let left = self.left(record.step, half_an_epoch.max(1)).filter(|_| record.epoch < self.epochs);
         terminal::say(&epoch_line(record, self.epochs, left));
         self.skipped = [self.skipped[1], record.skipped];
         self.line_due = self.line_due.max(Instant::now() + NEXT_LINE);
@@ -128,8 +130,7 @@ impl Observer for Progress {
     }
 
     fn rescued(&mut self, checkpoint: &Path) {
-        let (checkpoint, again) = (checkpoint.display(), &self.again);
-        self.rescued = Some(format!("saved to {checkpoint}: once that is mended, continue with: {again}"));
+        self.rescued = Some(checkpoint.to_path_buf());
     }
 
     fn stop(&self) -> bool {

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use anyhow::Result;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use serde::Serialize;
 pub use simclr_data::text::{counted, grouped};
 pub use simclr_eval::report::percent;
 
@@ -117,11 +119,33 @@ fn marked(word: &str, color: &str, message: &str) -> String {
 
 /// Replaces control characters other than line breaks: file names are data and must not drive a terminal.
 pub fn inert(text: &str) -> String {
-    // The second: marks that turn the direction of what follows.
-    let acts = |c: char| {
-        (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     text.chars().map(|c| if acts(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// Whether a terminal does something at this character other than showing it or breaking the line.
+fn acts(c: char) -> bool {
+    // The second: marks that turn the direction of what follows.
+    (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Prints a value as a line of JSON to standard output, without characters that act on a terminal.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    Ok(print(&inert_json(&serde_json::to_string(value)?))?)
+}
+
+/// Such characters are within strings, where each has another spelling.
+fn inert_json(json: &str) -> String {
+    let mut inert = String::with_capacity(json.len());
+    for c in json.chars() {
+        match acts(c) {
+            true => inert.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => inert.push(c),
+        }
+    }
+    inert
 }
 
 /// Prints a line to standard output.
@@ -182,6 +206,9 @@ mod tests {
         assert_eq!(quoted("it's"), r"'it'\''s'");
         assert_eq!(inert("a\x1b[31m\nb"), "a\u{fffd}[31m\nb");
         assert_eq!(inert("a\u{202e}gpj.b"), "a\u{fffd}gpj.b");
+        let json = inert_json(&serde_json::to_string("a\u{9b}31m\u{202e}\x7f\n").unwrap());
+        assert_eq!(json, r#""a\u009b31m\u202e\u007f\n""#);
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), "a\u{9b}31m\u{202e}\x7f\n");
         assert_eq!(quoted_path(Path::new("-o")), "./-o");
     }
 }

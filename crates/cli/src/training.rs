@@ -133,7 +133,7 @@ impl Training {
         drop(watch);
         let started = Instant::now();
         let watch = Watch::start("stopping: finishing this step and saving");
-        let mut progress = Progress::new(self.config.train.epochs, again);
+        let mut progress = Progress::new(self.config.train.epochs);
         let run = (&self.folder, self.from.as_ref().map(|from| &from.checkpoint));
         let result = lead(dataset, &self.config, run, &crew.team(), &device, &mut progress);
         let rescued = progress.rescued.take();
@@ -145,13 +145,21 @@ impl Training {
             self.abandon();
         }
         let outcome = match (result, rescued) {
-            (Err(error), Some(rescued)) => return Err(Error::new(error).context(Rescued(rescued))),
+            (Err(error), Some(checkpoint)) => {
+                let how = how_to_continue(&error, &checkpoint, again);
+                return Err(Error::new(error).context(Rescued(how)));
+            }
             (result, _) => result?,
         };
         if outcome.finished {
+            let before = self.saved().map_or(0, |meta| meta.step);
+            let in_all = match before {
+                0 => String::new(),
+                _ => format!(", {} in all", terminal::grouped(outcome.step)),
+            };
             terminal::say(&format!(
-                "{} in {}, saved to {}",
-                terminal::counted(outcome.step as usize, "step"),
+                "{} in {}{in_all}, saved to {}",
+                terminal::counted(outcome.step.saturating_sub(before) as usize, "step"),
                 terminal::clock(started.elapsed()),
                 self.folder.path().display()
             ));
@@ -178,6 +186,20 @@ impl Training {
         if self.new && unlogged && unsaved() {
             self.folder.discard();
         }
+    }
+}
+
+/// How to go on after an error that cost no step: from `checkpoint`, with the command `again`.
+fn how_to_continue(error: &TrainError, checkpoint: &Path, again: &str) -> String {
+    let saved = format!("saved to {}", checkpoint.display());
+    match error {
+        // A run goes on with the files that it began with, so that another in place of a broken one is of no use.
+        TrainError::Data(DataError::Image { .. }) => {
+            format!(
+                "{saved}: to continue without images that cannot be read: {again} --set data.strict=false"
+            )
+        }
+        _ => format!("{saved}: once that is mended, continue with: {again}"),
     }
 }
 
@@ -241,4 +263,19 @@ pub const GPU_ADVICE: &str =
 pub fn no_gpu(name: DeviceName, error: EngineError) -> anyhow::Error {
     let message = format!("--device {name} (train.device): {error}{GPU_ADVICE}; simclr doctor tells more");
     anyhow::Error::new(error).context(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_done_is_what_is_advised() {
+        let how =
+            |error| how_to_continue(&error, Path::new("RUN/checkpoints/step-7"), "simclr again --resume");
+        let image = DataError::Image { name: "a.jpg".to_owned(), reason: "torn".to_owned() };
+        assert!(how(image.into()).ends_with("simclr again --resume --set data.strict=false"));
+        let gone = TrainError::RunGone { path: "RUN".into() };
+        assert!(how(gone).ends_with("once that is mended, continue with: simclr again --resume"));
+    }
 }

@@ -2,12 +2,13 @@
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use simclr_eval::protocols::{Progress, Side};
 use simclr_eval::report::short;
 use simclr_train::Schedule;
 
+use crate::progress::{FIRST_LINE, NEXT_LINE};
 use crate::terminal::{self, Bar};
 
 /// Without a bar, a stage gets a line once it has taken this long.
@@ -36,6 +37,17 @@ pub struct Watching {
     stage: String,
     bar: Option<Bar>,
     line: Option<Line>,
+    timed: Option<Timed>,
+}
+
+/// The time that a stage takes.
+struct Timed {
+    /// When it began, or began anew: another rate is tried.
+    start: Instant,
+    /// How much was done when it was last looked at.
+    done: u64,
+    /// When the next line within it is due where there is no bar.
+    due: Instant,
 }
 
 impl Watching {
@@ -114,6 +126,8 @@ impl Watching {
             let line = stage.clone();
             self.line = Some(Line::after(WORTH_A_LINE, move || terminal::say(&line)));
         }
+        let now = Instant::now();
+        self.timed = Some(Timed { start: now, done: 0, due: now + FIRST_LINE });
         self.stage = stage;
     }
 
@@ -122,8 +136,29 @@ impl Watching {
         if let Some(bar) = &self.bar {
             bar.set_message(self.subject.clone() + &detail);
             bar.set_position(done);
+            return;
+        }
+        let Some(timed) = &mut self.timed else { return };
+        let now = Instant::now();
+        if done < timed.done {
+            timed.start = now;
+        }
+        timed.done = done;
+        if now >= timed.due {
+            terminal::say(&(self.subject.clone() + &detail + &left(now - timed.start, done, all)));
+            timed.due = now + NEXT_LINE;
         }
     }
+}
+
+/// How much of a stage is done after `taken`, and the time left.
+fn left(taken: Duration, done: u64, all: u64) -> String {
+    if done == 0 || done >= all {
+        return String::new();
+    }
+    let share = done as f64 / all as f64;
+    let left = taken.mul_f64((1.0 - share) / share);
+    format!(", {:.0}%, {} left", 100.0 * share, terminal::clock(left))
 }
 
 /// Describes training on `images` by stochastic gradient descent: epochs, steps and batch.
@@ -160,5 +195,11 @@ mod tests {
         drop((line, Line::after(Duration::from_secs(3600), move || said.send("late").unwrap())));
         // The senders are dropped with the closures that own them.
         assert!(heard.recv().is_err());
+    }
+
+    #[test]
+    fn the_time_left_follows_the_share_done() {
+        assert_eq!(left(Duration::from_secs(60), 25, 100), ", 25%, 3:00 left");
+        assert_eq!([left(Duration::from_secs(60), 0, 9), left(Duration::from_secs(60), 9, 9)], ["", ""]);
     }
 }

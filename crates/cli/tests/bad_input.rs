@@ -121,7 +121,7 @@ fn broken_images_are_skipped_counted_and_listed() {
     assert_eq!(listed.lines().count(), 2, "{listed}");
     assert!(listed.contains("cut.jpg") && listed.contains("noise.jpg"), "{listed}");
     let knn = ["knn", path(&out), "--train", path(&data), "--json"];
-    let reply = simclr(&knn).expect(0, &["2 images could not be read", "evaluation/knn.json"]);
+    let reply = simclr(&knn).expect(0, &["without 2 images that could not be read", "evaluation/knn.json"]);
     assert_eq!(reply.json()["skipped"], 2);
     let written = fs::read_to_string(out.join("evaluation/knn.json")).unwrap();
     assert!(written.contains("class 1/cut.jpg") && written.contains("not an image"), "{written}");
@@ -486,10 +486,10 @@ fn labels_that_are_not_there() {
     };
     // 39 of the 48 images are left to train on.
     finetune(&["--labels", "5%"])
-        .expect(2, &["5% of 39 labels is 2 images, fewer than the 3 classes; give 100%, or a number from 3 to 39: --labels 100%"]);
+        .expect(2, &["5% of 39 labels is 2 images, fewer than the 3 classes; give a number from 3 to 39, or 100%: --labels 3"]);
     finetune(&["--labels", "99"]).expect(
         2,
-        &["labels are to be 99, more than the 39 that there are; give 100%, or a number from 3 to 39"],
+        &["labels are to be 99, more than the 39 that there are; give a number from 3 to 39, or 100%"],
     );
     finetune(&["--head-layers", "9"]).expect(2, &["head layers are 9", "has 2"]);
     finetune(&["--labels", "6", "--batch", "7"]).expect(2, &["batch = 7", "6"]);

@@ -152,7 +152,10 @@ fn fine_tune(run: &Path, parts: &Path, dir: &Path) {
     // Its result is next to it, and none is written to the run.
     let name = "finetune-50%-head-1-epochs-2.json";
     assert!(out.join(name).is_file() && !run.join("evaluation").join(name).exists());
-    assert!(table.contains("fine-tuning, 50% of the labels, from head layer 1, epochs 2"), "{table}");
+    assert!(
+        table.contains("fine-tuning, 50% of the labels, from head layer 1, 2 epochs of batch 9 "),
+        "{table}"
+    );
     let bytes = fs::read(out.join("finetune-50%-head-1-epochs-2.safetensors")).unwrap();
     assert!(SafeTensors::deserialize(&bytes).unwrap().tensor("head.0.linear.weight").is_ok());
 }
@@ -432,11 +435,17 @@ fn a_quickstart_in_small() {
     // A finished quickstart is measured again, whatever data it was last measured on.
     let (_other, data) = small_data();
     simclr(&["knn", path(&run), "--train", path(&data), "--no-random"]).expect(0, &[]);
-    let resumed = simclr(&["quickstart", "--out", path(&run), "--images", "110", "--resume", "--json"]);
-    assert_eq!(resumed.expect(0, &[]).json()["top1"], figures["top1"]);
+    // On as many images as before, also where that is not said.
+    for images in [&["--images", "110"][..], &[]] {
+        let words = [&["quickstart", "--out", path(&run), "--resume", "--json"], images].concat();
+        assert_eq!(simclr(&words).expect(0, &["made images: 110 "]).json()["top1"], figures["top1"]);
+    }
     for other in ["100", "140"] {
         let words = ["quickstart", "--out", path(&run), "--images", other, "--resume"];
-        simclr(&words).expect(2, &[&format!("--images {other}"), "was trained on 110; give --images 110"]);
+        simclr(&words).expect(
+            2,
+            &[&format!("--images {other}"), "was trained on 110; leave it out, or give --images 110"],
+        );
     }
     // It is measured on the device that the configuration names, as it was trained.
     let nowhere =

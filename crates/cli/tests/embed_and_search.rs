@@ -35,7 +35,7 @@ fn features_in_each_kind_of_file() {
     };
     for name in ["a.parquet", "a.npy", "a.safetensors"] {
         let reply = embed(name, &["--json"])
-            .expect(0, &["1 image could not be read and have no row", "class 1/5.png: not an image"]);
+            .expect(0, &["1 image could not be read and will have no row", "class 1/5.png: not an image"]);
         let mut told = reply.json();
         assert!(told["seconds"].as_f64().unwrap() > 0.0, "{told}");
         told["seconds"] = Value::Null;

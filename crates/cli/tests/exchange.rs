@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{checkpoints, path, pretrain, resume, simclr, small_data};
+use common::{checkpoints, class_folders, path, pretrain, resume, simclr, small_data};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
@@ -40,6 +40,23 @@ fn an_encoder_for_other_programs() {
     simclr(&[&words[..], &["--projection"]].concat()).expect(0, &[]);
     let bytes = fs::read(&out).unwrap();
     assert!(SafeTensors::deserialize(&bytes).unwrap().tensor("head.1.linear.weight").is_ok());
+}
+
+/// The best checkpoint has files of its own: a finished run has its newest encoder in the others.
+#[test]
+fn the_best_encoder_beside_the_newest() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, run) = (dir.path().join("data"), dir.path().join("run"));
+    class_folders(&data, 3, 32);
+    let sets = ["data.holdout=8", "train.knn_every=1"];
+    simclr(&pretrain(&data, &run, &sets)).expect(0, &[]);
+    let newest = fs::read(run.join("encoder.safetensors")).unwrap();
+    for (format, file) in [("torchvision", "encoder-best.safetensors"), ("onnx", "encoder-best.onnx")] {
+        simclr(&["export", path(&run), "--to", format, "--best"]).expect(0, &[file]);
+        assert!(run.join(file).is_file());
+    }
+    assert!(!run.join("encoder.onnx").exists());
+    assert!(fs::read(run.join("encoder.safetensors")).unwrap() == newest);
 }
 
 #[test]
@@ -144,6 +161,8 @@ fn imports_that_cannot_be() {
     import(&encoder, &["--encoder", "resnet19"]).expect(2, &["resnet18", "resnet200"]);
     import(&encoder, &["--encoder", "resnet34"])
         .expect(2, &["encoder.safetensors", "is a resnet18, not a resnet34"]);
+    import(&encoder, &["--normalize", "imagenet"])
+        .expect(2, &["encoder.safetensors", "normalised by none, not by imagenet"]);
     import(&encoder, &["--size", "4"]).expect(2, &["--size", "from 8 to 1,024"]);
     import(&checkpoints(&run)[0], &[]).expect(2, &["optimizer.", "checkpoint of simclr"]);
     import(&dir.path().join("nowhere"), &[]).expect(2, &["nowhere: no such file"]);

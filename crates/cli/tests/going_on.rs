@@ -7,7 +7,8 @@ use std::fs;
 use image::RgbImage;
 
 use common::{
-    assert_same_run, checkpoints, finish, path, pretrain, resume, simclr, small_data, start, wait_for,
+    assert_same_run, checkpoints, class_folders, finish, path, pretrain, resume, simclr, small_data, start,
+    wait_for,
 };
 
 /// A configuration that was edited or cut off would make another run of it: the checkpoint has the right one.
@@ -62,6 +63,20 @@ fn a_run_that_was_killed_after_its_last_checkpoint() {
         simclr(&resume(&data, &out)).expect(0, &["encoder: ", "is finished"]);
         assert!(fs::read(&file).unwrap() == encoder);
     }
+}
+
+/// A run that cannot go on with other images still says which it is trained on.
+#[test]
+fn other_images_are_refused_and_leave_no_trace() {
+    let (dir, data) = small_data();
+    let (out, other) = (dir.path().join("run"), dir.path().join("other"));
+    simclr(&pretrain(&data, &out, &["train.checkpoint_every=3"])).expect(0, &[]);
+    class_folders(&other, 3, 12);
+    let origin = fs::read(out.join("run.toml")).unwrap();
+    fs::remove_file(checkpoints(&out).pop().unwrap()).unwrap();
+    simclr(&resume(&other, &out)).expect(2, &["a data set of 48 images, this one has 36"]);
+    assert!(fs::read(out.join("run.toml")).unwrap() == origin);
+    simclr(&resume(&data, &out)).expect(0, &["resuming after step 3", "3 steps in ", ", 6 in all, saved to"]);
 }
 
 /// An import that was killed before its network was written says so, and the same command repeats it.

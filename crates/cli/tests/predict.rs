@@ -72,7 +72,7 @@ fn from_fine_tuning_to_a_table_of_labels() {
     fs::write(photos.join("1.png"), "no image").unwrap();
     let words = ["predict", path(&network), path(&photos), "--top", "2"];
     let reply = simclr(&[&words[..], &["--json"]].concat())
-        .expect(0, &["1 image could not be read and have no row", "1.png: not an image"]);
+        .expect(0, &["1 image could not be read and will have no row", "1.png: not an image"]);
     let told = reply.json();
     assert_eq!((&told["images"], &told["skipped"], &told["top1"]), (&json!(2), &json!(1), &Value::Null));
     assert!(reply.out.starts_with("name,label,probability,label_2,probability_2\n0.png,"), "{}", reply.out);

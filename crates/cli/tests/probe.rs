@@ -53,8 +53,8 @@ fn too_few_images_and_broken_ones() {
     class_folders(&few, 2, 5);
     simclr(&["probe", path(&run), path(&few)]).expect(2, &["10 of the images can be read", "at least 30"]);
     fs::write(data.join("class 0/broken.png"), b"no picture").unwrap();
-    let reply =
-        simclr(&["probe", path(&run), path(&data), "--json"]).expect(0, &["1 image could not be read"]);
+    let reply = simclr(&["probe", path(&run), path(&data), "--json"])
+        .expect(0, &["without 1 image that could not be read"]);
     assert!(reply.json()["rows"][0]["z"].is_null(), "a run without a head has no z");
     simclr(&["probe", path(&run), path(&data), "--strict"]).expect(1, &["broken.png"]);
 }

@@ -244,5 +244,5 @@ fn what_is_wrong_is_named() {
     fs::write(dir.path().join("other/train/class 0/torn.png"), "no image").unwrap();
     simclr(&["transfer", path(&run), path(&suite), "--strict"]).expect(1, &["class 0/torn.png"]);
     simclr(&["transfer", path(&run), path(&suite), "--no-random"])
-        .expect(0, &["own: 1 image could not be read", "own-linear-seed-0-"]);
+        .expect(0, &["own: the figures are without 1 image that could not be read", "own-linear-seed-0-"]);
 }

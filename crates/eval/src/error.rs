@@ -327,7 +327,7 @@ fn labels_problem(labels: Labels, problem: &DataError) -> String {
         true => format!("fewer than the {least} classes"),
         false => format!("more than the {most} that there are"),
     };
-    format!("{what}, {relation}; give 100%, or a number from {least} to {most}")
+    format!("{what}, {relation}; give a number from {least} to {most}, or 100%")
 }
 
 fn smaller_batch(largest: Option<usize>) -> String {

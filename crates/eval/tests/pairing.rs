@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::Toy;
-use simclr_data::{Dataset, Source, SourceKind};
+use simclr_data::{Dataset, InMemory, Source, SourceKind};
 use simclr_eval::EvalError;
 use simclr_eval::protocols::{Opened, Paired, SharedPaths, pair};
 
@@ -67,6 +67,24 @@ fn test_images_that_are_learnt_from_as_well_are_told() {
     // After the 12 training images.
     assert_eq!(paired.contradicting, [vec![0, 16]]);
     assert_eq!((paired.images.len(), paired.images.label(16)), (18, Some(1)));
+}
+
+#[test]
+fn images_without_a_label_are_not_learnt_from() {
+    // Each image is of one grey.
+    let images = |greys: &[u8], labels: &[Option<u32>]| -> Opened {
+        let images = greys.iter().map(|&grey| (4, 4, vec![grey; 48])).collect();
+        let classes = ["dark", "light"].map(str::to_owned).to_vec();
+        let images = InMemory::new(images).unwrap().with_labels(labels.to_vec(), classes).unwrap();
+        let source = Source::of(SourceKind::Folder, Arc::new(images));
+        Opened { source, paths: vec![PathBuf::from("grey")] }
+    };
+    let train = || images(&[0, 10, 200, 210, 90], &[Some(0), Some(0), Some(1), Some(1), None]);
+    let test = images(&[90, 210, 20, 50], &[Some(0), Some(1), Some(0), None]);
+    let paired = paired(train(), Some(test)).unwrap();
+    // The first test image is like one that has no label.
+    assert_eq!(paired.shared.unwrap().images, 1);
+    assert_eq!(paired.splits.origin().unwrap().shared, 1);
 }
 
 #[test]

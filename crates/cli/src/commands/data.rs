@@ -67,7 +67,7 @@ impl Data {
         let whole = whole(&source);
         let found = self.look(&whole, strict)?;
         if self.json {
-            terminal::print(&object(&source, &whole, &found).to_string())?;
+            terminal::print_json(&object(&source, &whole, &found))?;
         } else {
             for line in lines(&source, &whole, &found, config.window) {
                 terminal::print(&line)?;

@@ -26,7 +26,7 @@ impl Doctor {
     pub fn run(self) -> Result<Done> {
         let machine = Machine::look();
         if self.json {
-            terminal::print(&machine.object().to_string())?;
+            terminal::print_json(&machine.object())?;
         } else {
             for line in machine.lines() {
                 terminal::print(&terminal::inert(&line))?;

@@ -93,7 +93,7 @@ impl Embed {
             written => written?,
         };
         let seconds = start.elapsed().as_secs_f64();
-        warn_of_broken(&written.broken, "have no row");
+        warn_of_broken(&written.broken, "will have no row");
         let beside = files.get(1);
         if self.encoding.json {
             let object = json!({
@@ -105,7 +105,7 @@ impl Embed {
                 "out": self.out.to_string_lossy(),
                 "csv": beside.map(|file| file.to_string_lossy()),
             });
-            terminal::print(&object.to_string())?;
+            terminal::print_json(&object)?;
         }
         let rows = terminal::counted(written.images, "row");
         terminal::say(&format!("{}: {rows} of {} values", self.out.display(), written.dim));

@@ -7,11 +7,11 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use simclr_engine::Device;
 use simclr_exchange::{OnnxFile, StateDict, Trained};
-use simclr_train::run_folder::{ENCODER, ENCODER_ONNX};
+use simclr_train::run_folder::{BEST_ENCODER, BEST_ENCODER_ONNX, ENCODER, ENCODER_ONNX};
 
 use crate::encoding::{check_head, load_encoder};
 use crate::exit::Done;
-use crate::out::{check_ending, check_place};
+use crate::out::{check_ending, check_folder, check_place};
 use crate::terminal;
 use crate::weights::{warn_of_no_network, warn_of_other_networks};
 
@@ -54,7 +54,8 @@ pub struct Export {
     #[arg(long, value_enum, value_name = "FORMAT")]
     to: Format,
 
-    /// The file to write; an existing one is replaced [default: encoder.onnx or encoder.safetensors in the run folder]
+    /// The file to write; an existing one is replaced [default: encoder.onnx or encoder.safetensors in the
+    /// run folder; with --best, encoder-best.onnx or encoder-best.safetensors]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
@@ -80,21 +81,35 @@ enum Format {
 }
 
 impl Format {
-    /// The format's name, its file extension, and the name of its file in a run folder.
-    fn names(self) -> [&'static str; 3] {
+    /// The format's name, and its file extension.
+    fn names(self) -> [&'static str; 2] {
         match self {
-            Format::Torchvision => ["torchvision", "safetensors", ENCODER],
-            Format::Onnx => ["onnx", "onnx", ENCODER_ONNX],
+            Format::Torchvision => ["torchvision", "safetensors"],
+            Format::Onnx => ["onnx", "onnx"],
+        }
+    }
+
+    /// The name of its file in a run folder. That of the best checkpoint does not take the place of the newest's, which a
+    /// finished run has.
+    fn file(self, best: bool) -> &'static str {
+        match (self, best) {
+            (Format::Torchvision, false) => ENCODER,
+            (Format::Torchvision, true) => BEST_ENCODER,
+            (Format::Onnx, false) => ENCODER_ONNX,
+            (Format::Onnx, true) => BEST_ENCODER_ONNX,
         }
     }
 }
 
 impl Export {
     pub fn run(self) -> Result<Done> {
-        let [format, ending, file] = self.to.names();
-        if let Some(out) = &self.out {
-            check_ending(out, ending)?;
-            check_place(out)?;
+        let [format, ending] = self.to.names();
+        match &self.out {
+            Some(out) => {
+                check_ending(out, ending)?;
+                check_place(out)?;
+            }
+            None => check_folder(&self.run, "write the file elsewhere: --out FILE")?,
         }
         let encoder = load_encoder(&self.run, self.best, &Device::cpu(0)?)?;
         if self.projection {
@@ -106,7 +121,7 @@ impl Export {
             step: encoder.step,
             epoch: encoder.epoch,
         };
-        let out = self.out.unwrap_or_else(|| self.run.join(file));
+        let out = self.out.unwrap_or_else(|| self.run.join(self.to.file(self.best)));
         match self.to {
             Format::Torchvision => {
                 StateDict::new(&trained, self.projection)?.save(&out)?;
@@ -120,7 +135,7 @@ impl Export {
         if self.json {
             let file = out.to_string_lossy();
             let summary = json!({ "file": file, "bytes": bytes, "format": format, "parameters": parameters });
-            terminal::print(&summary.to_string())?;
+            terminal::print_json(&summary)?;
         }
         terminal::say(&format!(
             "written to {}: {} parameters, {:.1} MB",

@@ -127,7 +127,7 @@ impl Import {
                 "other_prefixes": imported.other_prefixes,
                 "left_out": imported.left_out,
             });
-            terminal::print(&summary.to_string())?;
+            terminal::print_json(&summary)?;
         }
         Ok(Done::Finished)
     }

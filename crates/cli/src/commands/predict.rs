@@ -146,7 +146,7 @@ impl Predict {
 
     fn conclude(&self, predicted: &Predicted, seconds: f64) -> Result<()> {
         let Predicted { images, recognised, broken } = predicted;
-        warn_of_broken(broken, "have no row");
+        warn_of_broken(broken, "will have no row");
         if let Some(out) = &self.out {
             terminal::say(&format!("{}: {}", out.display(), terminal::counted(*images, "row")));
         }
@@ -173,7 +173,7 @@ impl Predict {
                 "seconds": seconds,
                 "out": self.out.as_ref().map(|out| out.to_string_lossy()),
             });
-            terminal::print(&object.to_string())?;
+            terminal::print_json(&object)?;
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use simclr_train::{Config, TrainError};
 use crate::data::Opening;
 use crate::exit::{Done, usage};
 use crate::interrupt::Watch;
+use crate::out::check_folder;
 use crate::settings::{OnDevice, Settings, Threads};
 use crate::training::{self, Training};
 use crate::weights::warn_of_other_networks;
@@ -125,10 +126,9 @@ impl Pretrain {
 
     /// Creates the run folder, once the images and the configuration are known to be good.
     fn begin(&self, out: &Path, place: &Place) -> Result<(Training, Source)> {
-        if RunFolder::exists(out) {
-            // Reported before the configuration is resolved: the existing run may be why its keys are not given again.
-            return Err(TrainError::RunExists { path: out.to_path_buf(), trains: true }.into());
-        }
+        // Reported before the configuration is resolved: the existing run may be why its keys are not given again.
+        RunFolder::check_new(out)?;
+        check_folder(out, "give another: --out RUN")?;
         let decoding = self.settings.data()?;
         let mut opening = Opening::new(&decoding, self.threads.count());
         let source = opening.open(&self.data)?;
@@ -155,6 +155,8 @@ impl Pretrain {
         let index = training.folder.index();
         let mut opening = Opening::new(&training.config.data, self.threads.count()).with_index(&index);
         let source = opening.open(&self.data)?;
+        let images = source.to_pretrain();
+        training.saved().map_or(Ok(()), |meta| Identity::of(images.as_ref()).check(out, meta))?;
         training.record_data(&self.data);
         opening.save(&index);
         Ok(Some((training, source)))
@@ -238,14 +240,13 @@ impl Pretrain {
                 }
                 let source = Opening::new(&config.data, self.threads.count()).open(&self.data)?;
                 let images = source.to_pretrain();
-                if let Some(problem) = saved.and_then(|meta| Identity::of(images.as_ref()).problem(&meta)) {
-                    return Err(TrainError::CannotResume { path: out.to_path_buf(), problem }.into());
-                }
+                saved.map_or(Ok(()), |meta| Identity::of(images.as_ref()).check(out, &meta))?;
                 (config, source)
             }
             (out, false) => {
                 if let Some(out) = out {
                     RunFolder::check_new(out)?;
+                    check_folder(out, "give another: --out RUN")?;
                 }
                 let decoding = self.settings.data()?;
                 let source = Opening::new(&decoding, self.threads.count()).open(&self.data)?;

@@ -62,7 +62,7 @@ impl Probe {
         drop(watching);
         if found.skipped > 0 {
             let images = terminal::counted(found.skipped, "image");
-            terminal::warn(&format!("{images} could not be read and do not count"));
+            terminal::warn(&format!("the figures are without {images} that could not be read"));
         }
         if !found.rows.iter().any(|row| row.transformation == Transformation::Gray) {
             terminal::warn("all images are grey: whether they were made so cannot be told, and is left out");
@@ -88,7 +88,7 @@ impl Probe {
             let object = json!({
                 "rows": rows, "train_images": train_images, "test_images": test_images, "skipped": found.skipped, "data": found.data, "seed": found.seed,
             });
-            terminal::print(&object.to_string())?;
+            terminal::print_json(&object)?;
             return Ok(());
         }
         terminal::print(&format!(

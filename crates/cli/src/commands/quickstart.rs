@@ -66,9 +66,9 @@ pub struct Quickstart {
     #[arg(long)]
     resume: bool,
 
-    /// Number of images to draw and train on
-    #[arg(long, value_name = "N", default_value_t = IMAGES, value_parser = from_to(100_u32, 1_000_000))]
-    images: u32,
+    /// Number of images to draw and train on [default: 6000; with --resume, as many as before]
+    #[arg(long, value_name = "N", value_parser = from_to(100_u32, 1_000_000))]
+    images: Option<u32>,
 
     /// Set a key, such as train.epochs=20; several may follow
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -87,11 +87,13 @@ pub struct Quickstart {
 }
 
 impl Quickstart {
-    pub fn run(self) -> Result<Done> {
+    pub fn run(mut self) -> Result<Done> {
         let started = Instant::now();
         let training = self.training()?;
-        let source = self.source(&training.config);
         self.check_images(&training)?;
+        let before = training.saved().and_then(|meta| u32::try_from(meta.images).ok());
+        self.images = self.images.or(before);
+        let source = self.source(&training.config);
         terminal::say(&format!(
             "made images: {} of {} classes, {} more to test on",
             terminal::grouped(source.train.len() as u64),
@@ -137,10 +139,9 @@ impl Quickstart {
                 terminal::quoted_path(&self.out)
             )));
         }
-        match training.saved().map(|meta| meta.images) {
-            Some(images) if images != u64::from(self.images) => Err(usage(format!(
-                "--images {}: {out} was trained on {images}; give --images {images}",
-                self.images
+        match training.saved().map(|meta| meta.images).zip(self.images) {
+            Some((images, asked)) if images != u64::from(asked) => Err(usage(format!(
+                "--images {asked}: {out} was trained on {images}; leave it out, or give --images {images}"
             ))),
             _ => Ok(()),
         }
@@ -170,11 +171,11 @@ impl Quickstart {
         sets.extend(self.seed.map(|seed| format!("train.seed={seed}")));
         sets.extend(self.threads.threads.map(|threads| format!("train.threads={threads}")));
         let layers = Layers { preset: Some("small"), sets: &sets, ..Layers::default() };
-        resolve_for(&layers, &Made::new(self.images as usize, 1, 0))
+        resolve_for(&layers, &Made::new(self.images.unwrap_or(IMAGES) as usize, 1, 0))
     }
 
     fn source(&self, config: &Config) -> Source {
-        let images = self.images as usize;
+        let images = self.images.unwrap_or(IMAGES) as usize;
         let source = made(images, images / PER_TEST_IMAGE, config.data.image_size, config.train.seed);
         Source { train: kept_in_memory(source.train), test: source.test.map(kept_in_memory), ..source }
     }
@@ -218,7 +219,7 @@ impl Quickstart {
                 "random_knn_top1": random(knn),
                 "seconds": seconds.as_secs_f64(),
             });
-            terminal::print(&object.to_string())?;
+            terminal::print_json(&object)?;
         } else {
             terminal::print(&format!("{:<16} {:>8} {:>8}", "accuracy", "kNN", "linear"))?;
             let line = |name: &str, knn: f64, linear: f64| {
@@ -239,8 +240,8 @@ impl Quickstart {
     /// The command that continues this quickstart. Given the number of images, the same ones are made again.
     fn resume_command(&self) -> String {
         let mut command = format!("simclr quickstart --out {} --resume", terminal::quoted_path(&self.out));
-        if self.images != IMAGES {
-            command += &format!(" --images {}", self.images);
+        if let Some(images) = self.images.filter(|&images| images != IMAGES) {
+            command += &format!(" --images {images}");
         }
         command
     }

@@ -12,7 +12,7 @@ use simclr_eval::protocols::{
 use simclr_train::run_folder::RunFolder;
 
 use crate::encoding::{load_encoder, open_for};
-use crate::exit::{Done, usage};
+use crate::exit::Done;
 use crate::judging::pair;
 use crate::settings::{OnDevice, Threads};
 use crate::watching::Watching;
@@ -61,8 +61,7 @@ impl Report {
     /// The file of the page. One that cannot be written is an error before any work is done.
     fn page(&self, run: &RunFolder) -> Result<PathBuf> {
         let Some(page) = &self.out else {
-            let checked = out::check_folder(run.path());
-            checked.map_err(|error| usage(format!("{error}; write the page elsewhere: --out FILE")))?;
+            out::check_folder(run.path(), "write the page elsewhere: --out FILE")?;
             return Ok(run.report());
         };
         out::check_ending(page, "html")?;

@@ -33,9 +33,11 @@ features.parquet comes from `simclr embed runs/first photos/ --out features.parq
 
 /// Side of the pictures of a sheet in pixels.
 const SIDE: u32 = 128;
-/// The most that a sheet shows: rows, and neighbours in each.
+/// The most queries that a sheet shows, and the most neighbours of each.
 const ROWS: usize = 100;
-const COLUMNS: usize = 32;
+const SHOWN: usize = 100;
+/// The neighbours in a row; more go on in the next.
+const COLUMNS: usize = 10;
 const LEGEND: &str = "first the image searched for; below the others: cosine similarity, class, name";
 
 /// Find the images most similar to a given one, by the encoder's features
@@ -65,7 +67,7 @@ pub struct Search {
     #[arg(long, value_name = "PART")]
     split: Option<Split>,
 
-    /// Draw the images found, at most the nearest 32, into this .png file
+    /// Draw the images found, at most the nearest 100, into this .png file
     #[arg(long, value_name = "PNG")]
     out: Option<PathBuf>,
 
@@ -98,7 +100,7 @@ impl Search {
         let seconds = start.elapsed().as_secs_f64();
         warn_of_broken(&found.broken, "cannot be found");
         if self.encoding.json {
-            terminal::print(&self.object(&base, &found, seconds).to_string())?;
+            terminal::print_json(&self.object(&base, &found, seconds))?;
         } else {
             self.tell(&base, &found)?;
         }
@@ -245,27 +247,34 @@ impl Base {
     }
 }
 
-/// Draws a sheet with a row for each query: the query, and beside it the images found.
+/// Draws a sheet with a row, or several, for each query: the query, and beside it the images found.
 fn drawn(queries: &dyn Dataset, base: &Base, found: &Found) -> Result<image::RgbImage> {
     let (pictures, places) = base.pictures(found)?;
     let mut scratch = DecodeScratch::default();
-    let rows = found.neighbours.iter().enumerate().map(|(query, neighbours)| {
+    let mut rows = Vec::new();
+    for (query, neighbours) in found.neighbours.iter().enumerate() {
         let name = queries.name(query);
         let name = Path::new(&name).file_name().unwrap_or_default();
         let head = cell(
             queries.read(query, &mut scratch)?,
             vec![written(&name.to_string_lossy(), "query", query as u32 + 1)],
         )?;
-        let cells = neighbours.iter().take(COLUMNS).map(|Neighbour { image, similarity }| {
+        let cells = neighbours.iter().take(SHOWN).map(|Neighbour { image, similarity }| {
             let shown = base.image(*image);
             let class = shown.class.zip(shown.label).map(|(class, label)| written(class, "class", label));
             let name = written(&shown.name, "image", *image);
             let words = [Some(format!("{similarity:.4}")), class, Some(name)];
             cell(pictures.read(places[image], &mut scratch)?, words.into_iter().flatten().collect())
         });
-        Ok(Row { cells: cells.collect::<Result<_>>()?, head })
-    });
-    Ok(grid::draw(&rows.collect::<Result<Vec<_>>>()?, SIDE, LEGEND))
+        let mut cells: Vec<Cell> = cells.collect::<Result<_>>()?;
+        let rest = cells.split_off(cells.len().min(COLUMNS));
+        rows.push(Row { head: Some(head), cells });
+        let mut rest = rest.into_iter().peekable();
+        while rest.peek().is_some() {
+            rows.push(Row { head: None, cells: rest.by_ref().take(COLUMNS).collect() });
+        }
+    }
+    Ok(grid::draw(&rows, SIDE, LEGEND))
 }
 
 fn cell(image: Decoded<'_>, words: Vec<String>) -> Result<Cell> {

@@ -148,12 +148,12 @@ impl Transfer {
         let plans: Vec<Value> = sets.iter().map(plan).collect::<Result<_>>()?;
         if self.dry_run {
             if self.encoding.json {
-                terminal::print(&json!({ "sets": plans }).to_string())?;
+                terminal::print_json(&json!({ "sets": plans }))?;
             }
             return Ok(Done::Finished);
         }
         // Results are saved as they come, and would be lost in a folder that cannot be written to.
-        out::check_folder(&Entry::folder(&encoder.run))?;
+        out::check_folder(&Entry::folder(&encoder.run), "copy the run to where its results can be kept")?;
         if self.protocols().any(Protocol::trains) {
             prepare_to_train(&encoder)?;
         }
@@ -331,7 +331,7 @@ impl Transfer {
     fn tell(&self, entries: &[Entry], encoder: &TrainedEncoder) -> Result<()> {
         if self.encoding.json {
             let results: Vec<Value> = entries.iter().map(|entry| summary(entry, entries)).collect();
-            terminal::print(&json!({ "results": results, "papers_network": PAPERS_NETWORK }).to_string())?;
+            terminal::print_json(&json!({ "results": results, "papers_network": PAPERS_NETWORK }))?;
             return Ok(());
         }
         let mut rows = table(entries, &encoder.run)?;
@@ -415,7 +415,7 @@ fn warn_of_broken(entry: &Entry, encoder: &TrainedEncoder) {
     let broken = outcome.map_or(0, |outcome| outcome.broken.len());
     if broken > 0 {
         terminal::warn(&format!(
-            "{}: {} could not be read and do not count, listed in {}",
+            "{}: the figures are without {} that could not be read, listed in {}",
             entry.set,
             terminal::counted(broken, "image"),
             entry.file(&encoder.run).display()

@@ -21,8 +21,9 @@ pub struct Cell {
 
 /// A picture and those that belong to it.
 pub struct Row {
-    /// What the others belong to. Its words are faint, and cut to the width of a column.
-    pub head: Cell,
+    /// What the others belong to, unless that is what those of the row above belong to. Its words are faint, and cut to
+    /// the width of a column.
+    pub head: Option<Cell>,
     /// The pictures beside it.
     pub cells: Vec<Cell>,
 }
@@ -35,7 +36,7 @@ pub fn draw(rows: &[Row], size: u32, legend: &str) -> RgbImage {
     let words = letters.map(|line| line.chars().count() * LETTER).max().unwrap_or(0);
     let column = words.max(side as usize);
     let height = |row: &Row| {
-        let cells = std::iter::once(&row.head).chain(&row.cells);
+        let cells = row.head.iter().chain(&row.cells);
         side as usize + 4 + LINE * cells.map(|cell| cell.lines.len()).max().unwrap_or(0)
     };
     let columns = 1 + rows.iter().map(|row| row.cells.len()).max().unwrap_or(0);
@@ -46,7 +47,9 @@ pub fn draw(rows: &[Row], size: u32, legend: &str) -> RgbImage {
     canvas.write(legend, GAP, GAP, FAINT);
     let mut y = 2 * GAP + LINE;
     for row in rows {
-        place(&mut canvas, &row.head, (GAP, y, side), FAINT, column);
+        if let Some(head) = &row.head {
+            place(&mut canvas, head, (GAP, y, side), FAINT, column);
+        }
         for (i, cell) in row.cells.iter().enumerate() {
             let x = GAP + (i + 1) * (column + GAP);
             place(&mut canvas, cell, (x, y, side), TEXT, column);
@@ -99,7 +102,8 @@ mod tests {
 
     #[test]
     fn everything_has_its_place() {
-        let row = Row { head: cell(300, 100, &["a.jpg"]), cells: vec![cell(32, 32, &["flip", "gray"])] };
+        let row =
+            Row { head: Some(cell(300, 100, &["a.jpg"])), cells: vec![cell(32, 32, &["flip", "gray"])] };
         let sheet = draw(&[row], 32, "a legend");
         assert_eq!(sheet.dimensions(), (2 * (128 + 12) + 12, 28 + 12 + 128 + 4 + 2 * LINE as u32 + 12));
         let red = |x, y| sheet.get_pixel(x, y).0 == [200, 10, 10];
@@ -113,7 +117,7 @@ mod tests {
     #[test]
     fn a_long_legend_has_room() {
         let legend = "legend ".repeat(20) + "|";
-        let row = Row { head: cell(32, 32, &[]), cells: vec![cell(32, 32, &[])] };
+        let row = Row { head: Some(cell(32, 32, &[])), cells: vec![cell(32, 32, &[])] };
         let sheet = draw(&[row], 32, &legend);
         assert_eq!(sheet.width() as usize, 141 * LETTER + 2 * GAP);
         let last = sheet.width() - (GAP + LETTER) as u32..sheet.width() - GAP as u32;

@@ -95,14 +95,18 @@ pub fn pair(
     };
     progress(0, images.len());
     let same = copies(&*images, threads, &|done| progress(done, images.len()));
+    // Of an image without a label nothing is learnt, nor is it tested on.
+    let has_label = |&image: &u32| images.label(image as usize).is_some();
+    let labelled: Vec<Vec<u32>> =
+        same.iter().map(|group| group.iter().copied().filter(has_label).collect()).collect();
     let contradicting = contradicting(&*images, &same).into_iter().map(<[u32]>::to_vec).collect();
     let Some(test) = test else {
         let share = share.min(most_set_apart(train.images.len()));
         let splits = Splits::hold_out(kept_in_memory(train.images), &same, share, SEED)?.of(origin(true, 0));
-        let kept_together = same.iter().map(|group| group.len() - 1).sum();
+        let kept_together = labelled.iter().map(|group| group.len().saturating_sub(1)).sum();
         return Ok(Paired { splits, images, contradicting, shared: None, kept_together });
     };
-    let shared = SharedPaths::of(&same, &[&train], &test);
+    let shared = SharedPaths::of(&labelled, &[&train], &test);
     let count = shared.as_ref().map_or(0, |shared| shared.images);
     let [train, test] = [train, test].map(|part| kept_in_memory(part.images));
     let splits = Splits::compared(train, test, &same)?.of(origin(false, count));

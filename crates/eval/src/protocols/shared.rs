@@ -9,7 +9,7 @@ use super::places::Placed;
 pub struct SharedPaths {
     /// How many.
     pub images: usize,
-    /// The number of test images in all.
+    /// The number of test images in all, those without a label included.
     pub of: usize,
     /// The path of the first of them.
     pub first: PathBuf,

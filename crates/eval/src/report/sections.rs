@@ -96,7 +96,7 @@ pub(super) fn transfer(Transfer { rows, papers_network }: &Transfer, encoder: &s
             row.step.map_or(String::new(), |step| format!(" <small>at step {}</small>", grouped(step)));
         let _ = writeln!(
             out,
-            "<tr><th scope=\"row\">{}{step}</th><td>{}</td><td>{}</td><td class=\"bars\">{}{}</td><td class=\"first\">{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><th scope=\"row\">{}{step}</th><td class=\"words\">{}</td><td class=\"words\">{}</td><td class=\"bars\">{}{}</td><td class=\"first\">{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             escape(&row.set),
             escape(&row.protocol),
             escape(&row.metric),
@@ -142,10 +142,11 @@ pub(super) fn probe(probe: &Probe) -> String {
     out + "</tbody>\n</table></div>\n</section>\n"
 }
 
-/// The gain by pretraining, in percentage points.
+/// The gain by pretraining, in percentage points: the difference of the figures as they are shown.
 fn gain(simclr: Option<f64>, random: Option<f64>) -> String {
+    let shown = |score: f64| format!("{:.1}", 100.0 * score).parse().unwrap_or(f64::NAN);
     match (simclr, random) {
-        (Some(simclr), Some(random)) => format!("{:+.1}", 100.0 * (simclr - random)),
+        (Some(simclr), Some(random)) => format!("{:+.1}", shown(simclr) - shown(random)),
         _ => "–".to_owned(),
     }
 }

@@ -182,6 +182,12 @@ fn configure(file: &Weights, recognised: &Recognised, options: &ImportOptions) -
         pool_padding: config.encoder.pool_padding,
         ..recognised.encoder.clone()
     };
+    let stated = file.facts.config.as_ref().map(|_| config.encoder.normalize).or(file.facts.normalize);
+    if let Some((stated, asked)) = stated.zip(options.normalize).filter(|(stated, asked)| stated != asked) {
+        return Err(file.problem(format!(
+            "it says that its network takes images normalised by {stated}, not by {asked}; leave the normalisation out"
+        )));
+    }
     config.head = recognised.head.clone();
     config.data.image_size = options.image_size.unwrap_or(config.data.image_size);
     config.encoder.normalize = options.normalize.unwrap_or(config.encoder.normalize);

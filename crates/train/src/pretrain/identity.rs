@@ -1,8 +1,12 @@
 //! Whether a run is resumed with the images that it began with.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use simclr_data::Dataset;
+use simclr_data::text::{counted, grouped};
 
+use crate::TrainError;
 use crate::checkpoint::Meta;
 
 /// The most files whose sizes are read.
@@ -36,12 +40,24 @@ impl Identity {
         Identity { images: dataset.len() as u64, names, sizes }
     }
 
+    /// Checks that a run in the folder `run` may be resumed with these images from a checkpoint.
+    ///
+    /// # Errors
+    /// [`TrainError::CannotResume`].
+    pub fn check(&self, run: &Path, meta: &Meta) -> Result<(), TrainError> {
+        match self.problem(meta) {
+            Some(problem) => Err(TrainError::CannotResume { path: run.to_path_buf(), problem }),
+            None => Ok(()),
+        }
+    }
+
     /// Returns why these images cannot be used to resume from a checkpoint, if so.
     pub fn problem(&self, meta: &Meta) -> Option<String> {
         if meta.images != self.images {
             return Some(format!(
-                "it was trained on a data set of {} images, this one has {}; give the same data",
-                meta.images, self.images
+                "it was trained on a data set of {}, this one has {}; give the same data",
+                counted(meta.images as usize, "image"),
+                grouped(self.images)
             ));
         }
         if meta.names.is_some_and(|names| names != self.names) {

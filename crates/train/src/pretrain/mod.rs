@@ -149,9 +149,7 @@ pub fn lead(
             let begun = Config::from_toml(&checkpoint.meta.config, "the checkpoint's configuration")?;
             begun.check_resume(config)?;
         }
-        if let Some(problem) = from.and_then(|checkpoint| identity.problem(&checkpoint.meta)) {
-            return Err(TrainError::CannotResume { path: run.path().to_path_buf(), problem });
-        }
+        from.map_or(Ok(()), |checkpoint| identity.check(run.path(), &checkpoint.meta))?;
         let prepared = self::prepare((dataset, identity), config, (Some(run), from), team, device)?;
         let cache = prepared.cache.clone();
         Ok((prepared, Keeper::new(run, &config.train, (identity, cache), from)?))

@@ -37,8 +37,8 @@ use crate::{Config, TrainError};
 pub(crate) use lock::Lock;
 use marker::Marker;
 pub(crate) use parts::MARKER;
+pub use parts::{BEST_ENCODER, BEST_ENCODER_ONNX, ENCODER, ENCODER_ONNX, REPORT, result_file};
 use parts::{CACHE, CHECKPOINTS, CONFIG, EVALUATION, FAILURE, INDEX, LOCK, METRICS, SKIPPED};
-pub use parts::{ENCODER, ENCODER_ONNX, REPORT, result_file};
 
 /// Longest text file accepted in a run folder, in bytes.
 const TEXT_LIMIT: u64 = 1 << 20;

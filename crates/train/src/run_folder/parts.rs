@@ -23,10 +23,14 @@ pub const REPORT: &str = "report.html";
 pub const ENCODER: &str = "encoder.safetensors";
 /// The file of the encoder's graph.
 pub const ENCODER_ONNX: &str = "encoder.onnx";
+/// The same files, of the best checkpoint.
+pub const BEST_ENCODER: &str = "encoder-best.safetensors";
+/// See [`BEST_ENCODER`].
+pub const BEST_ENCODER_ONNX: &str = "encoder-best.onnx";
 
 /// What a run folder may hold besides [`EVENTS`], in the order of removal. The files that make it a run come late, so
 /// that an interrupted removal can be repeated.
-pub(super) const PARTS: [&str; 13] = [
+pub(super) const PARTS: [&str; 15] = [
     METRICS,
     CHECKPOINTS,
     EVALUATION,
@@ -37,6 +41,8 @@ pub(super) const PARTS: [&str; 13] = [
     REPORT,
     ENCODER,
     ENCODER_ONNX,
+    BEST_ENCODER,
+    BEST_ENCODER_ONNX,
     CONFIG,
     MARKER,
     LOCK,

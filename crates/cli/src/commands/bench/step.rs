@@ -413,7 +413,7 @@ impl Step {
 
     fn tell(&self, figures: &Figures) -> Result<()> {
         if self.json {
-            terminal::print(&serde_json::to_string(figures)?)?;
+            terminal::print_json(figures)?;
             return Ok(());
         }
         let Figures { encoder, width, size, views, precision, device, .. } = figures;

@@ -106,7 +106,7 @@ impl Views {
 
     fn tell(&self, figures: &Figures) -> Result<()> {
         if self.json {
-            return Ok(terminal::print(&serde_json::to_string(figures)?)?);
+            return terminal::print_json(figures);
         }
         let Figures { images_per_s, views_per_s, threads, size, isa, stages_us, .. } = figures;
         terminal::print(&format!(

@@ -118,10 +118,10 @@ impl Views {
         let size = format!("{} x {}", image.width, image.height);
         let original = picture(image.width, image.height, image.pixels.to_vec())?;
         Ok(Row {
-            head: Cell {
+            head: Some(Cell {
                 picture: original,
                 lines: vec![written(&dataset.name(index as usize), "image", index), size],
-            },
+            }),
             cells: views,
         })
     }
