@@ -2,7 +2,6 @@
 
 mod file;
 
-use std::cell::Cell;
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
 use std::path::Path;
@@ -11,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::copies::Extent;
 use crate::dataset::{Dataset, Decoded};
-use crate::decode::{DecodeOptions, DecodeScratch, Region};
+use crate::decode::{DecodeOptions, DecodeScratch, Greedy, Region};
 use crate::error::DataError;
 use crate::locality::Locality;
 use file::{CacheFile, Place};
@@ -23,7 +22,8 @@ const COMPARED: usize = 16;
 /// budget of bytes.
 ///
 /// Opening and decoding a file often costs more than everything that follows; with a cache, images are decoded once per
-/// run instead of once per epoch. Images that do not fit are read from the underlying data set every time. Reading
+/// run instead of once per epoch. Images that do not fit are read from the underlying data set every time, and so are
+/// those that are damaged outside the part that is needed: what is returned does not depend on what is kept. Reading
 /// takes no lock.
 pub struct Cached {
     inner: Arc<dyn Dataset>,
@@ -39,6 +39,8 @@ enum Store {
 enum Kept {
     InMemory(Box<Pixels>),
     OnDisk(Place),
+    /// Not kept: it cannot be decoded whole, and need not be tried again.
+    Damaged,
 }
 
 struct Pixels {
@@ -227,16 +229,21 @@ impl Dataset for Cached {
             {
                 return Ok(Decoded { width: place.width, height: place.height, pixels: &scratch.pixels });
             }
+            (Some(Kept::Damaged), _) => return self.inner.read_part(index, needed, scratch),
             _ => {}
         }
-        // Images are kept whole; one that does not fit need not be decoded whole.
-        let whole = Cell::new(true);
+        // Images are kept whole; one that does not fit need not be decoded whole, and one that is damaged cannot be.
+        let greedy = Greedy::default();
         let part = |width: u32, height: u32| {
-            whole.set(self.has_room(3 * u64::from(width) * u64::from(height)));
-            if whole.get() { Region::whole(width, height) } else { needed(width, height) }
+            let has_room = self.has_room(3 * u64::from(width) * u64::from(height));
+            greedy.ask((width, height), has_room, needed)
         };
-        let image = self.inner.read_part(index, &part, scratch)?;
-        if whole.get() {
+        let image = self.inner.read_part(index, &part, scratch);
+        if greedy.is_damaged() {
+            let _ = self.kept[index].set(Kept::Damaged);
+        }
+        let image = image?;
+        if greedy.is_whole() {
             self.keep(index, image);
         }
         Ok(image)

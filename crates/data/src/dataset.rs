@@ -65,7 +65,9 @@ pub trait Dataset: Send + Sync {
 
     /// Reads image `index` and decodes the part that `needed` returns for its width and height. The image has its full
     /// size all the same: pixels inside the part are those of the whole image, pixels outside are unspecified. Data
-    /// sets that can only read whole images do not call `needed`.
+    /// sets that can only read whole images do not call `needed`. Those that decode parts call it again if the part
+    /// cannot be decoded, and decode the other part that it may then return: a cache wants all of an image, but makes
+    /// do with what is needed of it.
     ///
     /// # Errors
     /// As [`Dataset::read`]; damage outside the part may go unnoticed.

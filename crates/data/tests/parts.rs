@@ -1,12 +1,15 @@
 //! Decoding only the parts that views look at gives the same views.
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 
+use common::{damaged_jpegs, loading};
 use simclr_augment::{CropBox, ViewConfig, ViewFamily};
 use simclr_data::{
-    Cached, Dataset, DecodeOptions, DecodeScratch, EvalLoader, Loader, LoaderConfig, Opener, Position,
-    Reading, Share, Window, decode_file, decode_part,
+    Batch, Cached, Dataset, DecodeOptions, DecodeScratch, EvalLoader, Loader, LoaderConfig, Opener, Position,
+    Reading, Share, Skipped, Window, decode_file, decode_part, open,
 };
 
 /// A folder of the JPEG files in `golden`: colour and grey, several samplings, progressive, every orientation.
@@ -58,6 +61,40 @@ fn views_of_parts_are_those_of_whole_images() {
             assert_eq!(crops(other), evaluation);
         }
         assert!((1..=5000).contains(&full.used_bytes()));
+    }
+}
+
+/// Batches of some epochs, and the images skipped in them or soon after.
+fn loaded(set: Arc<dyn Dataset>, threads: usize) -> (Vec<Batch>, Vec<Skipped>) {
+    let mut loader = Loader::new(set, loading(7, 3, threads), Position::default());
+    let mut next = || Batch { waited: Default::default(), ..loader.next_batch().unwrap() };
+    let batches = (0..30).map(|_| next()).collect();
+    (batches, loader.skipped())
+}
+
+#[test]
+fn what_is_kept_does_not_decide_which_images_are_broken() {
+    let folder = damaged_jpegs();
+    let set = open(folder.path()).unwrap().to_pretrain();
+    let (expected, skipped) = loaded(Arc::clone(&set), 2);
+    let is_used = |index: u32| expected.iter().any(|batch| batch.indices.contains(&index));
+    assert!(skipped.iter().any(|skipped| is_used(skipped.index)), "it depends on the crop");
+    let evaluation = crops(Arc::clone(&set));
+    let bytes = 3 * 24 * 16;
+    for threads in [1, 2, 5] {
+        for images in [1, 3, 6, 100] {
+            let (dir, decode) = (tempfile::tempdir().unwrap(), DecodeOptions::default());
+            let on_disk = || {
+                let budget = (images * (bytes + 24), 0);
+                Cached::on_disk(Arc::clone(&set), &decode, budget, &dir.path().join("cache")).unwrap()
+            };
+            for cached in [Cached::in_memory(Arc::clone(&set), images * bytes), on_disk(), on_disk()] {
+                let cached = Arc::new(cached);
+                assert!(loaded(cached.clone(), threads).0 == expected, "{threads} threads, {images} images");
+                assert_eq!(crops(cached.clone()), evaluation);
+                assert!(cached.used_bytes() >= bytes);
+            }
+        }
     }
 }
 

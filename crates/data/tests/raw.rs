@@ -5,12 +5,12 @@ mod common;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use common::loading;
 use common::numbered::torn;
+use common::{damaged_jpegs, loading};
 use simclr_augment::{ImageRef, Scratch};
 use simclr_data::{
     Batch, DataError, Dataset, DecodeScratch, Decoded, Kept, Loader, LoaderConfig, Place, Position, Reading,
-    Region,
+    Region, open,
 };
 
 /// Images of many sizes; every seventh is broken. Pixels that are not asked for are black.
@@ -140,6 +140,21 @@ fn the_views_are_those_that_the_loader_would_have_made() {
         let loader = Loader::raw(dataset.clone(), config(threads), Position::default(), maker.kept.clone());
         let got = take(loader, batches, |batch| maker.make(batch));
         assert!(got == plain, "{threads} threads, room for {room:?}");
+    }
+}
+
+#[test]
+fn what_can_be_kept_does_not_decide_which_images_are_broken() {
+    let folder = damaged_jpegs();
+    let set = open(folder.path()).unwrap().to_pretrain();
+    let batches = 30;
+    let plain = Loader::new(set.clone(), config(2), Position::default());
+    let (expected, _) = take(plain, batches, |batch| batch);
+    for (threads, room) in [(2, None), (1, Some(100)), (3, Some(100)), (2, Some(5)), (2, Some(0))] {
+        let mut maker = Maker::new(set.len(), room);
+        let loader = Loader::raw(set.clone(), config(threads), Position::default(), maker.kept.clone());
+        let (got, _) = take(loader, batches, |batch| maker.make(batch));
+        assert!(got == expected, "{threads} threads, room for {room:?}");
     }
 }
 

@@ -15,6 +15,7 @@ mod region;
 mod room;
 pub(crate) mod shrink;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -22,6 +23,7 @@ use std::path::Path;
 pub use format::Format;
 pub(crate) use format::{MAGIC_BYTES, READ};
 pub use options::{DecodeOptions, Window};
+pub(crate) use region::Greedy;
 pub use region::Region;
 
 use crate::caught::caught;
@@ -118,7 +120,8 @@ pub fn decode_bytes<'a>(
 
 /// Like [`decode_bytes`], but decodes only the part that `needed` returns for the width and height after the EXIF
 /// orientation and the shrinking. Pixels outside it are unspecified. For formats that are only decoded whole, `needed`
-/// is not called.
+/// is not called. If decoding the part fails, `needed` is called again, and another part that it then returns is
+/// decoded.
 ///
 /// # Errors
 /// As [`decode_bytes`]; damage outside the part may go unnoticed.
@@ -206,7 +209,29 @@ pub(crate) fn read_sample(file: &File, start: u64, len: u64, out: &mut Vec<u8>) 
 }
 
 /// Decodes into the scratch space's pixels and returns (width, height) after the EXIF orientation and the shrinking.
+/// Where that fails, `needed` is asked again: a caller who wanted more than it needs then says what it needs.
 fn decode_into(
+    bytes: &[u8],
+    options: &DecodeOptions,
+    needed: &dyn Fn(u32, u32) -> Region,
+    scratch: &mut DecodeScratch,
+) -> Result<(u32, u32), String> {
+    let asked = Cell::new(None);
+    let noted = |width, height| {
+        let region = needed(width, height);
+        asked.set(Some((width, height, region)));
+        region
+    };
+    decode_once(bytes, options, &noted, scratch).or_else(|reason| match asked.get() {
+        Some((width, height, before)) => match needed(width, height) {
+            region if region == before => Err(reason),
+            region => decode_once(bytes, options, &|_, _| region, scratch),
+        },
+        None => Err(reason),
+    })
+}
+
+fn decode_once(
     bytes: &[u8],
     options: &DecodeOptions,
     needed: &dyn Fn(u32, u32) -> Region,

@@ -49,10 +49,13 @@ impl RawImage {
 /// the same whether an image is kept or not.
 #[derive(Debug)]
 pub struct Kept {
-    /// Width and height of each image; 0 for those that are not kept.
+    /// Width and height of each image; 0 for those that are not kept, [`DAMAGED`] for those that never will be.
     sizes: Vec<AtomicU64>,
     wanted: AtomicBool,
 }
+
+/// No size of an image.
+const DAMAGED: u64 = u64::MAX;
 
 impl Kept {
     /// Of `images` images, none is kept yet.
@@ -76,7 +79,20 @@ impl Kept {
     /// Width and height of an image, if it is kept.
     pub fn size(&self, index: u32) -> Option<(u32, u32)> {
         let size = self.sizes.get(index as usize)?.load(Ordering::Relaxed);
-        (size != 0).then_some(((size >> 32) as u32, size as u32))
+        (size != 0 && size != DAMAGED).then_some(((size >> 32) as u32, size as u32))
+    }
+
+    /// Registers that image `index` cannot be decoded whole.
+    pub(super) fn give_up(&self, index: u32) {
+        if let Some(size) = self.sizes.get(index as usize) {
+            size.store(DAMAGED, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the consumer wants image `index` whole, to keep it.
+    pub(super) fn wants(&self, index: u32) -> bool {
+        let size = self.sizes.get(index as usize).map(|size| size.load(Ordering::Relaxed));
+        self.is_open() && size != Some(DAMAGED)
     }
 
     /// Whether the consumer wants more whole images to keep.

@@ -6,7 +6,7 @@ use simclr_augment::{ImageRef, Recipe, Scratch, Stream, ViewFamily, central_crop
 
 use super::raw::{Kept, Raw};
 use crate::dataset::Dataset;
-use crate::decode::{DecodeScratch, Region};
+use crate::decode::{DecodeScratch, Greedy, Region};
 use crate::error::DataError;
 
 /// How an image is turned into what it contributes to a batch.
@@ -73,9 +73,6 @@ impl Rows {
     /// The part of an image of `width` x `height` pixels that its views look at.
     fn needed(&self, epoch: u64, index: u32, width: u32, height: u32) -> Region {
         match self {
-            // The consumer keeps whole images. Decoding all of them whole also means that the same ones are broken
-            // whether there is still room or not.
-            Self::Raw { kept: Some(_), .. } => Region::whole(width, height),
             Self::Views { families, seed } | Self::Raw { families, seed, .. } => {
                 let crop = |branch: usize| {
                     let mut stream = Stream::new(*seed, epoch, u64::from(index), branch as u64);
@@ -89,6 +86,11 @@ impl Rows {
             }
             Self::CentralCrop { size } => central_crop_box(width, height, *size).into(),
         }
+    }
+
+    /// Whether the consumer keeps whole images, and may keep this one.
+    fn wants_whole(&self, index: u32) -> bool {
+        matches!(self, Self::Raw { kept: Some(kept), .. } if kept.wants(index))
     }
 
     /// Makes what image `index` contributes: writes its views one after another into `out`, or adds it to `raw`.
@@ -110,8 +112,20 @@ impl Rows {
             raw.add_kept(size, recipes(families, (*seed, epoch, index), size));
             return Ok(());
         }
-        let needed = |width, height| self.needed(epoch, index, width, height);
-        let image = dataset.read_part(index as usize, &needed, decode)?;
+        // The consumer keeps whole images. One that is damaged outside the part that its views look at is not broken,
+        // as it would not be if their views were made here.
+        let greedy = Greedy::default();
+        let part = |width, height| {
+            let needed = |width, height| self.needed(epoch, index, width, height);
+            greedy.ask((width, height), self.wants_whole(index), needed)
+        };
+        let image = dataset.read_part(index as usize, &part, decode);
+        if let Self::Raw { kept: Some(kept), .. } = self
+            && greedy.is_damaged()
+        {
+            kept.give_up(index);
+        }
+        let image = image?;
         let size = (image.width, image.height);
         match self {
             Self::Views { families, seed } => {
@@ -127,7 +141,8 @@ impl Rows {
                 if pixels.len() != 3 * width as usize * height as usize || pixels.is_empty() {
                     return Err(broken(format!("{} bytes of {width} x {height} pixels", pixels.len())));
                 }
-                raw.add(image, kept.as_deref(), recipes(families, (*seed, epoch, index), size));
+                let kept = kept.as_deref().filter(|_| greedy.is_whole());
+                raw.add(image, kept, recipes(families, (*seed, epoch, index), size));
                 Ok(())
             }
             Self::CentralCrop { size } => {

@@ -25,6 +25,21 @@ pub fn picture(path: &Path, value: u8) {
     RgbImage::from_pixel(4, 3, Rgb([value; 3])).save(path).unwrap();
 }
 
+/// A folder of JPEG files, whole ones of 24 x 16 pixels and some that end early: they declare more rows than they have.
+pub fn damaged_jpegs() -> tempfile::TempDir {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["colour", "grey", "restarts", "subsampled"] {
+        let mut jpeg = std::fs::read(golden.join(format!("{name}.jpg"))).unwrap();
+        let frame = jpeg.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
+        for (number, rows) in [16, 16, 20, 24, 24, 32].into_iter().enumerate() {
+            jpeg[frame + 6] = rows;
+            std::fs::write(folder.path().join(format!("{name} {number}.jpg")), &jpeg).unwrap();
+        }
+    }
+    folder
+}
+
 /// The values of the pictures of a set.
 pub fn colors(set: &dyn Dataset) -> Vec<u8> {
     let mut scratch = DecodeScratch::default();
