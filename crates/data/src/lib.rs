@@ -58,6 +58,7 @@ mod listing;
 mod loader;
 mod locality;
 mod made;
+mod mark;
 mod names;
 mod opener;
 mod pattern;

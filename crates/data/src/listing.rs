@@ -3,10 +3,10 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::decode::{Format, MAGIC_BYTES, READ};
 use crate::error::{DataError, name_of};
+use crate::mark::Mark;
 use crate::names::{Names, Paths, bytes_of, extension, os_name};
 
 /// Extensions taken for images without opening the file, so that listing a million files does not open them. When they
@@ -81,14 +81,12 @@ impl LeftOut {
     }
 }
 
-/// A folder and when it was last changed: when an entry was added, removed or renamed. Or a file, and when it was
-/// last written.
+/// A folder or a file, and what it was when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     /// Relative to the root, components separated by `/`.
     pub path: Vec<u8>,
-    /// Nanoseconds since 1970.
-    pub changed: u64,
+    pub mark: Mark,
 }
 
 /// Images below a root, sorted by the components of their paths, and what else was there.
@@ -140,7 +138,7 @@ impl Walk<'_> {
     fn folder(&mut self, relative: &[u8], real: PathBuf) -> std::io::Result<()> {
         let path = self.root.join(os_name(relative));
         // Taken before reading, so that a change meanwhile shows up later.
-        let changed = changed(&path)?;
+        let mark = Mark::at(&path)?;
         let (mut names, mut kinds) = (Names::default(), Vec::new());
         for entry in fs::read_dir(&path)? {
             let entry = entry?;
@@ -163,7 +161,7 @@ impl Walk<'_> {
         let mut order: Vec<u32> = (0..kinds.len() as u32).collect();
         order.sort_unstable_by(|&a, &b| names.get(a as usize).cmp(names.get(b as usize)));
 
-        self.listing.stamps.push(Stamp { path: relative.to_vec(), changed });
+        self.listing.stamps.push(Stamp { path: relative.to_vec(), mark });
         let number = self.listing.images.folders.len() as u32;
         self.listing.images.folders.push(relative);
         self.listing.archives.folders.push(relative);
@@ -210,8 +208,8 @@ impl Walk<'_> {
                 Ok(Err(reason)) => {
                     if reason == EMPTY {
                         // Filling it does not change its folder.
-                        let changed = changed(&path()).unwrap_or(0);
-                        self.listing.stamps.push(Stamp { path: relative.clone(), changed });
+                        let mark = Mark::at(&path()).unwrap_or_default();
+                        self.listing.stamps.push(Stamp { path: relative.clone(), mark });
                     }
                     self.leave_out(folder, name, &reason);
                 }
@@ -251,16 +249,6 @@ fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
         [] => name.to_vec(),
         _ => [folder, b"/", name].concat(),
     }
-}
-
-/// When `path` was last changed, in nanoseconds since 1970.
-pub(crate) fn changed(path: &Path) -> std::io::Result<u64> {
-    let changed = fs::metadata(path)?.modified()?;
-    Ok(nanoseconds(changed))
-}
-
-pub(crate) fn nanoseconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
 fn is_one_of(list: &[&str], extension: &[u8]) -> bool {

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use super::{Entry, Members};
 use crate::files::tar::Packing;
 use crate::listing::{LeftOut, LeftOutFile, Listing, REMEMBERED, Stamp};
+use crate::mark::Mark;
 use crate::names::{Names, Paths, bytes_of, os_name};
 
-const MAGIC: &[u8] = b"simclr index 6\n";
+const MAGIC: &[u8] = b"simclr index 7\n";
 
 pub(super) fn encode(entries: &BTreeMap<PathBuf, Entry>) -> Vec<u8> {
     let mut out = Writer(MAGIC.to_vec());
@@ -27,14 +28,14 @@ pub(super) fn encode(entries: &BTreeMap<PathBuf, Entry>) -> Vec<u8> {
                 out.number(listing.stamps.len() as u64);
                 for stamp in &listing.stamps {
                     out.bytes(&stamp.path);
-                    out.number(stamp.changed);
+                    out.mark(&stamp.mark);
                 }
             }
-            Entry::Archive { len, times, members } => {
+            Entry::Archive { len, mark, members } => {
                 out.number(1);
                 out.bytes(path);
                 out.number(*len);
-                times.iter().for_each(|&time| out.number(time));
+                out.mark(mark);
                 out.number(members.packing as u64);
                 out.names(&members.names);
                 out.numbers(members.offsets.iter().copied());
@@ -69,13 +70,13 @@ pub(super) fn decode(bytes: &[u8]) -> Option<BTreeMap<PathBuf, Entry>> {
                     archives: input.paths()?,
                     left_out: input.left_out()?,
                     stamps: (0..input.number()?)
-                        .map(|_| Some(Stamp { path: input.bytes()?.to_vec(), changed: input.number()? }))
+                        .map(|_| Some(Stamp { path: input.bytes()?.to_vec(), mark: input.mark()? }))
                         .collect::<Option<_>>()?,
                     passing: false,
                 }),
             },
             1 => {
-                let (len, times) = (input.number()?, [input.number()?, input.number()?]);
+                let (len, mark) = (input.number()?, input.mark()?);
                 let packing = input.number()?;
                 let members = Members {
                     packing: Packing::ALL.into_iter().find(|&known| known as u64 == packing)?,
@@ -94,7 +95,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<BTreeMap<PathBuf, Entry>> {
                 let whole = members.offsets.len() == images
                     && members.lens.len() == images
                     && (members.labels.is_empty() || members.labels.len() == images);
-                Entry::Archive { len, times, members: Arc::new(whole.then_some(members)?) }
+                Entry::Archive { len, mark, members: Arc::new(whole.then_some(members)?) }
             }
             _ => return None,
         };
@@ -118,6 +119,10 @@ impl Writer {
     fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.0.extend_from_slice(bytes);
+    }
+
+    fn mark(&mut self, mark: &Mark) {
+        [mark.modified, mark.changed, mark.inode].into_iter().for_each(|number| self.number(number));
     }
 
     fn numbers(&mut self, numbers: impl ExactSizeIterator<Item = u64>) {
@@ -171,6 +176,10 @@ impl<'a> Reader<'a> {
         let (bytes, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         Some(bytes)
+    }
+
+    fn mark(&mut self) -> Option<Mark> {
+        Some(Mark { modified: self.number()?, changed: self.number()?, inode: self.number()? })
     }
 
     fn text(&mut self) -> Option<String> {
@@ -230,7 +239,8 @@ pub(super) mod tests {
         images.push(1, b"y.jpg");
         let mut left_out = LeftOut::default();
         left_out.push("n.txt".to_owned(), "not an image (.txt)");
-        let stamps = vec![Stamp { path: b"deep".to_vec(), changed: u64::MAX }];
+        let stamps =
+            vec![Stamp { path: b"deep".to_vec(), mark: Mark { modified: u64::MAX, changed: 0, inode: 7 } }];
         let listing = Listing {
             images,
             archives: Paths::default(),
@@ -249,7 +259,14 @@ pub(super) mod tests {
         };
         BTreeMap::from([
             ("/data".into(), Entry::Folder { listed: 12345, listing: Arc::new(listing) }),
-            ("/a.tar".into(), Entry::Archive { len: 3, times: [4, 5], members: Arc::new(members) }),
+            (
+                "/a.tar".into(),
+                Entry::Archive {
+                    len: 3,
+                    mark: Mark { modified: 4, changed: 5, inode: 6 },
+                    members: Arc::new(members),
+                },
+            ),
         ])
     }
 

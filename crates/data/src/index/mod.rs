@@ -5,8 +5,9 @@
 //!
 //! A folder counts as unchanged if no folder below it has changed since: adding, removing or renaming a file changes
 //! the folder that it lies in. A dangling link or something unreadable may become readable without such a change, so a
-//! listing with such things is not kept. An archive counts as unchanged if its size and times are the same: a file
-//! copied over it may keep the modification time, but not the change time. The index carries a checksum; a damaged one,
+//! listing with such things is not kept. An archive counts as unchanged if its size is the same as well. A file copied
+//! over another, or a folder put in its place, may have the modification time of the other, but not its change time and
+//! number, too ([`Mark`]). The index carries a checksum; a damaged one,
 //! or one of another version, counts as absent.
 
 mod format;
@@ -26,8 +27,9 @@ use store::Store;
 use crate::error::DataError;
 use crate::files::tar::Packing;
 use crate::in_order::in_order;
-use crate::listing::{LeftOut, Listing, changed, list, nanoseconds};
-use crate::names::{Names, os_name};
+use crate::listing::{LeftOut, Listing, Stamp, list};
+use crate::mark::{Mark, nanoseconds};
+use crate::names::{Names, Paths, os_name};
 
 /// In nanoseconds: a folder that changed this shortly before it was listed may have changed again within the same tick
 /// of its clock.
@@ -51,24 +53,16 @@ pub(crate) struct Members {
 
 #[derive(Clone, Debug)]
 enum Entry {
-    Folder {
-        listed: u64,
-        listing: Arc<Listing>,
-    },
-    /// `times` are those at which it was last modified and changed.
-    Archive {
-        len: u64,
-        times: [u64; 2],
-        members: Arc<Members>,
-    },
+    Folder { listed: u64, listing: Arc<Listing> },
+    Archive { len: u64, mark: Mark, members: Arc<Members> },
 }
 
 impl Entry {
-    /// The members of an archive of this length and these times.
-    fn members(&self, len: u64, times: [u64; 2]) -> Option<Arc<Members>> {
+    /// The members of an archive of this length and with this mark.
+    fn members(&self, len: u64, mark: Mark) -> Option<Arc<Members>> {
         match self {
-            Entry::Archive { len: len_then, times: times_then, members }
-                if (*len_then, *times_then) == (len, times) =>
+            Entry::Archive { len: len_then, mark: mark_then, members }
+                if (*len_then, *mark_then) == (len, mark) =>
             {
                 Some(Arc::clone(members))
             }
@@ -220,16 +214,16 @@ fn look_up(
 ) -> Result<Found, DataError> {
     let real = fs::canonicalize(path).map_err(|e| DataError::io(path, e))?;
     let metadata = fs::metadata(&real).map_err(|e| DataError::io(path, e))?;
-    let (len, times) = (metadata.len(), times(&metadata));
+    let (len, mark) = (metadata.len(), Mark::of(&metadata));
     let known = stores.into_iter().find_map(|(store, known)| {
-        let members = store?.entries.get(&real)?.members(len, times)?;
+        let members = store?.entries.get(&real)?.members(len, mark)?;
         Some((members, known))
     });
     let (members, known) = match known {
         Some(known) => known,
         None => (Arc::new(scan(path)?), Known::New),
     };
-    let entry = Entry::Archive { len, times, members: Arc::clone(&members) };
+    let entry = Entry::Archive { len, mark, members: Arc::clone(&members) };
     Ok(Found { path: real, entry, members, known })
 }
 
@@ -244,23 +238,17 @@ fn common_folder(paths: &[PathBuf]) -> PathBuf {
 }
 
 fn is_fresh(root: &Path, listed: u64, listing: &Listing) -> bool {
-    listing.stamps.iter().all(|stamp| {
-        stamp.changed.saturating_add(TICK) < listed
-            && changed(&root.join(os_name(&stamp.path))).is_ok_and(|now| now == stamp.changed)
-    })
+    let is_same = |stamp: &Stamp| {
+        stamp.mark.latest().is_some_and(|latest| latest.saturating_add(TICK) < listed)
+            && Mark::at(&root.join(os_name(&stamp.path))).is_ok_and(|now| now == stamp.mark)
+    };
+    listing.stamps.iter().all(is_same) && is_there(root, &listing.images) && is_there(root, &listing.archives)
 }
 
-/// When a file was last modified, and when it was changed in any way if the system records that, in nanoseconds since
-/// 1970.
-fn times(metadata: &fs::Metadata) -> [u64; 2] {
-    #[cfg(unix)]
-    let changed = {
-        use std::os::unix::fs::MetadataExt;
-        metadata.ctime().wrapping_mul(1_000_000_000).wrapping_add(metadata.ctime_nsec()) as u64
-    };
-    #[cfg(not(unix))]
-    let changed = 0;
-    [metadata.modified().map_or(0, nanoseconds), changed]
+/// Whether a few of the files are where they were, or there are none: in spite of their marks, folders may hold others.
+fn is_there(root: &Path, files: &Paths) -> bool {
+    let few = files.len().checked_sub(1).map(|last| [0, last / 2, last]);
+    few.into_iter().flatten().all(|file| root.join(os_name(&files.get(file))).exists())
 }
 
 #[cfg(test)]
@@ -295,6 +283,57 @@ mod tests {
         }
     }
 
+    /// Pretends that folders were listed a while later, as one that changed just now is not trusted.
+    fn list_later(store: &mut Store) {
+        for entry in store.entries.values_mut() {
+            if let Entry::Folder { listed, .. } = entry {
+                *listed += 2 * TICK;
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn another_version_with_the_same_times_is_listed_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let [root, parts] = ["images", "images/deep"].map(|name| dir.path().join(name));
+        // As it is unpacked from an archive that is the same whenever it is made.
+        let unpack = |images: &[&str], time: SystemTime| {
+            fs::create_dir_all(&parts).unwrap();
+            images.iter().for_each(|name| fs::write(parts.join(name), "").unwrap());
+            for folder in [&parts, &root] {
+                fs::File::open(folder).unwrap().set_modified(time).unwrap();
+            }
+        };
+        let [zero, before] = [0, 9].map(|s| SystemTime::UNIX_EPOCH - std::time::Duration::from_secs(s));
+        for time in [SystemTime::now() - std::time::Duration::from_secs(900), zero, before] {
+            unpack(&["a.jpg"], time);
+            let mut index = Index::default();
+            assert_eq!(index.listing(&root).unwrap().images.len(), 1);
+            list_later(&mut index.own);
+            index.own.grown = false;
+            assert_eq!(index.listing(&root).unwrap().images.len(), 1);
+            assert!(!index.own.grown, "it was not listed again");
+            fs::rename(&root, dir.path().join("old")).unwrap();
+            unpack(&["a.jpg", "b.jpg"], time);
+            assert_eq!(index.listing(&root).unwrap().images.len(), 2);
+            fs::remove_dir_all(dir.path().join("old")).unwrap();
+            fs::remove_dir_all(&root).unwrap();
+        }
+    }
+
+    #[test]
+    fn folders_without_a_time_or_without_what_they_had_are_listed_again() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.jpg"), "").unwrap();
+        let mut listing = list(dir.path()).unwrap();
+        assert!(is_fresh(dir.path(), u64::MAX, &listing));
+        assert!(!is_fresh(dir.path(), 0, &listing));
+        assert_eq!(Mark { modified: 0, changed: 0, inode: 5 }.latest(), None);
+        listing.images.push(0, b"b.jpg");
+        assert!(!is_fresh(dir.path(), u64::MAX, &listing));
+    }
+
     #[test]
     fn a_folder_is_listed_again_only_when_it_changed() {
         let dir = tempfile::tempdir().unwrap();
@@ -304,13 +343,7 @@ mod tests {
         fs::write(root.join("deep/a.jpg"), "").unwrap();
         let mut index = Index::default();
         assert_eq!(index.listing(&root).unwrap().images.len(), 1);
-        // Pretends that it was listed a while later, as a folder that changed just now is not trusted.
-        let later = |index: &mut Index| {
-            if let Some(Entry::Folder { listed, .. }) = index.own.entries.values_mut().next() {
-                *listed += 2 * TICK;
-            }
-        };
-        later(&mut index);
+        list_later(&mut index.own);
         index.save(&file).unwrap();
 
         let mut again = Index::load(&file);
@@ -384,15 +417,14 @@ mod tests {
         let root = dir.path().join("images");
         fs::create_dir(&root).unwrap();
         fs::write(root.join("a.jpg"), "").unwrap();
-        let old = SystemTime::now() - std::time::Duration::from_secs(60);
-        fs::File::open(&root).unwrap().set_modified(old).unwrap();
+        let real = fs::canonicalize(&root).unwrap();
         let shared = || Index::default().sharing(dir.path().join("cache"));
         let mut first = shared();
         let listing = first.listing(&root).unwrap();
+        list_later(first.shared.as_mut().unwrap().store(&real));
         first.share().unwrap();
         let mut second = shared();
         assert_eq!(second.listing(&root).unwrap(), listing);
-        let real = fs::canonicalize(&root).unwrap();
         assert!(!second.shared.as_mut().unwrap().store(&real).grown, "it was not listed again");
         fs::write(root.join("b.jpg"), "").unwrap();
         assert_eq!(second.listing(&root).unwrap().images.len(), 2);
