@@ -9,7 +9,7 @@ use crate::copies::pixel_print;
 use crate::dataset::Dataset;
 use crate::decode::DecodeScratch;
 use crate::error::DataError;
-use crate::in_order::in_order;
+use crate::in_order::{in_order, on_threads};
 use crate::loader::Skipped;
 use crate::tones::{Tones, Values};
 
@@ -76,29 +76,25 @@ pub fn survey(
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let all: Mutex<Seen> = Mutex::default();
     let lost: Mutex<Option<DataError>> = Mutex::default();
-    std::thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
-            scope.spawn(|| {
-                let mut seen = Seen::default();
-                seen.survey.per_class = vec![0; dataset.classes().len() + 1];
-                let mut scratch = DecodeScratch::default();
-                while !stop.load(Ordering::Relaxed) {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= dataset.len() {
-                        break;
-                    }
-                    if let Err(error) = seen.look_at(dataset, index, &mut scratch) {
-                        *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                        stop.store(true, Ordering::Relaxed);
-                    }
-                    if strict && !seen.survey.broken.is_empty() {
-                        stop.store(true, Ordering::Relaxed);
-                    }
-                    progress(index + 1);
-                }
-                all.lock().unwrap_or_else(PoisonError::into_inner).join(seen);
-            });
+    on_threads(threads, || {
+        let mut seen = Seen::default();
+        seen.survey.per_class = vec![0; dataset.classes().len() + 1];
+        let mut scratch = DecodeScratch::default();
+        while !stop.load(Ordering::Relaxed) {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= dataset.len() {
+                break;
+            }
+            if let Err(error) = seen.look_at(dataset, index, &mut scratch) {
+                *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                stop.store(true, Ordering::Relaxed);
+            }
+            if strict && !seen.survey.broken.is_empty() {
+                stop.store(true, Ordering::Relaxed);
+            }
+            progress(index + 1);
         }
+        all.lock().unwrap_or_else(PoisonError::into_inner).join(seen);
     });
     if let Some(error) = lost.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
