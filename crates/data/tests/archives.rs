@@ -518,3 +518,30 @@ fn some_shards_stay_open_and_however_many_there_are_all_are_read() {
     drop(images);
     assert!(open() + 50 < before);
 }
+
+/// Runs itself again with few open files.
+#[cfg(target_os = "linux")]
+#[test]
+fn shards_leave_open_files_to_others() {
+    const LIMITED: &str = "SIMCLR_TEST_FILES";
+    if std::env::var_os(LIMITED).is_none() {
+        let limited = std::process::Command::new("sh")
+            .args(["-c", "ulimit -n 64 && exec \"$0\" --exact shards_leave_open_files_to_others"])
+            .arg(std::env::current_exe().unwrap())
+            .env(LIMITED, "1")
+            .output()
+            .unwrap();
+        assert!(limited.status.success(), "{}", String::from_utf8_lossy(&limited.stdout));
+        return;
+    }
+    let dir = tempdir().unwrap();
+    for number in 0..150 {
+        let member = [("a.png".to_owned(), png(number))];
+        write(&dir.path().join(format!("{number:03}.tar")), tar(&member));
+    }
+    let mut opener = Opener { threads: 2, ..Opener::default() };
+    let images = opener.open(&[dir.path().to_owned()]).unwrap().train;
+    assert!(colors(&*images).into_iter().eq(0..150));
+    let others: Vec<fs::File> = (0..30).map(|_| fs::File::open("/dev/null").unwrap()).collect();
+    assert!(colors(&*images).into_iter().eq(0..150) && others.len() == 30);
+}

@@ -36,6 +36,15 @@ struct Shard {
 /// The most shards of a process that stay open: a data set may have more than a process may have open files.
 const MOST_OPEN: usize = 128;
 
+/// The most that stay open here. Of the files that the system lets the process open, three quarters are left to others.
+fn most_open() -> usize {
+    #[cfg(unix)]
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    #[cfg(not(unix))]
+    let limit: Option<u64> = None;
+    limit.and_then(|limit| usize::try_from(limit / 4).ok()).map_or(MOST_OPEN, |few| few.min(MOST_OPEN))
+}
+
 /// The shards that stay open.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
@@ -48,7 +57,7 @@ impl Shard {
         }
         let file = File::open(&self.path).map_err(|error| error.to_string())?;
         let done = read(&file)?;
-        if OPEN.fetch_add(1, Ordering::Relaxed) >= MOST_OPEN || self.open.set(file).is_err() {
+        if OPEN.fetch_add(1, Ordering::Relaxed) >= most_open() || self.open.set(file).is_err() {
             OPEN.fetch_sub(1, Ordering::Relaxed);
         }
         Ok(done)
