@@ -28,8 +28,9 @@ const RAW_EXTENSIONS: [&str; 20] = [
     "rw2", "rwl", "sr2", "srw", "x3f",
 ];
 
-/// The reason why an empty file is left out. It may be filled later.
-const EMPTY: &str = "the file is empty";
+/// The most files of which it is remembered that their bytes were not those of an image. A listing with more is not
+/// kept: looking at that many again takes as long as listing them.
+const MOST_STAMPED: usize = 4096;
 
 /// The most left-out files whose names are kept.
 pub(crate) const REMEMBERED: usize = 1000;
@@ -96,17 +97,17 @@ pub(crate) struct Listing {
     /// Files that may hold many images. They also count as left out.
     pub archives: Paths,
     pub left_out: LeftOut,
-    /// Every folder that was read, and every empty file.
+    /// Every folder that was read, and every file that was left out for what is in it.
     pub stamps: Vec<Stamp>,
-    /// Whether something may become readable without any folder changing: a link was dangling, or a folder or a file
-    /// could not be read. Such a listing must not be kept.
+    /// Whether something may become readable without any folder changing: a link was dangling, a folder or a file
+    /// could not be read, or very many files have the bytes of no image. Such a listing must not be kept.
     pub passing: bool,
 }
 
 /// Lists the images below `root`, following symbolic links; hidden files and folders are ignored.
 pub(crate) fn list(root: &Path) -> Result<Listing, DataError> {
     let real = fs::canonicalize(root).map_err(|e| DataError::io(root, e))?;
-    let mut walk = Walk { root, listing: Listing::default(), inside: Vec::new() };
+    let mut walk = Walk { root, listing: Listing::default(), inside: Vec::new(), stamped: 0 };
     walk.folder(&[], real).map_err(|error| DataError::io(root, error))?;
     let Listing { images, left_out, stamps, .. } = &mut walk.listing;
     images.folder_of.shrink_to_fit();
@@ -123,6 +124,8 @@ struct Walk<'r> {
     listing: Listing,
     /// The real paths of the folders that the walk is in, to notice links that lead back to them.
     inside: Vec<PathBuf>,
+    /// How many files were left out for their bytes.
+    stamped: usize,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -206,10 +209,8 @@ impl Walk<'_> {
             Kind::File => match looks_like_image(name, path) {
                 Ok(Ok(())) => self.listing.images.push(number, name),
                 Ok(Err(reason)) => {
-                    if reason == EMPTY {
-                        // Filling it does not change its folder.
-                        let mark = Mark::at(&path()).unwrap_or_default();
-                        self.listing.stamps.push(Stamp { path: relative.clone(), mark });
+                    if kind_by_name(name).is_none() {
+                        self.stamp_file(&relative);
                     }
                     self.leave_out(folder, name, &reason);
                 }
@@ -217,6 +218,17 @@ impl Walk<'_> {
             },
             Kind::Link | Kind::Other => self.leave_out(folder, name, "not a regular file"),
         }
+    }
+
+    /// Notes a file that was left out for its bytes: writing others does not change its folder.
+    fn stamp_file(&mut self, relative: &[u8]) {
+        self.stamped += 1;
+        if self.stamped > MOST_STAMPED {
+            self.listing.passing = true;
+            return;
+        }
+        let mark = Mark::at(&self.root.join(os_name(relative))).unwrap_or_default();
+        self.listing.stamps.push(Stamp { path: relative.to_vec(), mark });
     }
 
     /// Handles a link whose target cannot be read. By its name it may be an image, which then is a broken one, or a
@@ -292,7 +304,7 @@ fn looks_like_image(name: &[u8], path: impl Fn() -> PathBuf) -> std::io::Result<
     Ok(match Format::of(&magic) {
         Some(format) if format.is_read() => Ok(()),
         Some(format) => Err(format!("{format} is not read; convert it to {READ}")),
-        None if magic.is_empty() => Err(EMPTY.to_owned()),
+        None if magic.is_empty() => Err("the file is empty".to_owned()),
         None => Err("not an image, by its first bytes".to_owned()),
     })
 }

@@ -4,7 +4,7 @@
 //! share, for commands without a run and for runs on the same images.
 //!
 //! A folder counts as unchanged if no folder below it has changed since: adding, removing or renaming a file changes
-//! the folder that it lies in. A dangling link or something unreadable may become readable without such a change, so a
+//! the folder that it lies in; files that were left out for their bytes are compared, too. A dangling link or something unreadable may become readable without such a change, so a
 //! listing with such things is not kept. An archive counts as unchanged if its size is the same as well. A file copied
 //! over another, or a folder put in its place, may have the modification time of the other, but not its change time and
 //! number, too ([`Mark`]). The index carries a checksum; a damaged one,
@@ -494,5 +494,27 @@ mod tests {
         assert!(is_fresh(&root, u64::MAX, &listing));
         fs::File::options().write(true).open(&empty).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
         assert!(!is_fresh(&root, u64::MAX, &listing), "it was written");
+    }
+
+    #[test]
+    fn what_was_no_image_by_its_bytes_may_be_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("no_extension");
+        fs::write(&file, "some text").unwrap();
+        fs::write(dir.path().join("a.jpg"), "").unwrap();
+        let mut index = Index::default();
+        assert_eq!(index.listing(dir.path()).unwrap().images.len(), 1);
+        list_later(&mut index.own);
+        // No folder changes; the clock of the file system may not have moved on.
+        fs::write(&file, b"\xff\xd8\xff").unwrap();
+        let later = SystemTime::now() + std::time::Duration::from_secs(1);
+        fs::File::options().write(true).open(&file).unwrap().set_modified(later).unwrap();
+        assert_eq!(index.listing(dir.path()).unwrap().images.len(), 2);
+
+        let many = dir.path().join("many");
+        fs::create_dir(&many).unwrap();
+        (0..4200).for_each(|number| fs::write(many.join(number.to_string()), "text").unwrap());
+        let listing = list(dir.path()).unwrap();
+        assert!(listing.passing && listing.stamps.len() < 4200, "{}", listing.stamps.len());
     }
 }
