@@ -17,8 +17,8 @@ mod store;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use shared::Shared;
@@ -168,13 +168,18 @@ impl Index {
         scan: impl Fn(&Path) -> Result<Members, DataError> + Sync,
     ) -> Result<Vec<Arc<Members>>, DataError> {
         let folder = common_folder(paths);
-        let shared: Option<&Store> = self.shared.as_mut().map(|shared| &*shared.store(&folder));
-        let stores = [(Some(&self.own), Known::Own), (shared, Known::Shared)];
+        // The shared file is large where there are many archives, and a run knows its own: it is read if one is not.
+        let shared = Mutex::new(self.shared.as_mut());
+        let in_shared = |path: &Path, len, mark| {
+            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.as_mut()?.store(&folder).entries.get(path)?.members(len, mark)
+        };
         // Archives after one that has an error need not be scanned.
         let failed = AtomicUsize::new(usize::MAX);
         let found = in_order(paths.len(), threads, |_: &mut (), number| {
             let path = &paths[number];
-            let found = (number < failed.load(Ordering::Relaxed)).then(|| look_up(path, stores, &scan))?;
+            let found = (number < failed.load(Ordering::Relaxed))
+                .then(|| look_up(path, &self.own, in_shared, &scan))?;
             if found.is_err() {
                 failed.fetch_min(number, Ordering::Relaxed);
             }
@@ -206,19 +211,19 @@ impl Index {
     }
 }
 
-/// Returns what is known of an archive or, if none of the `stores` knows it as it is, what `scan` finds.
+/// Returns what is known of an archive or, if neither `own` nor `in_shared` knows it as it is, what `scan` finds.
 fn look_up(
     path: &Path,
-    stores: [(Option<&Store>, Known); 2],
+    own: &Store,
+    in_shared: impl Fn(&Path, u64, Mark) -> Option<Arc<Members>>,
     scan: impl Fn(&Path) -> Result<Members, DataError>,
 ) -> Result<Found, DataError> {
     let real = fs::canonicalize(path).map_err(|e| DataError::io(path, e))?;
     let metadata = fs::metadata(&real).map_err(|e| DataError::io(path, e))?;
     let (len, mark) = (metadata.len(), Mark::of(&metadata));
-    let known = stores.into_iter().find_map(|(store, known)| {
-        let members = store?.entries.get(&real)?.members(len, mark)?;
-        Some((members, known))
-    });
+    let own = own.entries.get(&real).and_then(|entry| entry.members(len, mark));
+    let own = own.map(|members| (members, Known::Own));
+    let known = own.or_else(|| Some((in_shared(&real, len, mark)?, Known::Shared)));
     let (members, known) = match known {
         Some(known) => known,
         None => (Arc::new(scan(path)?), Known::New),
@@ -386,6 +391,9 @@ mod tests {
         second.share().unwrap();
         second.save(&run).unwrap();
         assert_eq!(members(&mut Index::load(&run), &paths), 0);
+        let mut knowing = Index::load(&run).sharing(cache.clone());
+        assert_eq!(members(&mut knowing, &paths), 0);
+        assert!(!knowing.shared.unwrap().is_loaded());
         assert_eq!(files(), 1);
 
         // An archive that is gone is forgotten; one that has changed is scanned.

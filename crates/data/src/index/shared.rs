@@ -75,6 +75,14 @@ fn tidy(folder: &Path, (files, bytes): (usize, u64)) -> io::Result<()> {
 }
 
 #[cfg(test)]
+impl Shared {
+    /// Whether a file was read.
+    pub fn is_loaded(&self) -> bool {
+        !self.stores.is_empty()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 
