@@ -115,7 +115,7 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-/// Finds the image files of the archive at `path`.
+/// Finds the image files of the archive at `path`, which errors call `given`.
 ///
 /// An archive that is cut short or damaged, or is not a tar archive at all, is read up to that point and noted as
 /// broken. So is one with zeros where there should be entries, but reading goes on after them. If only the mark at the
@@ -125,8 +125,8 @@ impl<R: Read> Read for Bounded<R> {
 /// # Errors
 /// [`DataError`] if the archive cannot be opened, or an I/O error stops the scan. An archive without images is no error
 /// here.
-pub(crate) fn scan(path: &Path) -> Result<Members, DataError> {
-    let io = |e| DataError::io(path, e);
+pub(crate) fn scan(path: &Path, given: &Path) -> Result<Members, DataError> {
+    let io = |e| DataError::io(given, e);
     let packing = Packing::of(path).map_err(io)?;
     let (mut found, fault) = (Found::default(), Fault::default());
     found.members.packing = packing;
@@ -142,7 +142,7 @@ pub(crate) fn scan(path: &Path) -> Result<Members, DataError> {
         }
         packing => found.unpack(decompressed(path, packing, &fault).map_err(io)?),
     };
-    found.finish(path, end, &fault)
+    found.finish(given, end, &fault)
 }
 
 #[derive(Default)]

@@ -158,6 +158,7 @@ impl Index {
     }
 
     /// The members of each archive, from the index if it is unchanged, else as `scan` finds them, with `threads` threads.
+    /// It gets the canonical path of the archive, and the given one for messages.
     ///
     /// # Errors
     /// The error of the first archive that has one.
@@ -165,7 +166,7 @@ impl Index {
         &mut self,
         paths: &[PathBuf],
         threads: usize,
-        scan: impl Fn(&Path) -> Result<Members, DataError> + Sync,
+        scan: impl Fn(&Path, &Path) -> Result<Members, DataError> + Sync,
     ) -> Result<Vec<Arc<Members>>, DataError> {
         let folder = common_folder(paths);
         // The shared file is large where there are many archives, and a run knows its own: it is read if one is not.
@@ -216,7 +217,7 @@ fn look_up(
     path: &Path,
     own: &Store,
     in_shared: impl Fn(&Path, u64, Mark) -> Option<Arc<Members>>,
-    scan: impl Fn(&Path) -> Result<Members, DataError>,
+    scan: impl Fn(&Path, &Path) -> Result<Members, DataError>,
 ) -> Result<Found, DataError> {
     let real = fs::canonicalize(path).map_err(|e| DataError::io(path, e))?;
     let metadata = fs::metadata(&real).map_err(|e| DataError::io(path, e))?;
@@ -226,7 +227,7 @@ fn look_up(
     let known = own.or_else(|| Some((in_shared(&real, len, mark)?, Known::Shared)));
     let (members, known) = match known {
         Some(known) => known,
-        None => (Arc::new(scan(path)?), Known::New),
+        None => (Arc::new(scan(&real, path)?), Known::New),
     };
     let entry = Entry::Archive { len, mark, members: Arc::clone(&members) };
     Ok(Found { path: real, entry, members, known })
@@ -277,13 +278,14 @@ mod tests {
         };
         for threads in [1, 3, 40] {
             let (mut index, scans) = (Index::default(), AtomicUsize::new(0));
-            let error = index.members(&paths, threads, |path| scan(&[17, 18, 30], &scans, path)).unwrap_err();
+            let error =
+                index.members(&paths, threads, |_, path| scan(&[17, 18, 30], &scans, path)).unwrap_err();
             assert!(error.to_string().contains("17.tar: bad"), "{threads} threads: {error}");
             assert!(index.own.entries.len() >= 17 && scans.load(Ordering::Relaxed) <= 18 + threads);
-            let members = index.members(&paths, threads, |path| scan(&[], &scans, path)).unwrap();
+            let members = index.members(&paths, threads, |_, path| scan(&[], &scans, path)).unwrap();
             assert!(members.iter().map(|members| members.lens[0]).eq(0..40), "{threads} threads");
             let all = scans.load(Ordering::Relaxed);
-            index.members(&paths, threads, |path| scan(&[0], &scans, path)).unwrap();
+            index.members(&paths, threads, |_, path| scan(&[0], &scans, path)).unwrap();
             assert_eq!(scans.load(Ordering::Relaxed), all);
         }
     }
@@ -371,7 +373,7 @@ mod tests {
         let scans = AtomicUsize::new(0);
         let members = |index: &mut Index, paths: &[PathBuf]| {
             let before = scans.load(Ordering::Relaxed);
-            let scan = |_: &Path| {
+            let scan = |_: &Path, _: &Path| {
                 scans.fetch_add(1, Ordering::Relaxed);
                 Ok(Members::default())
             };
@@ -438,6 +440,20 @@ mod tests {
         assert_eq!(second.listing(&root).unwrap().images.len(), 2);
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn an_archive_is_read_where_its_link_leads() {
+        let dir = tempfile::tempdir().unwrap();
+        let [link, archive] = ["link.tar", "a.tar"].map(|name| dir.path().join(name));
+        fs::write(&archive, "").unwrap();
+        std::os::unix::fs::symlink(&archive, &link).unwrap();
+        let scan = |real: &Path, given: &Path| {
+            assert_eq!((real, given), (&*fs::canonicalize(&archive).unwrap(), &*link));
+            Ok(Members::default())
+        };
+        Index::default().members(std::slice::from_ref(&link), 1, scan).unwrap();
+    }
+
     #[test]
     fn the_folder_of_all() {
         let folder = |paths: &[&str]| common_folder(&paths.iter().map(PathBuf::from).collect::<Vec<_>>());
@@ -459,7 +475,7 @@ mod tests {
         let mut index = Index::default();
         let scans = AtomicUsize::new(0);
         let members = |index: &mut Index| {
-            let scan = |_: &Path| {
+            let scan = |_: &Path, _: &Path| {
                 scans.fetch_add(1, Ordering::Relaxed);
                 Ok(Members::default())
             };
