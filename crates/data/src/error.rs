@@ -198,6 +198,8 @@ fn remedy(error: &io::Error) -> &'static str {
     const EMFILE: i32 = 24;
     match error.kind() {
         io::ErrorKind::NotFound => "bring back what has gone",
+        // Of another program, not of the system.
+        io::ErrorKind::InvalidData => "bring back the file as it was",
         _ if cfg!(unix) && matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) => {
             "allow more open files (`ulimit -n`)"
         }

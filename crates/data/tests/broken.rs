@@ -165,6 +165,30 @@ fn an_archive_that_goes_is_lost_and_its_images_are_not_broken() {
     assert_eq!(survey(&*set, 2, false, &|_| ()).unwrap().readable, 20);
 }
 
+#[test]
+fn an_archive_in_the_place_of_another_is_not_read_as_that() {
+    let dir = tempdir().unwrap();
+    let members = |name: &str| (0..20u8).map(|i| (format!("{name}{i}.png"), png(i))).collect::<Vec<_>>();
+    let [old, new] = [tar(&members("a")), tar(&members("a longer name"))];
+    for (name, old, new) in [
+        ("a.tar", &old, [new.clone(), new].concat()),
+        ("a.tar.gz", &gzip(old.clone()), gzip(tar(&members("b")))),
+    ] {
+        let [path, away] = [name, "away"].map(|name| dir.path().join(name));
+        fs::write(&path, old).unwrap();
+        let set = open(&path).unwrap().train;
+        fs::rename(&path, &away).unwrap();
+        fs::write(&path, new).unwrap();
+        let error = survey(&*set, 2, false, &|_| ()).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, DataError::Lost { .. }), "{name}: {text}");
+        assert!(text.contains("has changed since it was opened; ") && text.contains("as it was"), "{text}");
+        fs::rename(&away, &path).unwrap();
+        let set = open(&path).unwrap().train;
+        assert_eq!(survey(&*set, 2, false, &|_| ()).unwrap().readable, 20);
+    }
+}
+
 /// A sample looks at other images in place of those that cannot be read.
 #[test]
 fn a_sample_passes_over_them() {

@@ -3,8 +3,8 @@
 //! Uncompressed shards allow random access, so every order costs the same. Compressed ones are read from their
 //! beginning, a block of members at a time (see `locality`).
 
-use std::fs::File;
-use std::io::Read;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,16 +17,19 @@ use super::{Files, ImageFiles};
 use crate::decode::{DecodeOptions, MAX_FILE_BYTES, check_file_bytes, read_sample};
 use crate::error::{DataError, name_of};
 use crate::fault::{Fault, Unread, probe_range};
-use crate::index::{Index, Members};
+use crate::index::{Index, Members, Scanned};
 use crate::layout::{Root, arrange, folder_of};
 use crate::listing::LeftOut;
 use crate::loader::NO_LABEL;
 use crate::locality::{BLOCK_BYTES, Blocks, Locality};
+use crate::mark::Mark;
 use crate::positioned::read_range;
 
 struct Shard {
     path: PathBuf,
     members: Arc<Members>,
+    /// Its length in bytes, and when it was last modified, when its members were found.
+    was: (u64, u64),
     /// The number of its first member among those of all shards.
     first: u32,
     /// The file, once it was read, if it is one of those that stay open.
@@ -49,13 +52,28 @@ fn most_open() -> usize {
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
 impl Shard {
+    /// Opens its file, if that is still the one whose members were found: in another they lie elsewhere.
+    fn open_file(&self) -> io::Result<File> {
+        let file = File::open(&self.path)?;
+        self.check(&file.metadata()?)?;
+        Ok(file)
+    }
+
+    /// Other times and numbers than these two change as well when a file goes and comes back.
+    fn check(&self, now: &Metadata) -> io::Result<()> {
+        match (now.len(), Mark::of(now).modified) == self.was {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::InvalidData, "has changed since it was opened")),
+        }
+    }
+
     /// Passes its file to `read`.
     fn with_file<T>(&self, mut read: impl FnMut(&File) -> Result<T, String>) -> Result<T, String> {
         // What fails may succeed with a file that is opened anew, on a network drive that was away.
         if let Some(done) = self.open.get().and_then(|file| read(file).ok()) {
             return Ok(done);
         }
-        let file = File::open(&self.path).map_err(|error| error.to_string())?;
+        let file = self.open_file().map_err(|error| error.to_string())?;
         let done = read(&file)?;
         if OPEN.fetch_add(1, Ordering::Relaxed) >= most_open() || self.open.set(file).is_err() {
             OPEN.fetch_sub(1, Ordering::Relaxed);
@@ -112,9 +130,17 @@ impl Shards {
     fn probe_plain(&self, index: usize) -> Result<(), Unread> {
         let (shard, member) = self.find(index);
         let unread = |source, whole| Unread { path: shard.path.clone(), source, whole };
-        let file = File::open(&shard.path).map_err(|error| unread(error, true))?;
+        let file = shard.open_file().map_err(|error| unread(error, true))?;
         probe_range(&Arc::new(file), shard.members.offsets[member], shard.members.lens[member])
             .map_err(|error| unread(error, false))
+    }
+
+    /// Fails if the shard is not the one that it was.
+    fn probe_packed(&self, index: usize) -> Result<(), Unread> {
+        let shard = self.find(index).0;
+        let now = shard.path.metadata().and_then(|now| shard.check(&now));
+        let changed = now.err().filter(|error| error.kind() == io::ErrorKind::InvalidData);
+        changed.map_or(Ok(()), |source| Err(Unread { path: shard.path.clone(), source, whole: true }))
     }
 }
 
@@ -215,6 +241,9 @@ impl Strands for PackedShards {
 
     fn open(&self, strand: usize, fault: &Fault) -> Result<Unpacking, String> {
         let shard = self.shard(strand);
+        if let Ok(now) = shard.path.metadata() {
+            shard.check(&now).map_err(|error| error.to_string())?;
+        }
         let reader =
             decompressed(&shard.path, shard.members.packing, fault).map_err(|error| error.to_string())?;
         Ok(Unpacking { reader, at: 0 })
@@ -275,7 +304,10 @@ impl Files for BlockReader<PackedShards> {
     fn probe(&self, index: usize) -> Result<(), Unread> {
         match self.source().shards.find(index).0.members.packing {
             Packing::None => self.source().shards.probe_plain(index),
-            _ => BlockReader::probe(self, index),
+            _ => {
+                self.source().shards.probe_packed(index)?;
+                BlockReader::probe(self, index)
+            }
         }
     }
 
@@ -332,7 +364,8 @@ fn load(
     left_out: &mut LeftOut,
 ) -> Result<Shards, DataError> {
     let mut shards = Shards { shards: Vec::with_capacity(paths.len()), len: 0 };
-    for (path, members) in paths.iter().zip(index.members(paths, threads, scan)?) {
+    for (path, scanned) in paths.iter().zip(index.members(paths, threads, scan)?) {
+        let Scanned { members, len, mark } = scanned;
         let mut own = members.left_out.clone();
         own.files.iter_mut().for_each(|file| file.name = format!("{}: {}", file_name(path), file.name));
         left_out.extend(own);
@@ -343,7 +376,8 @@ fn load(
             DataError::malformed(path, format!("more than {} images in all shards", u32::MAX))
         })?;
         shards.len += members.names.len();
-        shards.shards.push(Shard { path: path.clone(), members, first, open: OnceLock::new() });
+        let was = (len, mark.modified);
+        shards.shards.push(Shard { path: path.clone(), members, was, first, open: OnceLock::new() });
     }
     match shards.len {
         0 => Err(DataError::NoImages { path: paths[0].clone(), left_out: Box::new(left_out.clone()) }),

@@ -92,11 +92,19 @@ enum Known {
     New,
 }
 
+/// An archive that was looked through.
+#[derive(Clone, Debug)]
+pub(crate) struct Scanned {
+    pub members: Arc<Members>,
+    /// Its length in bytes at that time.
+    pub len: u64,
+    pub mark: Mark,
+}
+
 /// An archive: its canonical path and what was found in it.
 struct Found {
     path: PathBuf,
-    entry: Entry,
-    members: Arc<Members>,
+    scanned: Scanned,
     known: Known,
 }
 
@@ -167,7 +175,7 @@ impl Index {
         paths: &[PathBuf],
         threads: usize,
         scan: impl Fn(&Path, &Path) -> Result<Members, DataError> + Sync,
-    ) -> Result<Vec<Arc<Members>>, DataError> {
+    ) -> Result<Vec<Scanned>, DataError> {
         let folder = common_folder(paths);
         // The shared file is large where there are many archives, and a run knows its own: it is read if one is not.
         let shared = Mutex::new(self.shared.as_mut());
@@ -189,9 +197,10 @@ impl Index {
         let (mut all, mut error) = (Vec::with_capacity(paths.len()), None);
         for found in found.into_iter().flatten() {
             match found {
-                Ok(Found { path, entry, members, known }) => {
-                    self.keep(&folder, path, entry, known);
-                    all.push(members);
+                Ok(Found { path, scanned, known }) => {
+                    let Scanned { members, len, mark } = scanned.clone();
+                    self.keep(&folder, path, Entry::Archive { len, mark, members }, known);
+                    all.push(scanned);
                 }
                 Err(found) => error = error.or(Some(found)),
             }
@@ -229,8 +238,7 @@ fn look_up(
         Some(known) => known,
         None => (Arc::new(scan(&real, path)?), Known::New),
     };
-    let entry = Entry::Archive { len, mark, members: Arc::clone(&members) };
-    Ok(Found { path: real, entry, members, known })
+    Ok(Found { path: real, scanned: Scanned { members, len, mark }, known })
 }
 
 /// The innermost folder that holds all of `paths`, canonical where it can be.
@@ -283,7 +291,7 @@ mod tests {
             assert!(error.to_string().contains("17.tar: bad"), "{threads} threads: {error}");
             assert!(index.own.entries.len() >= 17 && scans.load(Ordering::Relaxed) <= 18 + threads);
             let members = index.members(&paths, threads, |_, path| scan(&[], &scans, path)).unwrap();
-            assert!(members.iter().map(|members| members.lens[0]).eq(0..40), "{threads} threads");
+            assert!(members.iter().map(|scanned| scanned.members.lens[0]).eq(0..40), "{threads} threads");
             let all = scans.load(Ordering::Relaxed);
             index.members(&paths, threads, |_, path| scan(&[0], &scans, path)).unwrap();
             assert_eq!(scans.load(Ordering::Relaxed), all);
