@@ -12,12 +12,12 @@ use zune_jpeg::JpegDecoder;
 
 use super::jpeg_header::Frame;
 use super::orientation::{seen_size, stored_box};
-use super::room::Claim;
-use super::{DecodeOptions, Region, Stored, Window, check_size, jpeg_header, resize};
+use super::room::{Claim, is_counted};
+use super::{DecodeOptions, Region, Stored, Window, bytes_after, check_size, jpeg_header, resize};
 
-/// Bytes per pixel that zune-jpeg takes for the kinds that it decodes whole: three channels of coefficients in 16 bits,
-/// and the pixels.
-const BYTES_OF_ANY: u64 = 9;
+/// Bytes per pixel that zune-jpeg takes beside the pixels for the kinds that it decodes whole: three channels of
+/// coefficients in 16 bits.
+const BYTES_OF_ANY: u64 = 6;
 
 /// Decodes the part of the image that `needed` returns into `pixels`; `spare` holds a second decoding of a damaged one.
 pub(super) fn decode(
@@ -30,7 +30,7 @@ pub(super) fn decode(
 ) -> Result<Stored, String> {
     let stored = match Header::read(bytes) {
         Ok(header) => decode_common(bytes, &header, options, needed, scratch, spare, pixels)?,
-        Err(_) => decode_any(bytes, pixels, None)?,
+        Err(_) => decode_any(bytes, options, pixels, None)?,
     };
     if stored.grey {
         options.window.apply_to_grey(pixels);
@@ -50,10 +50,12 @@ fn decode_common(
 ) -> Result<Stored, String> {
     let &Header { width, height, grey, exif, .. } = header;
     check_size(width.into(), height.into())?;
-    let claim = Claim::take(3 * u64::from(width) * u64::from(height));
-    resize(pixels, width as usize * height as usize * 3)?;
     let orientation = exif.and_then(Orientation::from_exif_chunk);
     let orientation = orientation.unwrap_or(Orientation::NoTransforms);
+    let bytes_of_rgb = 3 * u64::from(width) * u64::from(height);
+    let after = bytes_after(options, (width, height), orientation);
+    let mut claim = Claim::of_pixels(bytes_of_rgb + after);
+    resize(pixels, bytes_of_rgb as usize)?;
     let region = if options.shrink.is_some() || (grey && options.window != Window::Full) {
         // The result depends on every pixel.
         [Rect::whole(width, height); 2]
@@ -64,7 +66,17 @@ fn decode_common(
             Rect { left: stored.left, top: stored.top, width: stored.width, height: stored.height }
         })
     };
-    match header.decode(&region, scratch, pixels) {
+    let mut decoded = header.decode(&region, scratch, pixels);
+    let of_two = bytes_of_rgb + bytes_of_rgb.max(after);
+    if matches!(decoded, Err(Error::Damaged { .. })) && is_counted(of_two) {
+        // It takes room for two. Whoever waits for it must not hold what was decoded, which is soon decoded again.
+        (*pixels, *scratch) = (Vec::new(), Scratch::default());
+        drop(claim);
+        claim = Claim::of_pixels(of_two);
+        resize(pixels, bytes_of_rgb as usize)?;
+        decoded = header.decode(&region, scratch, pixels);
+    }
+    match decoded {
         Ok(()) => Ok(Stored { width, height, orientation, bits: 8, grey, claim }),
         // Other decoders fill the missing rows with grey, which must not be trained on.
         Err(Error::EndsEarly { rows }) => {
@@ -72,17 +84,29 @@ fn decode_common(
         }
         // The decoded rows stay, as their pixels do not depend on how much was needed.
         Err(Error::Damaged { rows, .. }) => {
-            let Stored { claim, .. } = decode_any(bytes, spare, Some(claim))?;
+            let Stored { claim, .. } = decode_any(bytes, options, spare, Some(claim))?;
             let decoded = 3 * width as usize * rows as usize;
             pixels[decoded..].copy_from_slice(&spare[decoded..]);
             Ok(Stored { width, height, orientation, bits: 8, grey, claim })
         }
-        Err(_) => decode_any(bytes, pixels, Some(claim)),
+        // The others may take more room: see above.
+        Err(_) => {
+            if is_counted(bytes_of_rgb) {
+                *pixels = Vec::new();
+            }
+            drop(claim);
+            decode_any(bytes, options, pixels, None)
+        }
     }
 }
 
 /// Decodes the whole of a file of any kind, for which there may be a `claim` already.
-fn decode_any(bytes: &[u8], pixels: &mut Vec<u8>, claim: Option<Claim>) -> Result<Stored, String> {
+fn decode_any(
+    bytes: &[u8],
+    options: &DecodeOptions,
+    pixels: &mut Vec<u8>,
+    claim: Option<Claim>,
+) -> Result<Stored, String> {
     let frame = jpeg_header::frame(bytes);
     if let Some(kind) = frame.and_then(Frame::unread_kind) {
         return Err(format!(
@@ -90,11 +114,11 @@ fn decode_any(bytes: &[u8], pixels: &mut Vec<u8>, claim: Option<Claim>) -> Resul
         ));
     }
     // The side is bounded by the format itself (16 bits); the area is what costs memory and is checked below.
-    let options = DecoderOptions::default()
+    let lenient = DecoderOptions::default()
         .set_max_width(usize::from(u16::MAX))
         .set_max_height(usize::from(u16::MAX))
         .jpeg_set_out_colorspace(ColorSpace::RGB);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), lenient);
     decoder.decode_headers().map_err(|e| format!("damaged JPEG: {e}"))?;
     let (width, height) = decoder.dimensions().ok_or("damaged JPEG: it declares no size")?;
     check_size(width as u64, height as u64)?;
@@ -103,14 +127,19 @@ fn decode_any(bytes: &[u8], pixels: &mut Vec<u8>, claim: Option<Claim>) -> Resul
     if !reaches_end_marker(bytes) {
         return Err("truncated JPEG: it ends before its end-of-image marker".to_owned());
     }
-    let claim = claim.unwrap_or_else(|| Claim::take(BYTES_OF_ANY * (width * height) as u64));
+    let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
+    let orientation = orientation.unwrap_or(Orientation::NoTransforms);
+    let claim = claim.unwrap_or_else(|| {
+        let area = (width * height) as u64;
+        let after = bytes_after(options, (width as u32, height as u32), orientation);
+        Claim::of_pixels(3 * area + after.max(BYTES_OF_ANY * area))
+    });
     resize(pixels, width * height * 3)?;
     decoder.decode_into(pixels).map_err(|e| format!("damaged JPEG: {e}"))?;
-    let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
     Ok(Stored {
         width: width as u32,
         height: height as u32,
-        orientation: orientation.unwrap_or(Orientation::NoTransforms),
+        orientation,
         bits: 8,
         claim,
         grey: frame.is_some_and(|frame| frame.components == 1),

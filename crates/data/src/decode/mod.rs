@@ -30,7 +30,7 @@ use crate::caught::caught;
 use crate::dataset::Decoded;
 use crate::error::{DataError, inert, shown};
 use crate::positioned::read_range;
-use room::Claim;
+pub(crate) use room::Claim;
 
 /// The most pixels an image may declare: 2^27, enough for the 108-megapixel cameras, and 400 MB decoded.
 pub const MAX_PIXELS: u64 = 1 << 27;
@@ -75,14 +75,20 @@ impl DecodeScratch {
 
     /// Frees what a huge image took, once its pixels are no longer needed.
     pub(crate) fn give_back(&mut self) {
-        if self.file.capacity() > KEPT_BYTES {
-            // It holds copies of the coded data.
-            self.jpeg = simclr_jpeg::Scratch::default();
-        }
-        for buffer in [&mut self.file, &mut self.pixels, &mut self.turned] {
+        self.give_back_file();
+        for buffer in [&mut self.pixels, &mut self.turned] {
             if buffer.capacity() > KEPT_BYTES {
                 *buffer = Vec::new();
             }
+        }
+    }
+
+    /// Frees a huge file, once it is decoded.
+    pub(crate) fn give_back_file(&mut self) {
+        if self.file.capacity() > KEPT_BYTES {
+            self.file = Vec::new();
+            // It holds copies of the coded data.
+            self.jpeg = simclr_jpeg::Scratch::default();
         }
     }
 
@@ -102,7 +108,8 @@ pub fn decode_file<'a>(
     options: &DecodeOptions,
     scratch: &'a mut DecodeScratch,
 ) -> Result<Decoded<'a>, DataError> {
-    decode_from(|file| read_file(path, file), || shown(path), options, &Region::whole, scratch)
+    let bytes = path.metadata().ok().map(|found| found.len());
+    decode_from(bytes, |file| read_file(path, file), || shown(path), options, &Region::whole, scratch)
 }
 
 /// Decodes an image held in memory; errors call it `name`.
@@ -137,8 +144,10 @@ pub fn decode_part<'a>(
     finish(decoded, || inert(name), scratch)
 }
 
-/// Decodes the bytes that `read` puts into the buffer; errors call the image `name`, which must be inert.
+/// Decodes the bytes that `read` puts into the buffer, about `bytes` if that is known; errors call the image `name`,
+/// which must be inert.
 pub(crate) fn decode_from<'a>(
+    bytes: Option<u64>,
     read: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,
     name: impl Fn() -> String,
     options: &DecodeOptions,
@@ -147,9 +156,11 @@ pub(crate) fn decode_from<'a>(
 ) -> Result<Decoded<'a>, DataError> {
     scratch.stored = None;
     scratch.give_back();
+    let _room = Claim::of_file(bytes.unwrap_or(0));
     let mut file = std::mem::take(&mut scratch.file);
     let decoded = read(&mut file).and_then(|()| decode_into(&file, options, needed, scratch));
     scratch.file = file;
+    scratch.give_back_file();
     finish(decoded, name, scratch)
 }
 
@@ -265,6 +276,17 @@ fn decode_once(
     Ok(size)
 }
 
+/// The bytes that an image of `size` takes beside its pixels when it is shrunk and turned after decoding.
+fn bytes_after(options: &DecodeOptions, size: (u32, u32), orientation: image::metadata::Orientation) -> u64 {
+    let smaller = options.shrink.and_then(|side| shrink::target(size, side));
+    match smaller {
+        // What it is shrunk to is turned into the buffer that it was decoded to.
+        Some(smaller) => shrink::bytes(size, smaller),
+        None if orientation == image::metadata::Orientation::NoTransforms => 0,
+        None => 3 * u64::from(size.0) * u64::from(size.1),
+    }
+}
+
 /// What a format's decoder returns beside the pixels: the stored size, and how to turn the image.
 struct Stored {
     width: u32,
@@ -321,6 +343,19 @@ mod tests {
             assert_eq!(decode_bytes("x", &image, &options, &mut scratch).unwrap().pixels.len(), kept);
             assert!((kept..2 * kept).contains(&scratch.pixels.capacity()), "{}", scratch.pixels.capacity());
         }
+    }
+
+    #[test]
+    fn turning_and_shrinking_take_room_too() {
+        use image::metadata::Orientation::{NoTransforms, Rotate90};
+        let bytes = |shrink, orientation| {
+            bytes_after(&DecodeOptions { shrink, ..DecodeOptions::default() }, (4000, 2000), orientation)
+        };
+        assert_eq!((bytes(None, NoTransforms), bytes(None, Rotate90)), (0, 3 * 4000 * 2000));
+        assert_eq!((bytes(Some(2000), NoTransforms), bytes(Some(5000), Rotate90)), (0, 3 * 4000 * 2000));
+        // Rows of four floating-point values, and twice what comes of them.
+        let shrunk = 16 * 4000 * 1000 + 2 * 3 * 2000 * 1000;
+        assert_eq!((bytes(Some(1000), NoTransforms), bytes(Some(1000), Rotate90)), (shrunk, shrunk));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tiff::tags::{ExtraSamples, Tag};
 
 use super::options::DecodeOptions;
 use super::room::Claim;
-use super::{Format, MAX_PIXELS, Stored, check_size, gif, resize};
+use super::{Format, MAX_PIXELS, Stored, bytes_after, check_size, gif, resize};
 
 pub(super) fn decode(
     bytes: &[u8],
@@ -56,7 +56,8 @@ pub(super) fn decode(
     let bytes_of_rgb = width as usize * height as usize * 3;
     // Rows of RGB are decoded in place.
     let stored_apart = if color == ColorType::Rgb8 { 0 } else { decoder.total_bytes() };
-    let claim = Claim::take(bytes_of_rgb as u64 + stored_apart);
+    let after = bytes_after(options, (width, height), orientation);
+    let claim = Claim::of_pixels(bytes_of_rgb as u64 + stored_apart.max(after));
     let premultiplied = format == Format::Tiff && color.has_alpha() && is_premultiplied(bytes);
 
     match color {

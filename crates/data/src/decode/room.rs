@@ -1,17 +1,20 @@
-//! How much memory the decoders of huge images take together.
+//! How much memory huge images and their files take together.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Images that take more bytes than this are counted. Photos of 60 megapixels stay below.
+/// Images, and files, that take more bytes than this are counted. Photos of 60 megapixels stay below.
 const COUNTED: u64 = 192 << 20;
-/// Bytes that all counted images take at once.
+/// Bytes that all counted images take at once, and as many that counted files take.
 const ROOM: u64 = 1 << 30;
 
-/// The room of this process: each thread decodes an image of its own, and huge ones would otherwise take as many times
-/// their memory as there are threads.
-static SHARED: Room = Room::of(ROOM);
+/// The room for images in this process: each thread decodes an image of its own, and huge ones would otherwise take as
+/// many times their memory as there are threads.
+static PIXELS: Room = Room::of(ROOM);
+/// The room for their files. A thread may have a file when it waits for room for its pixels, but not the other way
+/// round: those with pixels can always go on.
+static FILES: Room = Room::of(ROOM);
 
-/// Bytes in use by counted images.
+/// Bytes in use by counted images or files.
 #[derive(Debug)]
 struct Room {
     used: Mutex<u64>,
@@ -19,16 +22,26 @@ struct Room {
     all: u64,
 }
 
-/// Room for an image, until it is dropped. A thread that has one must not take a second, for which it might wait for
-/// itself.
+/// Room for an image or a file, until it is dropped. A thread that has one must not take another of the same room, for
+/// which it might wait for itself.
 #[derive(Debug)]
-pub(super) struct Claim(Option<(&'static Room, u64)>);
+pub(crate) struct Claim(Option<(&'static Room, u64)>);
 
 impl Claim {
     /// Waits until there is room for an image whose decoding takes this many bytes; for most there always is.
-    pub fn take(bytes: u64) -> Claim {
-        if bytes <= COUNTED { Claim(None) } else { SHARED.claim(bytes) }
+    pub fn of_pixels(bytes: u64) -> Claim {
+        if is_counted(bytes) { PIXELS.claim(bytes) } else { Claim(None) }
     }
+
+    /// Waits until there is room for a file of this many bytes; for most there always is.
+    pub fn of_file(bytes: u64) -> Claim {
+        if is_counted(bytes) { FILES.claim(bytes) } else { Claim(None) }
+    }
+}
+
+/// Whether this many bytes are so many that there may be no room.
+pub(super) fn is_counted(bytes: u64) -> bool {
+    bytes > COUNTED
 }
 
 impl Room {
@@ -36,7 +49,7 @@ impl Room {
         Room { used: Mutex::new(0), freed: Condvar::new(), all }
     }
 
-    /// An image that is larger than the whole room is decoded alone.
+    /// What is larger than the whole room has it alone.
     fn claim(&'static self, bytes: u64) -> Claim {
         let bytes = bytes.min(self.all);
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
@@ -85,8 +98,10 @@ mod tests {
     }
 
     #[test]
-    fn usual_images_are_not_counted() {
-        assert!(Claim::take(COUNTED).0.is_none());
-        assert!(Claim::take(COUNTED + 1).0.is_some_and(|(_, bytes)| bytes == COUNTED + 1));
+    fn usual_images_are_not_counted_and_files_have_a_room_of_their_own() {
+        assert!(Claim::of_pixels(COUNTED).0.is_none() && Claim::of_file(COUNTED).0.is_none());
+        let file = Claim::of_file(2 * ROOM);
+        let pixels = Claim::of_pixels(2 * ROOM);
+        assert!([file, pixels].iter().all(|claim| claim.0.as_ref().is_some_and(|&(_, bytes)| bytes == ROOM)));
     }
 }

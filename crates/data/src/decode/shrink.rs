@@ -19,6 +19,13 @@ pub(crate) fn target((width, height): (u32, u32), side: u32) -> Option<(u32, u32
     Some((scaled(width), scaled(height)))
 }
 
+/// The bytes that [`shrink`] takes beside its source: the rows that are left with four floating-point values a pixel,
+/// and the result twice.
+pub(crate) fn bytes((width, _): (u32, u32), smaller: (u32, u32)) -> u64 {
+    let (left, height) = (u64::from(smaller.0), u64::from(smaller.1));
+    (16 * u64::from(width) + 6 * left) * height
+}
+
 /// Writes `source` (height, width, 3), resized to `smaller` with an antialiasing triangle filter, into `out`.
 pub(crate) fn shrink(
     source: &[u8],

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::copies::{Extent, byte_print};
 use crate::dataset::{Dataset, Decoded};
-use crate::decode::{DecodeOptions, DecodeScratch, Region, decode_from};
+use crate::decode::{Claim, DecodeOptions, DecodeScratch, Region, decode_from};
 use crate::error::DataError;
 use crate::fault::{Unread, lost};
 use crate::layout::Classes;
@@ -156,11 +156,15 @@ impl Dataset for ImageFiles {
 
     fn print(&self, index: usize, extent: Extent, scratch: &mut DecodeScratch) -> Option<u64> {
         let file = self.file(index);
-        let read = match extent {
-            Extent::Sample => self.files.sample(file, &mut scratch.file),
-            Extent::Whole => self.files.read(file, &mut scratch.file).map(|()| true),
-        };
-        read.is_ok_and(|read| read).then(|| byte_print(&scratch.file))
+        if extent == Extent::Sample {
+            let read = self.files.sample(file, &mut scratch.file);
+            return read.is_ok_and(|read| read).then(|| byte_print(&scratch.file));
+        }
+        scratch.give_back_file();
+        let _room = Claim::of_file(self.files.bytes(file).unwrap_or(0));
+        let print = self.files.read(file, &mut scratch.file).ok().map(|()| byte_print(&scratch.file));
+        scratch.give_back_file();
+        print
     }
 
     fn locality(&self) -> Locality {
@@ -181,9 +185,64 @@ impl Dataset for ImageFiles {
             let read = self.files.read(file, out);
             read.inspect(|()| self.known.store(file, Ordering::Relaxed))
         };
-        decode_from(read, || self.files.name(file), &self.options, needed, scratch).map_err(|broken| {
+        let (bytes, name) = (self.files.bytes(file), || self.files.name(file));
+        decode_from(bytes, read, name, &self.options, needed, scratch).map_err(|broken| {
             let known = Some(self.known.load(Ordering::Relaxed)).filter(|&known| known != NONE);
             lost((file, self.files.len()), known, |other| self.files.probe(other)).unwrap_or(broken)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Files that say that they are huge, and note whether several are read at once.
+    #[derive(Default)]
+    struct Huge {
+        reading: Mutex<BTreeSet<usize>>,
+        most: AtomicUsize,
+    }
+
+    impl Files for Huge {
+        fn len(&self) -> usize {
+            16
+        }
+
+        fn name(&self, index: usize) -> String {
+            index.to_string()
+        }
+
+        fn bytes(&self, _: usize) -> Option<u64> {
+            Some(600 << 20)
+        }
+
+        fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
+            let now = {
+                let mut reading = self.reading.lock().unwrap();
+                reading.insert(index);
+                reading.len()
+            };
+            self.most.fetch_max(now, Ordering::Relaxed);
+            // So that others have time to begin.
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            *out = b"P5 1 1 255 7".to_vec();
+            self.reading.lock().unwrap().remove(&index);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn huge_files_are_read_one_after_another() {
+        let files = Arc::new(Huge::default());
+        let images = ImageFiles::new(files.clone(), Classes::default(), DecodeOptions::default());
+        crate::in_order::in_order(16, 4, |scratch: &mut DecodeScratch, index| match index % 2 {
+            0 => assert_eq!(images.read(index, scratch).unwrap().pixels, [b'7'; 3]),
+            _ => assert!(images.print(index, Extent::Whole, scratch).is_some()),
+        });
+        assert_eq!(files.most.load(Ordering::Relaxed), 1);
     }
 }
