@@ -10,7 +10,7 @@ use super::{ImageFiles, labels_among};
 use crate::decode::DecodeOptions;
 use crate::error::{DataError, inert, shown};
 use crate::layout::{Classes, Split, TEST_NAMES, TRAIN_NAMES, preferred_test, split_named};
-use crate::listing::{LeftOut, Listing};
+use crate::listing::{LeftOut, Listing, is_image_name};
 use crate::names::{bytes_of, has_extension};
 
 /// The names of the columns, in order of preference.
@@ -21,6 +21,9 @@ const SPLIT_COLUMNS: [&str; 2] = ["split", "set"];
 
 /// The largest list that is read, in bytes.
 const MAX_LIST_BYTES: u64 = 4 << 30;
+
+/// How many of its paths are looked for, to tell whether it is a list.
+const LOOKED_AT: usize = 100;
 
 /// Whether a file may be a list, by its extension.
 pub(crate) fn is_list(path: &Path) -> bool {
@@ -57,8 +60,8 @@ pub(crate) fn open(list: &Path, options: DecodeOptions) -> Result<Opened, DataEr
         Some(delimiter) => parse_table(&text, delimiter, exists).map_err(bad)?,
         None => Table { rows: parse_lines(&text, exists).map_err(bad)?, note: None },
     };
-    // If none of the first 100 paths exists, this is not a list of images.
-    let looked_at = rows.iter().take(100);
+    // If none of the first paths exists, this is not a list of images.
+    let looked_at = rows.iter().take(LOOKED_AT);
     if !looked_at.clone().any(|row| exists(&row.path)) {
         let which = match (rows.first(), looked_at.count()) {
             (None, _) => "it is empty".to_owned(),
@@ -212,8 +215,10 @@ pub(crate) fn parse_table(
         Err(error) => Err(format!("line {line} is not read as CSV: {error}")),
     });
     let first = records.next().ok_or("it holds no lines")??;
-    let columns = Columns::of(&first.1, exists);
+    let columns = Columns::of(&first.1, &exists);
     let note = columns.note(&first.1);
+    let head: Vec<&str> = first.1.iter().map(str::trim).collect();
+    let head = head.join(char::from(delimiter).encode_utf8(&mut [0; 4]));
     let mut rows = Vec::new();
     for record in (!columns.headed).then_some(Ok(first)).into_iter().chain(records) {
         let (line, record) = record?;
@@ -232,10 +237,28 @@ pub(crate) fn parse_table(
             rows.push(Row { path: path.to_owned(), label: cell(columns.label).map(str::to_owned), split });
         }
     }
+    if !columns.headed && seems_headed(&rows, exists) {
+        return Err(format!(
+            "its first row, {head:?}, seems to be a header, as it names no file and rows after it do, but none of its \
+             columns is known; call that of the paths one of {}, and that of the labels one of {}",
+            PATH_COLUMNS.join(", "),
+            LABEL_COLUMNS.join(", ")
+        ));
+    }
     match rows.is_empty() {
         true => Err("it holds no paths; expected them in a column called \"path\"".to_owned()),
         false => Ok(Table { rows, note }),
     }
+}
+
+/// Whether the first row has names of columns that are not known: what it has for a path is neither a file nor named
+/// like an image, which might have gone, while one of the next paths is a file.
+fn seems_headed(rows: &[Row], exists: impl Fn(&str) -> bool) -> bool {
+    rows.split_first().is_some_and(|(first, rows)| {
+        !is_image_name(first.path.as_bytes())
+            && !exists(&first.path)
+            && rows.iter().take(LOOKED_AT).any(|row| exists(&row.path))
+    })
 }
 
 /// The columns of a table.
@@ -321,6 +344,21 @@ mod tests {
         assert_eq!(rows_of(b"label,where\ndog,a.jpg\n", b',', none).unwrap(), expected);
         let class = rows_of(b"a.jpg,class\n", b',', |path| path == "a.jpg").unwrap();
         assert_eq!(class, [row("a.jpg", Some("class"))]);
+    }
+
+    #[test]
+    fn a_header_that_is_not_understood_is_no_image() {
+        let exists = |path: &str| path.starts_with("there");
+        for (text, delimiter) in [("photo,species\nthere.jpg,dog\n", b','), ("Datei;Art\nthere;dog\n", b';')]
+        {
+            let error = rows_of(text.as_bytes(), delimiter, exists).unwrap_err();
+            let head = text.lines().next().unwrap();
+            assert!(error.starts_with(&format!("its first row, {head:?}, seems to be a header")), "{error}");
+            assert!(error.contains("path, file, ") && error.contains("label, class, "), "{error}");
+        }
+        // An image that has gone, and a list without any.
+        assert_eq!(rows_of(b"gone.jpg,cat\nthere.jpg,dog\n", b',', exists).unwrap().len(), 2);
+        assert_eq!(rows_of(b"gone,cat\nelsewhere,dog\n", b',', exists).unwrap().len(), 2);
     }
 
     #[test]
