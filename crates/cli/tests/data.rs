@@ -121,7 +121,7 @@ fn what_cannot_be_read_beside_images_is_warned_of() {
     std::os::unix::fs::symlink("nowhere", data.join("class 3")).unwrap();
     let told = "class 3: a link that leads nowhere";
     let warned = simclr(&["data", path(&data)]).expect(0, &[&format!("warning: {told}")]).out;
-    assert!(warned.contains("broken       1\n") && warned.contains(told), "{warned}");
+    assert!(warned.contains("broken       0\nunreadable   1\n") && warned.contains(told), "{warned}");
     let found = simclr(&["data", path(&data), "--json"]).json();
     assert_eq!(
         (&found["unreadable"][0]["name"], &found["left_out"]["count"]),

@@ -199,7 +199,9 @@ impl Walk<'_> {
                 }
                 // An unreadable corner is noted; an unreadable root is the user's mistake.
                 if let Err(error) = self.folder(&relative, real) {
-                    self.broken(folder, name, &format!("the folder cannot be read: {error}"));
+                    let reason =
+                        format!("the folder cannot be read: {error}; images and classes may be missing");
+                    self.broken(folder, name, &reason);
                 }
             }
             Kind::File if is_archive_name(name) => {

@@ -172,12 +172,18 @@ fn lines(source: &Source, whole: &Concat, found: &Survey, window: Window) -> Vec
     if let Some(&without) = without.filter(|&&n| n > 0 && !classes.is_empty()) {
         lines.push(row("", format!("{} without a label", count(without))));
     }
+    lines.push(row("broken", count(found.broken.len())));
+    let broken = found.broken.iter().take(LISTED);
+    lines.extend(broken.map(|image| row("", format!("{}: {}", terminal::inert(&image.name), image.reason))));
+    lines.extend(more(found.broken.len()));
+    // Folders, links and archives: nobody knows how many images are lost with them.
     let beside = &source.left_out.broken;
-    lines.push(row("broken", count(found.broken.len() + beside.len())));
-    let images = found.broken.iter().map(|image| (terminal::inert(&image.name), &image.reason));
-    let broken = beside.iter().map(|file| (file.name.clone(), &file.reason)).chain(images);
-    lines.extend(broken.take(LISTED).map(|(name, reason)| row("", format!("{name}: {reason}"))));
-    lines.extend(more(found.broken.len() + beside.len()));
+    if !beside.is_empty() {
+        lines.push(row("unreadable", count(beside.len())));
+        let beside = beside.iter().take(LISTED);
+        lines.extend(beside.map(|file| row("", format!("{}: {}", file.name, file.reason))));
+        lines.extend(more(source.left_out.broken.len()));
+    }
     lines.push(row("duplicates", count(found.superfluous())));
     for group in found.duplicates.iter().take(LISTED) {
         let names: Vec<String> =
