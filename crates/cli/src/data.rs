@@ -177,16 +177,19 @@ fn warn_of_broken(broken: &[LeftOutFile]) {
 }
 
 fn line(name: &str, source: &Source) -> String {
-    let (train, classes) = (source.train.len(), source.train.classes().len());
-    let mut line = format!("{name}: {}, {}", source.kind, terminal::counted(train, "image"));
+    let mut line = format!("{name}: {}, {}", source.kind, terminal::counted(source.train.len(), "image"));
     if let Some(test) = &source.test {
         line += &format!(" to train on, {} to test on", terminal::grouped(test.len() as u64));
     }
     if let Some(unlabelled) = &source.unlabelled {
         line += &format!(", {} more without labels", terminal::grouped(unlabelled.len() as u64));
     }
-    if classes > 0 {
-        line += &format!(", {classes} classes");
+    // Those of the part to test on are the others, followed by any that only it has.
+    let classes = [Some(&source.train), source.test.as_ref()].into_iter().flatten();
+    match classes.map(|part| part.classes().len()).max() {
+        Some(1) => line += ", 1 class",
+        Some(classes @ 2..) => line += &format!(", {} classes", terminal::grouped(classes as u64)),
+        Some(0) | None => {}
     }
     // Some images of a labelled data set may lack a label: pretraining uses them, evaluation does not.
     let parts = [Some(&source.train), source.test.as_ref()].into_iter().flatten();
