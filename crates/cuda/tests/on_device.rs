@@ -82,6 +82,41 @@ fn many_copies_under_way_do_not_mix() {
 }
 
 #[test]
+fn long_copies_take_little_pinned_memory() {
+    let Some((_, _alone)) = device() else { return };
+    let Some(device) = another_device() else { return };
+    // Four pieces of 32 MiB, and one that a larger one replaces.
+    let scarce = Scarce::new(5 * (32 << 20));
+    let values: Vec<u32> = (0..(70 << 18) + 3).map(|i: u32| i.wrapping_mul(2_654_435_761)).collect();
+    for round in 0..3 {
+        let mut buffer = device.zeros::<u32>(values.len()).unwrap();
+        // The bytes sent are those of now.
+        let mut sent = values.clone();
+        device.copy_to(&sent, buffer.write()).unwrap();
+        sent.fill(0);
+        assert!(device.values(buffer.read()).unwrap() == values, "round {round}");
+    }
+    drop(scarce);
+}
+
+/// While it lives, the stand-in pins only some more bytes.
+struct Scarce(Option<simclr_stand_in::Libraries>);
+
+impl Scarce {
+    fn new(bytes: usize) -> Scarce {
+        let libraries = simclr_stand_in::libraries();
+        libraries.iter().for_each(|libraries| simclr_stand_in::pin_at_most(libraries, bytes));
+        Scarce(libraries)
+    }
+}
+
+impl Drop for Scarce {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|libraries| simclr_stand_in::pin_at_most(libraries, usize::MAX));
+    }
+}
+
+#[test]
 fn batches_arrive_whole_while_the_device_works() {
     let Some((device, _alone)) = device() else { return };
     let len = 10_000;

@@ -15,7 +15,7 @@ mod translate;
 mod values;
 
 pub use emulator::{Emulator, Order, in_every_order};
-pub use libraries::{fail, libraries, libraries_for_two_gpus};
+pub use libraries::{fail, libraries, libraries_for_two_gpus, pin_at_most};
 pub use simclr_cuda::Libraries;
 pub use sparse::Sparse;
 pub use translate::compiler;

@@ -55,13 +55,33 @@ pub fn libraries() -> Option<Libraries> {
 
 /// Makes the stand-in's GPUs fail until the process ends, as after an error in their memory.
 pub fn fail(libraries: &Libraries) {
+    in_driver(libraries, |driver| {
+        // SAFETY: the library is the stand-in's, and is loaded; the function takes and returns nothing.
+        unsafe {
+            let fail = driver.get::<unsafe extern "C" fn()>(b"stand_in_fail").expect("the stand-in can fail");
+            fail();
+        }
+    });
+}
+
+/// Lets the stand-in's GPUs pin `more` bytes of host memory beside those that are pinned; `usize::MAX` is no limit, as
+/// at first.
+pub fn pin_at_most(libraries: &Libraries, more: usize) {
+    in_driver(libraries, |driver| {
+        // SAFETY: the library is the stand-in's, and is loaded; the function takes a number and returns nothing.
+        unsafe {
+            let pin = driver.get::<unsafe extern "C" fn(usize)>(b"stand_in_pin").expect("it can be limited");
+            pin(more);
+        }
+    });
+}
+
+/// Calls `work` with the stand-in's driver.
+fn in_driver(libraries: &Libraries, work: impl FnOnce(&libloading::Library)) {
     let driver = libraries.require(Library::Driver).expect("the stand-in has a driver");
-    // SAFETY: the library is the stand-in's, and is loaded; the function takes and returns nothing.
-    unsafe {
-        let driver = libloading::Library::new(driver).expect("the stand-in's driver loads");
-        let fail = driver.get::<unsafe extern "C" fn()>(b"stand_in_fail").expect("the stand-in can fail");
-        fail();
-    }
+    // SAFETY: the library is the stand-in's, which does nothing as it is loaded.
+    let driver = unsafe { libloading::Library::new(driver) }.expect("the stand-in's driver loads");
+    work(&driver);
 }
 
 /// A setting that stops NCCL from accessing another GPU's memory directly where both belong to one process. GPUs of

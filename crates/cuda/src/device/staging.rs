@@ -60,18 +60,18 @@ impl Pinned {
         self.copied.record(stream)
     }
 
-    /// Copies `len` bytes from a device's address, in the order of `stream`, and waits for them.
+    /// Starts copying `len` bytes from a device's address, in the order of `stream`. [`Pinned::bytes_mut`] waits for
+    /// them.
     ///
     /// # Safety
     /// `len` bytes at the address must be readable.
-    pub unsafe fn receive(&mut self, len: usize, address: u64, stream: CUstream) -> Result<&[u8]> {
+    pub unsafe fn receive(&mut self, len: usize, address: u64, stream: CUstream) -> Result<()> {
         let bytes = &mut self.bytes_mut()?[..len];
         // SAFETY: nothing reads the bytes until the event recorded below has happened; the address is the caller's
         // promise.
         unsafe { result::memcpy_dtoh_async(bytes, address, stream) }
             .map_err(failed("copying from the GPU"))?;
-        self.copied.record(stream)?;
-        Ok(&self.bytes_mut()?[..len])
+        self.copied.record(stream)
     }
 
     /// Makes `stream` wait until the last copy has ended.
@@ -146,8 +146,11 @@ impl Drop for Event {
     }
 }
 
-/// The most copies that may be under way together.
+/// The most pieces of copies that may be under way together.
 const SLOTS: usize = 4;
+/// The most bytes of a piece. Longer copies are made piece by piece: pinned memory is taken from the system for good,
+/// and while the GPU copies one piece, the host can copy the next.
+const PIECE: usize = 32 << 20;
 
 /// A ring of pinned memory for copies to and from the GPU.
 pub(super) struct Staging {
@@ -161,29 +164,33 @@ impl Staging {
         Staging { context, slots: Vec::new(), next: 0 }
     }
 
-    /// The next slot, at least `len` bytes long.
-    fn slot(&mut self, len: usize) -> Result<&mut Pinned> {
+    /// The place of the next slot, which is at least `len` bytes long.
+    fn slot(&mut self, len: usize) -> Result<usize> {
         let place = self.next;
         self.next = (self.next + 1) % SLOTS;
         if place == self.slots.len() {
             self.slots.push(Pinned::new(&self.context, len)?);
         }
-        let slot = &mut self.slots[place];
-        if slot.len() < len {
-            *slot = Pinned::new(&self.context, len.next_power_of_two())?;
+        if self.slots[place].len() < len {
+            self.slots[place] = Pinned::new(&self.context, len.next_power_of_two())?;
         }
-        Ok(slot)
+        Ok(place)
     }
 
-    /// Copies bytes to a device's address, in the order of `stream`. Returns before the copy is done.
+    /// Copies bytes to a device's address, in the order of `stream`. Returns before the copies of the last pieces are
+    /// done.
     ///
     /// # Safety
     /// `bytes.len()` bytes at the address must be writable.
     pub unsafe fn send(&mut self, bytes: &[u8], address: u64, stream: CUstream) -> Result<()> {
-        let slot = self.slot(bytes.len())?;
-        slot.bytes_mut()?[..bytes.len()].copy_from_slice(bytes);
-        // SAFETY: the caller's promise.
-        unsafe { slot.send(bytes.len(), address, stream) }
+        for (piece, address) in bytes.chunks(PIECE).zip((address..).step_by(PIECE)) {
+            let place = self.slot(piece.len())?;
+            let slot = &mut self.slots[place];
+            slot.bytes_mut()?[..piece.len()].copy_from_slice(piece);
+            // SAFETY: the caller's promise, of which this is a part.
+            unsafe { slot.send(piece.len(), address, stream) }?;
+        }
+        Ok(())
     }
 
     /// Copies bytes from a device's address, and waits for them.
@@ -191,8 +198,21 @@ impl Staging {
     /// # Safety
     /// `bytes.len()` bytes at the address must be readable.
     pub unsafe fn receive(&mut self, address: u64, bytes: &mut [u8], stream: CUstream) -> Result<()> {
-        // SAFETY: the caller's promise.
-        bytes.copy_from_slice(unsafe { self.slot(bytes.len())?.receive(bytes.len(), address, stream) }?);
+        let mut under_way = None;
+        for (piece, address) in bytes.chunks_mut(PIECE).zip((address..).step_by(PIECE)) {
+            let place = self.slot(piece.len())?;
+            // SAFETY: the caller's promise, of which this is a part.
+            unsafe { self.slots[place].receive(piece.len(), address, stream) }?;
+            if let Some((place, piece)) = under_way.replace((place, piece)) {
+                self.take(place, piece)?;
+            }
+        }
+        under_way.map_or(Ok(()), |(place, piece)| self.take(place, piece))
+    }
+
+    /// Waits for a slot's copy, and copies its first bytes.
+    fn take(&mut self, place: usize, to: &mut [u8]) -> Result<()> {
+        to.copy_from_slice(&self.slots[place].bytes_mut()?[..to.len()]);
         Ok(())
     }
 }

@@ -54,6 +54,7 @@ static int contexts[DEVICES];
 static size_t allocated;
 static std::map<u64, size_t> handles;
 static std::map<void *, size_t> pinned;
+static size_t all_pinned, most_pinned = SIZE_MAX;
 static u64 next_handle = 1;
 
 // Captures have the mode THREAD_LOCAL: a forbidden call by the thread that began one returns an error, and invalidates
@@ -123,6 +124,12 @@ API void stand_in_apart(void (*work)(void *), void *data) {
 API void stand_in_fail() {
     ALONE;
     failed = true;
+}
+
+// From now on `more` bytes of host memory can be pinned beside those that are.
+API void stand_in_pin(size_t more) {
+    ALONE;
+    most_pinned = more > SIZE_MAX - all_pinned ? SIZE_MAX : all_pinned + more;
 }
 
 API Result cuInit(unsigned) {
@@ -345,14 +352,19 @@ API Result cuMemHostAlloc(void **start, size_t bytes, unsigned) {
     ALONE;
     IN_CONTEXT;
     NOT_IN_CAPTURE(nullptr);
+    if (bytes > most_pinned || all_pinned > most_pinned - bytes) return OUT_OF_MEMORY;
     *start = malloc(bytes);
     pinned[*start] = bytes;
+    all_pinned += bytes;
     return SUCCESS;
 }
 API Result cuMemFreeHost(void *start) {
     ALONE;
     IN_CONTEXT;
-    if (!pinned.erase(start)) return INVALID_VALUE;
+    auto found = pinned.find(start);
+    if (found == pinned.end()) return INVALID_VALUE;
+    all_pinned -= found->second;
+    pinned.erase(found);
     free(start);
     return SUCCESS;
 }
