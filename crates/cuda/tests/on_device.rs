@@ -99,6 +99,25 @@ fn long_copies_take_little_pinned_memory() {
     drop(scarce);
 }
 
+#[test]
+fn a_copy_without_pinned_memory_fails_and_the_next_may_not() {
+    let Some((device, _alone)) = device() else { return };
+    if !device.name().contains("stand-in") {
+        return;
+    }
+    let device = another_device().unwrap();
+    let values = vec![3u8; 1000];
+    for round in 0..2 {
+        let scarce = Scarce::new(0);
+        for _ in 0..5 {
+            let error = device.buffer_of(&values).unwrap_err().to_string();
+            assert!(error.contains("pinning host memory"), "{round}: {error}");
+        }
+        drop(scarce);
+        assert_eq!(device.values(device.buffer_of(&values).unwrap().read()).unwrap(), values);
+    }
+}
+
 /// While it lives, the stand-in pins only some more bytes.
 struct Scarce(Option<simclr_stand_in::Libraries>);
 

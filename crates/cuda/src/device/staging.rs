@@ -167,13 +167,14 @@ impl Staging {
     /// The place of the next slot, which is at least `len` bytes long.
     fn slot(&mut self, len: usize) -> Result<usize> {
         let place = self.next;
-        self.next = (self.next + 1) % SLOTS;
         if place == self.slots.len() {
             self.slots.push(Pinned::new(&self.context, len)?);
         }
         if self.slots[place].len() < len {
             self.slots[place] = Pinned::new(&self.context, len.next_power_of_two())?;
         }
+        // Only once there is a slot: the next call may fare better.
+        self.next = (place + 1) % SLOTS;
         Ok(place)
     }
 
