@@ -28,6 +28,9 @@ pub enum EngineError {
     /// The device is missing, or has failed.
     #[error("{0}")]
     Device(String),
+    /// The device is out of memory.
+    #[error("{0}")]
+    OutOfMemory(String),
     /// Workers could not exchange data.
     #[error("exchange between workers failed: {0}")]
     Collective(String),
@@ -53,6 +56,16 @@ impl EngineError {
 #[cfg(feature = "cuda")]
 impl From<simclr_cuda::CudaError> for EngineError {
     fn from(error: simclr_cuda::CudaError) -> EngineError {
-        EngineError::Device(error.to_string())
+        EngineError::from(&error)
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl From<&simclr_cuda::CudaError> for EngineError {
+    fn from(error: &simclr_cuda::CudaError) -> EngineError {
+        match error {
+            simclr_cuda::CudaError::OutOfMemory { .. } => EngineError::OutOfMemory(error.to_string()),
+            _ => EngineError::Device(error.to_string()),
+        }
     }
 }

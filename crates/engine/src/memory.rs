@@ -103,7 +103,7 @@ impl Memory {
     pub(crate) fn gpu<E: Pod>(&self) -> Result<Slice<'_, E>> {
         match self {
             Memory::Gpu(Ok(buffer)) => Ok(buffer.read_as()?),
-            Memory::Gpu(Err(refused)) => Err(EngineError::Device(refused.to_string())),
+            Memory::Gpu(Err(refused)) => Err(EngineError::from(&**refused)),
             Memory::Host(_) => Err(misplaced("on a GPU", "in host memory")),
         }
     }
@@ -119,7 +119,7 @@ impl Memory {
         }
         match self {
             Memory::Gpu(Ok(buffer)) => Ok(Arc::get_mut(buffer).ok_or_else(shared)?.write_as()?),
-            Memory::Gpu(Err(refused)) => Err(EngineError::Device(refused.to_string())),
+            Memory::Gpu(Err(refused)) => Err(EngineError::from(&**refused)),
             Memory::Host(_) => Err(misplaced("on a GPU", "in host memory")),
         }
     }

@@ -49,8 +49,8 @@ impl Pixels {
     /// Room for images of `shape`, (n, h, w, 3). Their values are arbitrary until written.
     ///
     /// # Errors
-    /// [`EngineError::Shape`] for another number of channels, [`EngineError::Device`] if a GPU does not have enough
-    /// memory.
+    /// [`EngineError::Shape`] for another number of channels, [`EngineError::OutOfMemory`] if a GPU does not have
+    /// enough memory.
     pub fn new(device: &Device, shape: [usize; 4]) -> Result<Pixels> {
         if shape[3] != 3 {
             return Err(EngineError::shape("pixels", "(n, h, w, 3)", shape));

@@ -7,6 +7,8 @@ use simclr_engine::{Arithmetic, Device, EngineError, Tensor, ops};
 const BLOCK: usize = 1 << 16;
 /// The most scores of a block: 64 Mi, which with their gradient take 512 MiB.
 const SCORES: usize = 1 << 26;
+/// Bytes to leave for what is no tensor: the libraries' kernels and workspaces.
+const KERNELS: u64 = 1 << 30;
 
 /// The mean softmax cross-entropy over fixed rows, block by block.
 ///
@@ -37,15 +39,14 @@ impl<'a> OnGpu<'a> {
         dim: usize,
         classes: usize,
     ) -> Result<Self, EngineError> {
-        let block = (SCORES / classes).clamp(1, BLOCK);
-        // Beside rows: the scores of a block and their gradient, two sets of parameters, a block that does not stay,
-        // and as much again, since nobody else should run out of memory.
-        let scratch = 2 * 4 * (2 * block * classes + 2 * classes * (dim + 1) + block * dim) as u64;
-        let left = device.free_bytes()?.unwrap_or(0).saturating_sub(scratch);
+        let block = (SCORES / classes).clamp(1, BLOCK).min(labels.len().max(1));
+        let beside = 4 * scratch(block, dim, classes) as u64 + KERNELS;
+        let left = device.free_bytes()?.unwrap_or(0).saturating_sub(beside);
         OnGpu::of_blocks(device, (rows, labels), dim, classes, block, left)
     }
 
-    /// Blocks of `block` rows, of which as many stay on the GPU as fit into `left` bytes.
+    /// Blocks of `block` rows, of which as many stay on the GPU as fit into `left` bytes, and into its memory: that may
+    /// be in pieces, or other programs may take some.
     fn of_blocks(
         device: &'a Device,
         (rows, labels): (&'a [f32], &'a [u32]),
@@ -54,18 +55,19 @@ impl<'a> OnGpu<'a> {
         block: usize,
         mut left: u64,
     ) -> Result<Self, EngineError> {
+        // Rows leave what an evaluation takes.
+        let room = Tensor::empty(device, &[scratch(block, dim, classes)]);
         let mut blocks = Vec::with_capacity(labels.len().div_ceil(block));
         for (values, labels) in rows.chunks(block * dim).zip(labels.chunks(block)) {
-            let bytes = size_of_val(values) as u64;
-            let resident = match left.checked_sub(bytes) {
-                Some(rest) => {
-                    left = rest;
-                    Some(upload(device, values, dim)?)
-                }
-                None => None,
+            let rest = left.checked_sub(size_of_val(values) as u64);
+            let resident = match rest.map(|_| upload(device, values, dim)).transpose() {
+                Err(EngineError::OutOfMemory(_)) => None,
+                resident => resident?,
             };
+            left = rest.filter(|_| resident.is_some()).unwrap_or(0);
             blocks.push(Block { values, labels, resident });
         }
+        drop(room);
         let (dw, dbias) = (Tensor::zeros(device, &[classes, dim])?, Tensor::zeros(device, &[classes])?);
         Ok(OnGpu { device, dim, classes, rows: labels.len(), blocks, dw, dbias })
     }
@@ -106,9 +108,19 @@ impl<'a> OnGpu<'a> {
     }
 }
 
+/// Values that an evaluation takes beside the rows that stay: the scores of a block and their gradient, two sets of
+/// parameters, a block that does not stay, and as much again, since nobody else should run out of memory.
+fn scratch(block: usize, dim: usize, classes: usize) -> usize {
+    2 * (2 * block * classes + 2 * classes * (dim + 1) + block * dim)
+}
+
 fn upload(device: &Device, values: &[f32], dim: usize) -> Result<Tensor, EngineError> {
     Tensor::from_slice(device, &[values.len() / dim, dim], values)
 }
+
+#[cfg(all(test, feature = "cuda"))]
+#[path = "../../../../train/tests/on_gpu/mod.rs"]
+mod gpu;
 
 #[cfg(test)]
 mod tests {
@@ -138,5 +150,34 @@ mod tests {
             OnCpu::new(&rows, &Targets::One(labels.clone()), 5, 3).evaluate(&parameters, &mut gradient);
         assert!((loss - all.1).abs() < 1e-6, "{loss} {}", all.1);
         assert!(gradient.iter().zip(&all.2).all(|(a, b)| (a - b).abs() < 1e-6), "{gradient:?} {:?}", all.2);
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn blocks_for_which_there_is_no_memory_do_not_stay() {
+        let Some((gpu, _alone)) = super::gpu::gpu(2) else { return };
+        // Filling all of a GPU's memory takes long.
+        if !gpu.to_string().contains("stand-in") {
+            return;
+        }
+        let rows: Vec<f32> = (0..1300 * 64).map(|i| ((i * 37 % 101) as f32 * 0.13).sin()).collect();
+        let labels: Vec<u32> = (0..1300).map(|i| (i * i % 7 % 3) as u32).collect();
+        let parameters: Vec<f32> = (0..195).map(|i| (i as f32 * 0.7).cos() * 0.1).collect();
+        let with = |left| {
+            let mut gradient = vec![9.0; 195];
+            let mut loss = OnGpu::of_blocks(&gpu, (&rows, &labels), 64, 3, 400, left).unwrap();
+            let resident: Vec<bool> = loss.blocks.iter().map(|block| block.resident.is_some()).collect();
+            (resident, loss.evaluate(&parameters, &mut gradient).unwrap(), gradient)
+        };
+        let none = with(0);
+        // What is left is enough for an evaluation and some of the blocks, of 102,400 bytes each.
+        let mut taken = Vec::new();
+        for size in (10..28).rev() {
+            taken.extend(std::iter::from_fn(|| Tensor::zeros(&gpu, &[1 << size]).ok()));
+        }
+        taken.retain(|tensor| tensor.len() >= 1 << 17);
+        let some = with(u64::MAX);
+        assert_eq!(some.0, [true, true, false, false]);
+        assert_eq!((some.1, some.2), (none.1, none.2));
     }
 }
