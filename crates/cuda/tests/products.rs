@@ -6,7 +6,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{Stored, assert_close, device, geometry, narrowed, noise, tolerance, widened};
+use common::{Stored, assert_close, device, geometry, narrowed, noise, open, tolerance, widened};
 use half::{bf16, f16};
 use simclr_cuda::{CudaError, Device, DeviceBuffer, Epilogue, Libraries, Matrix, ProductMode};
 use simclr_kernels::conv2d::portable;
@@ -239,7 +239,33 @@ fn chosen_algorithms_are_remembered_and_damaged_ones_chosen_again() {
     assert_close("added", &added, &want, tolerance::<f32>());
 }
 
+#[test]
+fn a_choice_for_lack_of_memory_is_not_remembered() {
+    let Some((device, _alone)) = device() else { return };
+    if !on_stand_in(&device) {
+        return;
+    }
+    drop(device);
+    let folder = tempfile::tempdir().unwrap();
+    let a = noise(24 * 32, 1);
+    for full in [true, false] {
+        let device = open(Some(folder.path())).unwrap();
+        let (values, mut out) = (device.buffer_of(&a).unwrap(), device.buffer::<f32>(24 * 24).unwrap());
+        let a = matrix(&values, 24, 32, false);
+        // If all memory is taken, none is left for the workspace of the fastest algorithm.
+        let mut taken = Vec::new();
+        for size in (12..30).rev().filter(|_| full) {
+            taken.extend(std::iter::from_fn(|| device.buffer::<u8>(1 << size).ok()));
+        }
+        device.product(a, a.t(), Epilogue::None, ProductMode::Exact, out.write(), Write::Over).unwrap();
+        let remembered = files(&folder.path().join("products"));
+        let algorithms: Vec<_> =
+            remembered.iter().map(|(_, bytes)| bytes.last_chunk::<64>().unwrap()[0]).collect();
+        assert_eq!(algorithms, if full { vec![] } else { vec![44] });
+    }
+}
+
 fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let entries = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
     entries.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
 }

@@ -45,11 +45,21 @@ impl Products {
         let out = aside.as_ref().map_or(operands.out, Memory::address);
         let operands = Operands { out, ..operands };
         let search = || fastest(device, problem, &proposals, operands)?.ok_or_else(missing);
-        let choice = device.counted_search(search)?;
-        self.remembered.put(&name, &bytes(&choice.algorithm));
+        let Found { choice, of_all } = device.counted_search(search)?;
+        // What is free now need not be what is free the next time.
+        if of_all {
+            self.remembered.put(&name, &bytes(&choice.algorithm));
+        }
         // Another process may have stored a choice meanwhile: use it, as all will on the next start.
         Ok(known().unwrap_or(choice))
     }
+}
+
+/// The result of a search.
+struct Found {
+    choice: Choice,
+    /// Whether there was memory to try all proposals.
+    of_all: bool,
 }
 
 /// The fastest of the proposals that work, if there are any.
@@ -61,20 +71,23 @@ fn fastest(
     problem: &Problem,
     proposals: &[Choice],
     operands: Operands,
-) -> Result<Option<Choice>> {
-    let (mut best, mut refused) = ((f64::INFINITY, None), None);
+) -> Result<Option<Found>> {
+    let (mut best, mut refused, mut of_all) = ((f64::INFINITY, None), None, true);
     for choice in proposals {
         // SAFETY: the operands match the key, except that the product may go to memory of its own of the same length.
         let mut run = || unsafe { problem.run(device, choice, operands) };
         match timing::seconds(device, best.0, &mut run) {
             Ok(seconds) if seconds < best.0 => best = (seconds, Some(*choice)),
             Ok(_) => {}
-            Err(error) => refused = Some(timing::survived(device, refused, error)?),
+            Err(error) => {
+                of_all &= !matches!(error, CudaError::OutOfMemory { .. });
+                refused = Some(timing::survived(device, refused, error)?);
+            }
         }
     }
     match (best.1, refused) {
         (None, Some(error)) => Err(error),
-        (found, _) => Ok(found),
+        (choice, _) => Ok(choice.map(|choice| Found { choice, of_all })),
     }
 }
 
