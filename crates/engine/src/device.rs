@@ -328,12 +328,17 @@ impl Device {
         self.kernels().set_arithmetic(arithmetic)
     }
 
-    /// Runs `work` with another arithmetic.
+    /// Runs `work` with another arithmetic; the one until now is restored even after a panic. Meanwhile the device has
+    /// that arithmetic for all threads, not only for this one.
     pub fn with_arithmetic<R>(&self, arithmetic: Arithmetic, work: impl FnOnce() -> R) -> R {
-        let before = self.set_arithmetic(arithmetic);
-        let result = work();
-        self.set_arithmetic(before);
-        result
+        struct Restored<'d>(&'d Device, Arithmetic);
+        impl Drop for Restored<'_> {
+            fn drop(&mut self) {
+                self.0.set_arithmetic(self.1);
+            }
+        }
+        let _restored = Restored(self, self.set_arithmetic(arithmetic));
+        work()
     }
 
     /// Waits until all started work has ended.

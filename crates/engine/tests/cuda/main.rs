@@ -333,6 +333,9 @@ fn another_arithmetic_lasts_as_long_as_its_work() {
     let (exact, fast) = (Arithmetic::default(), Arithmetic { deterministic: false, tf32: true });
     gpu.set_arithmetic(fast);
     assert_eq!(gpu.with_arithmetic(exact, || gpu.set_arithmetic(exact)), exact);
+    assert_eq!(gpu.set_arithmetic(fast), fast);
+    let panics = || gpu.with_arithmetic(exact, || panic!("the work"));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
     assert_eq!(gpu.set_arithmetic(exact), fast);
 }
 
