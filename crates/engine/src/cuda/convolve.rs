@@ -12,6 +12,23 @@ use super::CudaKernels;
 use crate::tensor::Stored;
 use crate::{Result, Tensor};
 
+/// A convolution's weights in the type of its activations.
+pub(super) enum Narrowed<'w, E> {
+    /// Those of the tensor, where that has the type.
+    Lent(Slice<'w, E>),
+    /// A copy.
+    Own(DeviceBuffer<E>),
+}
+
+impl<E: Stored> Narrowed<'_, E> {
+    pub(super) fn read(&self) -> Slice<'_, E> {
+        match self {
+            Narrowed::Lent(weights) => *weights,
+            Narrowed::Own(weights) => weights.read(),
+        }
+    }
+}
+
 impl CudaKernels {
     /// How convolutions may compute: whether f32 may round to tf32, and whether results must be deterministic.
     pub(super) fn convolutions(&self) -> ConvolutionMode {
@@ -24,10 +41,13 @@ impl CudaKernels {
     }
 
     /// f32 weights, converted to the type `E` of a convolution's activations.
-    pub(super) fn narrowed<E: Stored + Element>(&self, w: &Tensor) -> Result<DeviceBuffer<E>> {
+    pub(super) fn narrowed<'w, E: Stored + Element>(&self, w: &'w Tensor) -> Result<Narrowed<'w, E>> {
+        if E::DTYPE == w.dtype() {
+            return Ok(Narrowed::Lent(w.gpu()?));
+        }
         let mut narrow = self.gpu.buffer::<E>(w.len())?;
         elementwise::narrow(&self.gpu, w.gpu()?, narrow.write())?;
-        Ok(narrow)
+        Ok(Narrowed::Own(narrow))
     }
 
     /// Computes y and, if wanted, its sums by channel.
