@@ -2,7 +2,7 @@
 //
 // Passes that update tensors do so only if `*finite` is not 0, so that a step with a NaN changes nothing.
 
-constexpr u32 MOST_TENSORS = 64;
+constexpr u32 MOST_TENSORS = 96;
 // Values that a block of 256 threads covers.
 constexpr u32 CHUNK = 8192;
 // Values of these that a thread has in flight at a time.
@@ -15,8 +15,8 @@ struct TensorList {
     u64 length[MOST_TENSORS];
     // The first block of each tensor, and after the last, the number of blocks.
     u32 first_block[MOST_TENSORS + 1];
-    // Bit t of 64: whether tensor t has weight decay, and its learning rate is adapted by LARS.
-    u32 adapted[2];
+    // Bit t % 32 of number t / 32: whether tensor t has weight decay, and its learning rate is adapted by LARS.
+    u32 adapted[MOST_TENSORS / 32];
     u32 count;
 };
 

@@ -7,7 +7,7 @@ use simclr_stand_in::{Emulator, Values, compiler, in_every_order};
 /// Lengths around that of a chunk, and more tensors than one launch takes.
 fn lengths() -> Vec<usize> {
     let mut lengths = vec![1, 8192, 8193, 32_768, 70_000, 0];
-    lengths.extend((0..70).map(|i| 3 + 11 * i));
+    lengths.extend((0..100).map(|i| 3 + 7 * i));
     lengths
 }
 
