@@ -12,6 +12,8 @@ struct Layout {
     i64 pitch;
 };
 struct Description {
+    // Whether values of f32 are rounded to tf32.
+    bool tf32 = false;
     int transposed[2] = {0, 0}, epilogue = 1;
     u64 bias = 0;
 };
@@ -47,7 +49,7 @@ API Status cublasLtMatrixLayoutDestroy(Layout *layout) {
     return SUCCESS;
 }
 API Status cublasLtMatmulDescCreate(Description **description, int compute, int scale) {
-    *description = new Description;
+    *description = new Description{compute == 77};
     return (compute == 68 || compute == 77) && scale == 0 ? SUCCESS : NOT_SUPPORTED;
 }
 API Status cublasLtMatmulDescDestroy(Description *description) {
@@ -109,6 +111,13 @@ static Status fits(const Job &job) {
     bool typed = job.a.type == job.b.type && (job.d.type == job.a.type || job.d.type == 0);
     return rows == job.d.rows && columns == job.d.columns && inner == other && known && typed ? SUCCESS : INVALID_VALUE;
 }
+// An operand as tensor cores read it: of an f32 value for tf32 the nearest with 10 bits of fraction, or the farther from 0.
+static double operand(const Job &job, const void *from, int type, u64 at) {
+    float value = value_at(from, type, at);
+    u32 bits = __float_as_uint(value);
+    bool rounds = job.description.tf32 && type == 0 && (bits & 0x7f800000) != 0x7f800000;
+    return rounds ? __uint_as_float((bits + 0x1000) & ~0x1fffu) : value;
+}
 static void run(void *data) {
     const Job &job = *static_cast<const Job *>(data);
     static unsigned runs;
@@ -122,7 +131,7 @@ static void run(void *data) {
             for (u64 k = 0; k < inner; ++k) {
                 u64 of_a = job.description.transposed[0] ? k + i * job.a.pitch : i + k * job.a.pitch;
                 u64 of_b = job.description.transposed[1] ? j + k * job.b.pitch : k + j * job.b.pitch;
-                sums[k >= half] += (double)value_at(job.of_a, job.a.type, of_a) * value_at(job.of_b, job.b.type, of_b);
+                sums[k >= half] += operand(job, job.of_a, job.a.type, of_a) * operand(job, job.of_b, job.b.type, of_b);
             }
             double sum = job.kind == SPLIT ? (double)((float)sums[0] + (float)sums[1]) : sums[0] * factor;
             u64 to = i + j * job.d.pitch;

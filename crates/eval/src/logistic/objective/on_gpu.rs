@@ -133,23 +133,30 @@ mod tests {
         let rows: Vec<f32> = (0..1300 * 5).map(|i| ((i * 37 % 101) as f32 * 0.13).sin()).collect();
         let labels: Vec<u32> = (0..1300).map(|i| (i * i % 7 % 3) as u32).collect();
         let parameters: Vec<f32> = (0..18).map(|i| (i as f32 * 0.7).cos() * 0.5).collect();
-        // Blocks are summed alike on any device.
-        let device = Device::cpu(1).unwrap();
-        let with = |left: u64| {
-            let mut gradient = vec![9.0; 18];
-            let mut loss = OnGpu::of_blocks(&device, (&rows, &labels), 5, 3, 400, left).unwrap();
-            let resident = loss.blocks.iter().filter(|block| block.resident.is_some()).count();
-            (resident, loss.evaluate(&parameters, &mut gradient).unwrap(), gradient)
-        };
-        let (all, some, none) = (with(1 << 20), with(2 * 400 * 5 * 4 + 100), with(0));
-        assert_eq!([all.0, some.0, none.0], [4, 2, 0]);
-        assert_eq!((all.1, &all.2), (some.1, &some.2));
-        assert_eq!((all.1, &all.2), (none.1, &none.2));
         let mut gradient = vec![0.0; 18];
         let loss =
             OnCpu::new(&rows, &Targets::One(labels.clone()), 5, 3).evaluate(&parameters, &mut gradient);
-        assert!((loss - all.1).abs() < 1e-6, "{loss} {}", all.1);
-        assert!(gradient.iter().zip(&all.2).all(|(a, b)| (a - b).abs() < 1e-6), "{gradient:?} {:?}", all.2);
+        // Blocks are summed alike on any device.
+        let check = |device: &Device| {
+            let with = |left: u64| {
+                let mut gradient = vec![9.0; 18];
+                let mut loss = OnGpu::of_blocks(device, (&rows, &labels), 5, 3, 400, left).unwrap();
+                let resident = loss.blocks.iter().filter(|block| block.resident.is_some()).count();
+                (resident, loss.evaluate(&parameters, &mut gradient).unwrap(), gradient)
+            };
+            let (all, some, none) = (with(1 << 20), with(2 * 400 * 5 * 4 + 100), with(0));
+            assert_eq!([all.0, some.0, none.0], [4, 2, 0]);
+            assert_eq!((all.1, &all.2), (some.1, &some.2));
+            assert_eq!((all.1, &all.2), (none.1, &none.2));
+            assert!((loss - all.1).abs() < 1e-6, "{loss} {}", all.1);
+            let near = gradient.iter().zip(&all.2).all(|(a, b)| (a - b).abs() < 1e-6);
+            assert!(near, "{gradient:?} {:?}", all.2);
+        };
+        check(&Device::cpu(1).unwrap());
+        #[cfg(feature = "cuda")]
+        if let Some((gpu, _alone)) = super::gpu::gpu(2) {
+            check(&gpu);
+        }
     }
 
     #[cfg(feature = "cuda")]
@@ -179,5 +186,8 @@ mod tests {
         let some = with(u64::MAX);
         assert_eq!(some.0, [true, true, false, false]);
         assert_eq!((some.1, some.2), (none.1, none.2));
+        // Their memory goes back before another test may have it.
+        drop(taken);
+        drop(gpu);
     }
 }
