@@ -272,6 +272,14 @@ impl Settings {
         self.with_layers(Some(base), threads, |layers| Ok(Config::resolve(layers)?))
     }
 
+    /// Resolves a variant of `base`, which was resolved from these settings: they once more, on top of what was chosen for
+    /// the images, and then those of the variant. What operators in the lists of these settings leave out thus follows
+    /// the keys of the variant.
+    pub fn resolve_variant(&self, base: &Config, set: &[String], threads: Threads) -> Result<Config> {
+        let sets = [&self.sets[..], set].concat();
+        Settings { preset: None, sets, ..self.clone() }.resolve_over(base, threads)
+    }
+
     /// Rewrites an error of resuming to name the preset, if the wrong key was set by the preset alone.
     pub fn named(&self, error: Error) -> Error {
         let Some(TrainError::Conflict { key, problem, .. }) = error.downcast_ref() else { return error };

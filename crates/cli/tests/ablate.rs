@@ -127,6 +127,34 @@ fn batches_of_one_learning_rate_are_warned_of() {
     }
 }
 
+/// What listed operators leave out follows the keys of `[view]`, whether the recipe or a variant has the list, and
+/// whichever of them sets the key.
+#[test]
+fn listed_operators_follow_the_keys_of_variants_and_recipe() {
+    let (dir, data) = small_data();
+    let recipe = dir.path().join("lists.toml");
+    let list = "op = \"color_jitter\"\nprob = 0.75\n";
+    fs::write(&recipe, format!("[view]\nflip = 0.25\n[[view.a]]\n{list}[[view.b]]\n{list}")).unwrap();
+    let study = "title = \"Strengths\"\n\
+        [[variant]]\nname = \"weak\"\nset = [\"view.color_strength=0.125\"]\n\
+        [[variant]]\nname = \"strong\"\nset = [\"view.color_strength=2\"]\n\
+        [[variant]]\nname = \"flip\"\nset = [\"view.b=[{op='horizontal_flip'}]\"]\n";
+    let study = write(dir.path(), study);
+    let words = ablate(&study, &data, &dir.path().join("out"), &["--config", path(&recipe), "--dry-run"]);
+    let reply = simclr(&words).expect(0, &["3 variants x 1 seed"]);
+    assert!(!reply.err.contains("are the same"), "{}", reply.err);
+    let plan_of = |name: &str| {
+        let line = reply.err.lines().find(|line| line.starts_with(&format!("  {name}: ")));
+        line.unwrap_or_else(|| panic!("no {name} in {}", reply.err)).to_owned()
+    };
+    for (name, value) in [("weak", "0.125"), ("strong", "2.0")] {
+        let line = plan_of(name);
+        assert_eq!(line.matches(&format!("strength = {value}")).count(), 2, "{line}");
+        assert_eq!(line.matches("prob = 0.75").count(), 2, "{line}");
+    }
+    assert!(plan_of("flip").contains("prob = 0.25"), "{}", plan_of("flip"));
+}
+
 #[test]
 fn a_recipe_that_does_not_converge_is_told_after_the_others() {
     let (dir, data) = small_data();

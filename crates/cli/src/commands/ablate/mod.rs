@@ -239,9 +239,10 @@ impl Ablate {
         let mut planned: Vec<Planned> = Vec::new();
         for seed in base.train.seed..base.train.seed + self.seeds {
             for (variant, spec) in study.variants.iter().enumerate() {
-                let own = Settings { sets: spec.set.clone(), seed: Some(seed), ..Settings::default() };
+                let seeded = Settings { seed: Some(seed), ..self.settings.clone() };
                 let of_variant = || format!("variant {:?}", spec.name);
-                let config = own.resolve_over(base, Threads::default()).with_context(of_variant)?;
+                let config =
+                    seeded.resolve_variant(base, &spec.set, self.threads).with_context(of_variant)?;
                 if config.data.decode() != base.data.decode() {
                     return Err(usage(format!(
                         "variant {:?}: all share their images; how these are decoded (data.window, background, shrink) is for --set",
