@@ -232,10 +232,14 @@ impl Settings {
         }
     }
 
+    /// The keys that these settings change from their defaults, beyond what a preset does.
+    pub fn given(&self) -> Result<Vec<&'static str>> {
+        self.with_layers(None, Threads::default(), |layers| Ok(layers.given()?))
+    }
+
     /// Warns of keys that were given and have no effect in `config`, which was resolved from these settings.
     pub fn warn_of_idle(&self, config: &Config) -> Result<()> {
-        let given = self.with_layers(None, Threads::default(), |layers| Ok(layers.given()?))?;
-        for key in given {
+        for key in self.given()? {
             if let Some(reason) = config.idle(key) {
                 terminal::warn(&format!("{key} is without effect beside {reason}"));
             }
@@ -251,8 +255,7 @@ impl Settings {
         if stem == usual || stem != Stem::ImageNet || config.train.begins_with().is_some() {
             return Ok(());
         }
-        let given = self.with_layers(None, Threads::default(), |layers| Ok(layers.given()?))?;
-        if given.contains(&"encoder.stem") {
+        if self.given()?.contains(&"encoder.stem") {
             let left = size.div_ceil(4);
             terminal::warn(&format!(
                 "encoder.stem=imagenet leaves {left} x {left} of {size} x {size} pixels: others reached 76.5% on CIFAR-10 with it, \
@@ -283,8 +286,7 @@ impl Settings {
     /// Rewrites an error of resuming to name the preset, if the wrong key was set by the preset alone.
     pub fn named(&self, error: Error) -> Error {
         let Some(TrainError::Conflict { key, problem, .. }) = error.downcast_ref() else { return error };
-        let given = self.with_layers(None, Threads::default(), |layers| Ok(layers.given()?));
-        let is_given = given.is_ok_and(|given| given.contains(&key.as_str()))
+        let is_given = self.given().is_ok_and(|given| given.contains(&key.as_str()))
             || self.sets.iter().any(|set| set.starts_with(&format!("{key}=")));
         match &self.preset {
             Some(preset) if !is_given => {

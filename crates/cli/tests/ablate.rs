@@ -156,6 +156,40 @@ fn listed_operators_follow_the_keys_of_variants_and_recipe() {
 }
 
 #[test]
+fn keys_without_effect_are_warned_of_and_tell_no_variants_apart() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("out");
+    let planned = |study: &Path, more: &[&str]| {
+        let words = ablate(study, &data, &out, &["--dry-run"]);
+        simclr(&[words, more.iter().map(|&word| word.to_owned()).collect()].concat()).expect(0, &[])
+    };
+    let sizes = "\"32\", \"64\", \"128\", \"256\", \"512\", \"1024\", \"2048\"";
+    planned(Path::new("head-size"), &["head.kind=none"]).expect(
+        0,
+        &[
+            &format!("warning: variants {sizes}: head.dim is without effect beside head.kind=none\n"),
+            &format!("warning: variants {sizes} are the same: "),
+        ],
+    );
+    // A key of the recipe is warned of where no variant gives it a meaning.
+    let study = write(
+        dir.path(),
+        "title = \"Losses\"\n[[variant]]\nname = \"as it is\"\n\
+         [[variant]]\nname = \"other\"\nset = [\"loss.name=nt_logistic\", \"optim.beta2=0.5\"]\n",
+    );
+    let reply = planned(&study, &["loss.margin=0.3"]).expect(
+        0,
+        &[
+            "warning: loss.margin is without effect beside loss.name=nt_xent\n",
+            "warning: variant \"other\": optim.beta2 is without effect beside optim.name=",
+        ],
+    );
+    assert!(!reply.err.contains("are the same"), "{}", reply.err);
+    let reply = planned(Path::new("losses"), &["loss.margin=0.3"]);
+    assert!(!reply.err.contains("warning"), "{}", reply.err);
+}
+
+#[test]
 fn a_recipe_that_does_not_converge_is_told_after_the_others() {
     let (dir, data) = small_data();
     let fast = "[[variant]]\nname = \"too fast\"\nset = [\"optim.name=sgd\", \"optim.rate=1e30\"]\n";

@@ -1,8 +1,8 @@
 //! `simclr ablate`: trains one recipe again and again, with one thing changed at a time.
 
 mod table;
+mod warnings;
 
-use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -18,10 +18,9 @@ use simclr_eval::protocols::{
 };
 use simclr_eval::report::history::{History, Kind};
 use simclr_eval::report::study_page;
-use simclr_eval::study::{Judge, Study, Trial, rows};
+use simclr_eval::study::{Judge, Study, Trial, Variant, rows};
 use simclr_exchange::write_encoder;
 use simclr_metrics::Knn;
-use simclr_train::config::Scaling;
 use simclr_train::file_system::{Disk, write_atomically};
 use simclr_train::pretrain::{Failure, Identity, Part, plan};
 use simclr_train::run_folder::{REPORT, RunFolder};
@@ -259,17 +258,11 @@ impl Ablate {
                 planned.push(Planned { variant, seed, config, steps, folder });
             }
         }
-        let changed: HashSet<Vec<String>> = planned
-            .iter()
-            .take(study.variants.len())
-            .map(|planned| differences(base, &planned.config))
-            .collect();
-        if changed.len() < study.variants.len() {
-            terminal::warn(
-                "two variants are the same: what they change is what --preset, --config or --set says already",
-            );
-        }
-        warn_of_unscaled(planned.iter().map(|planned| &planned.config));
+        let variants: Vec<(&Variant, &Config)> =
+            study.variants.iter().zip(planned.iter().map(|planned| &planned.config)).collect();
+        warnings::of_idle(&self.settings, &variants)?;
+        warnings::of_same(base, &variants);
+        warnings::of_unscaled(variants.iter().map(|&(_, config)| config));
         let steps: u64 = planned.iter().map(|planned| planned.steps).sum();
         terminal::say(&format!(
             "{}: {} x {}, {} in all",
@@ -278,8 +271,11 @@ impl Ablate {
             terminal::counted(self.seeds as usize, "seed"),
             terminal::counted(steps as usize, "step"),
         ));
-        for (variant, planned) in study.variants.iter().zip(&planned) {
-            let changes = differences(base, &planned.config);
+        for (variant, config) in variants {
+            let changes: Vec<String> = warnings::differences(base, config)
+                .iter()
+                .map(|change| format!("{}={}", change.key, change.theirs))
+                .collect();
             let changes =
                 if changes.is_empty() { "the recipe as it is".to_owned() } else { changes.join(", ") };
             terminal::say(&format!("  {}: {changes}", variant.name));
@@ -461,29 +457,4 @@ fn measured(encoder: &TrainedEncoder, judge: Judge, judged_by: u32) -> Option<f6
     let same =
         found.step == Some(encoder.step) && found.trained.details.get(JUDGED_BY) == Some(&json!(judged_by));
     same.then_some(found.trained.top1)
-}
-
-/// Warns if batches of different sizes have one learning rate, so that more is compared than the batch.
-fn warn_of_unscaled<'c>(variants: impl Iterator<Item = &'c Config>) {
-    let unscaled: Vec<&Config> = variants.filter(|config| config.optim.scaling == Scaling::None).collect();
-    let alike = |pair: &&[&Config]| {
-        let [a, b] = [&pair[0], &pair[1]];
-        a.train.batch != b.train.batch && (a.optim.name, a.optim.rate) == (b.optim.name, b.optim.rate)
-    };
-    if let Some(pair) = unscaled.windows(2).find(alike) {
-        terminal::warn(&format!(
-            "optim.scaling=none: batches of every size are trained at the learning rate {}; in the paper it follows the batch \
-             (--set optim.scaling=linear: optim.rate x batch / 256)",
-            pair[0].optim.rate
-        ));
-    }
-}
-
-/// The keys in which `variant` differs from `base`, except the seed.
-fn differences(base: &Config, variant: &Config) -> Vec<String> {
-    let differences = base.differences(variant).into_iter();
-    differences
-        .filter(|difference| difference.key != "train.seed")
-        .map(|difference| format!("{}={}", difference.key, difference.theirs))
-        .collect()
 }
