@@ -248,6 +248,44 @@ fn whether_other_images_converge_is_not_known() {
 }
 
 #[test]
+fn a_folder_belongs_to_one_study() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("out");
+    let tell = |text: &str, more: &[&str]| {
+        let study = write(dir.path(), text);
+        simclr(&ablate(&study, &data, &out, more))
+    };
+    // A folder that was begun and has no run yet is the study's, too.
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("study.json"), "{\"title\": \"Temperatures\", \"variants\": [\"tau-1\"]}").unwrap();
+    tell(STUDY, &[]).expect(0, &["3 of 3: no head, seed 0"]);
+    let page = fs::read(out.join("report.html")).unwrap();
+
+    // Of another study, one variant may have the same name.
+    let other = "title = \"Rates\"\n[[variant]]\nname = \"as it is\"\n\
+        [[variant]]\nname = \"fast\"\nset = [\"optim.rate=2\"]\n";
+    let renamed = STUDY.replace("name = \"", "name = \"with ");
+    for (text, more) in [(other, &[][..]), (other, &["--dry-run"]), (&renamed, &[])] {
+        tell(text, more).expect(2, &["it holds another study, \"Temperatures\"; give a folder of its own"]);
+    }
+    assert_eq!(fs::read(out.join("report.html")).unwrap(), page);
+
+    // A study may change: its title or its variants, more of them or fewer.
+    let more = format!("{STUDY}[[variant]]\nname = \"tau 2\"\nset = [\"loss.temperature=2\"]\n");
+    let fewer = STUDY.replace("[[variant]]\nname = \"no head\"\nset = [\"head.kind=none\"]\n", "");
+    for (text, there) in [
+        (STUDY, "3 of 3 runs are there"),
+        (&more, "3 of 4 runs are there"),
+        (&more.replace("Temperatures", "Tau"), "3 of 4 runs are there"),
+        (&fewer, "2 of 2 runs are there"),
+    ] {
+        tell(text, &["--dry-run"]).expect(0, &[there]);
+    }
+    fs::write(out.join("study.json"), "{").unwrap();
+    tell(STUDY, &[]).expect(2, &["study.json in it does not say which study"]);
+}
+
+#[test]
 fn what_is_wrong_is_said_before_anything_is_trained() {
     let (dir, data) = small_data();
     let out = dir.path().join("out");

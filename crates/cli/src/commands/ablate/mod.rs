@@ -1,10 +1,10 @@
 //! `simclr ablate`: trains one recipe again and again, with one thing changed at a time.
 
+mod folder;
 mod table;
 mod warnings;
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -32,7 +32,7 @@ use crate::judging::pair;
 use crate::settings::{OnDevice, Settings, Threads, from_to, suggesting};
 use crate::watching::Watching;
 use crate::workers::Gathering;
-use crate::{data, out, terminal, training};
+use crate::{data, terminal, training};
 
 const EXAMPLES: &str = "\
 STUDY is one of the paper's, or a TOML file:
@@ -57,7 +57,7 @@ STUDY is one of the paper's, or a TOML file:
 
 What all variants have in common comes from --preset, --config and --set, the settings of listed operators too where the study does not \
 give them. Each training is a run folder in DIR, which other commands accept; \
-DIR/report.html compares those that are finished. One that fails, or does not converge, does not keep the others: it is told at the end, with \
+DIR/report.html compares those that are finished; another study needs a DIR of its own. One that fails, or does not converge, does not keep the others: it is told at the end, with \
 exit code 1. With the same arguments, a second run reuses finished results and continues interrupted \
 ones.
 
@@ -136,6 +136,10 @@ impl Planned {
 impl Ablate {
     pub fn run(mut self) -> Result<Done> {
         let study = Study::find(&self.study)?;
+        if let Some(out) = &self.out {
+            let data: Vec<PathBuf> = self.data.iter().chain(&self.train).chain(&self.test).cloned().collect();
+            folder::check(out, &study, &data)?;
+        }
         self.settings.sets.splice(..0, study.set.clone());
         self.settings.sets.extend(self.on.device.map(|device| format!("train.device={device}")));
         let mut opening = Opening::new(&self.settings.data()?, self.threads.count());
@@ -164,9 +168,9 @@ impl Ablate {
             }
             return Ok(Done::Finished);
         };
-        self.check_out(&out)?;
         let splits = self.splits(&mut opening, &source)?;
         fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
+        folder::mark(&out, &study)?;
 
         let mut trials: Vec<Trial> = Vec::new();
         for (number, planned) in planned.iter().enumerate() {
@@ -202,32 +206,6 @@ impl Ablate {
         match why.into_iter().next() {
             Some(first) => Err(anyhow!(first).context(format!("no result: {}", failed.join("; ")))),
             None => Ok(Done::Finished),
-        }
-    }
-
-    /// Rejects a folder that is not a study's, new or empty, before anything is written into it.
-    fn check_out(&self, out: &Path) -> Result<()> {
-        let refuse = |what: &str| Err(usage(format!("--out {}: {what}", out.display())));
-        if RunFolder::exists(out) {
-            return refuse("it is a run; give a folder for the study's runs");
-        }
-        let data: Vec<PathBuf> = self.data.iter().chain(&self.train).chain(&self.test).cloned().collect();
-        if out::is_among(out, &data) {
-            return refuse("it is among the images; give a folder elsewhere for the study's runs");
-        }
-        // A study's folder may hold the file that describes it, even before the first run.
-        let describes = |path: &PathBuf| path.extension().is_some_and(|end| end == "toml");
-        match fs::read_dir(out) {
-            Ok(entries) => {
-                let found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-                let begun = found.iter().any(|path| RunFolder::exists(path));
-                match begun || found.iter().all(describes) {
-                    true => Ok(()),
-                    false => refuse("is not empty and holds no study; give a new or an empty folder"),
-                }
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => refuse(&format!("{error}; give a folder")),
         }
     }
 
