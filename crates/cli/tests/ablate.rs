@@ -103,8 +103,9 @@ fn a_study_from_file_to_table_and_again() {
     // Runs begun with another recipe are not taken for those of this one.
     let words = ablate(&study, &data, &out, &["--set", "optim.rate=0.5"]);
     for dry in [&[][..], &["--dry-run".to_owned()]] {
-        let refused = "`optim.rate` is 0.5, the run was begun with";
-        simclr(&[&words[..3], dry, &words[3..]].concat()).expect(2, &[refused]);
+        let refused =
+            ["as-it-is-seed0 in it was begun with optim.rate=", ", here it is 0.5; give another --out"];
+        simclr(&[&words[..3], dry, &words[3..]].concat()).expect(2, &refused);
     }
 }
 
@@ -283,6 +284,36 @@ fn a_folder_belongs_to_one_study() {
     }
     fs::write(out.join("study.json"), "{").unwrap();
     tell(STUDY, &[]).expect(2, &["study.json in it does not say which study"]);
+}
+
+/// Runs of other settings or images are found before anything is trained, whichever variant they are of.
+#[test]
+fn runs_that_cannot_be_continued_are_found_first() {
+    let (dir, data) = small_data();
+    let (study, out) = (write(dir.path(), STUDY), dir.path().join("out"));
+    fs::create_dir(&out).unwrap();
+    let run = out.join("tau-1-seed0");
+    simclr(&pretrain(&data, &run, &["loss.temperature=1", "train.epochs=1", "head.dim=8"])).expect(0, &[]);
+    let refused = |sets: &[&str], words: &[&str]| {
+        for dry in [&[][..], &["--dry-run".to_owned()]] {
+            let sets = sets.iter().map(|&set| set.to_owned()).collect::<Vec<_>>();
+            let reply =
+                simclr(&[&ablate(&study, &data, &out, &[])[..], &sets, dry].concat()).expect(2, words);
+            assert!(!reply.err.contains(" of 3: "), "{}", reply.err);
+        }
+        assert!(!out.join("as-it-is-seed0").exists());
+    };
+    let epoch = "train.epochs=1";
+    refused(&[epoch], &["tau-1-seed0 in it was begun with head.dim=8, here it is 16; give another --out"]);
+    fs::copy(data.join("class 0/3.png"), data.join("class 0/new.png")).unwrap();
+    refused(
+        &[epoch, "head.dim=8"],
+        &["tau-1-seed0 in it is of other images", "for a study of these, give another --out"],
+    );
+    fs::remove_file(data.join("class 0/new.png")).unwrap();
+    let words = ablate(&study, &data, &out, &["--dry-run"]);
+    let sets = [epoch, "head.dim=8"].map(str::to_owned);
+    simclr(&[&words[..], &sets].concat()).expect(0, &["1 of 3 runs are there already"]);
 }
 
 #[test]

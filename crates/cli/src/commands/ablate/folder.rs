@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use simclr_eval::study::{Study, Variant};
+use simclr_train::Config;
+use simclr_train::config::Difference;
 use simclr_train::file_system::{Disk, write_atomically};
+use simclr_train::pretrain::{self, Identity};
 use simclr_train::run_folder::RunFolder;
 
 use crate::exit::usage;
@@ -72,6 +75,35 @@ pub fn check(out: &Path, study: &Study, data: &[PathBuf]) -> Result<()> {
         true => Ok(()),
         false => refuse("is not empty and holds no study; give a new or an empty folder"),
     }
+}
+
+/// Rejects a folder with a run (`runs`: folder and configuration) that was begun with other settings or other images.
+/// Whatever else is wrong with a run is told when its turn comes.
+pub fn check_runs<'r>(
+    out: &Path,
+    runs: impl Iterator<Item = (&'r Path, &'r Config)>,
+    images: Identity,
+) -> Result<()> {
+    for (folder, config) in runs.filter(|(folder, _)| RunFolder::exists(folder)) {
+        let Ok(run) = pretrain::look(folder) else { continue };
+        // Without a checkpoint it begins anew.
+        let Some(checkpoint) = run.checkpoint() else { continue };
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let refuse = |what: String| Err(usage(format!("--out {}: {name} in it {what}", out.display())));
+        let differences = run.config.differences(config).into_iter();
+        let mut differences = differences.filter(|found| !found.changes_nothing);
+        if let Some(Difference { key, ours, theirs, .. }) = differences.next() {
+            return refuse(format!(
+                "was begun with {key}={ours}, here it is {theirs}; give another --out, or the settings of then"
+            ));
+        }
+        if let Some(problem) = images.problem(&checkpoint.meta) {
+            return refuse(format!(
+                "is of other images: {problem}; for a study of these, give another --out"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Records in the folder that it is this study's.

@@ -148,6 +148,10 @@ impl Ablate {
         self.settings.say_unsized(&base);
         let device = training::device_of(&base)?;
         let planned = self.plan(&study, &base, &source, &device)?;
+        if let Some(out) = &self.out {
+            let runs = planned.iter().map(|planned| (planned.folder.as_path(), &planned.config));
+            folder::check_runs(out, runs, Identity::of(source.to_pretrain().as_ref()))?;
+        }
         let Some(out) = self.out.clone().filter(|_| !self.dry_run) else {
             let steps: u64 = planned.iter().map(|planned| planned.steps).sum();
             let (trained, left) = self.progress(&planned, &source)?;
@@ -274,9 +278,6 @@ impl Ablate {
                 if Failure::of(&run).is_some_and(|failure| failure.is_of(config, identity)) {
                     done = *steps;
                 } else if let (_, Some(meta)) = training::look(folder, |_| Ok(config.clone()))? {
-                    if let Some(problem) = identity.problem(&meta) {
-                        return Err(TrainError::CannotResume { path: folder.clone(), problem }.into());
-                    }
                     done = if meta.epoch >= config.train.epochs { *steps } else { meta.step.min(*steps) };
                 }
             }
