@@ -191,6 +191,34 @@ fn keys_without_effect_are_warned_of_and_tell_no_variants_apart() {
 }
 
 #[test]
+fn batches_of_more_than_all_images_are_left_out() {
+    let (dir, data) = small_data();
+    let variant = |batch: &str| format!("[[variant]]\nname = \"{batch}\"\nset = [\"train.batch={batch}\"]\n");
+    let study = |batches: &[&str]| {
+        let variants: String = batches.iter().map(|batch| variant(batch)).collect();
+        write(dir.path(), &format!("title = \"Batches\"\n{variants}"))
+    };
+    let out = dir.path().join("out");
+    let some = study(&["24", "64", "48", "4000"]);
+    let warning =
+        "warning: variants \"64\", \"4000\": left out, since train.batch is larger than the 48 images";
+    for more in [&["--dry-run", "--json"][..], &["--json"]] {
+        let json = simclr(&ablate(&some, &data, &out, more)).expect(0, &[warning, "2 variants x 1"]).json();
+        assert_eq!(json["left_out"], serde_json::json!(["64", "4000"]), "{json}");
+        assert_eq!(json["variants"].as_array().unwrap().len(), 2, "{json}");
+    }
+    let words = ["the batch of ", " variants is larger than the 48 images", "a study of your own"];
+    for study in [Path::new("batch"), &study(&["24", "64"])] {
+        simclr(&ablate(study, &data, &dir.path().join("new"), &[])).expect(2, &words);
+    }
+    // A batch that all have in common is not a variant's.
+    let words = ablate(Path::new("temperature"), &data, &dir.path().join("new"), &["--dry-run"]);
+    let reply = simclr(&[words, vec!["train.batch=64".to_owned()]].concat());
+    let reply = reply.expect(2, &["variant \"tau 0.05\"", "train.batch is 64, but there are only 48"]);
+    assert!(!reply.err.contains("left out"), "{}", reply.err);
+}
+
+#[test]
 fn a_recipe_that_does_not_converge_is_told_after_the_others() {
     let (dir, data) = small_data();
     let fast = "[[variant]]\nname = \"too fast\"\nset = [\"optim.name=sgd\", \"optim.rate=1e30\"]\n";
@@ -329,7 +357,6 @@ fn what_is_wrong_is_said_before_anything_is_trained() {
     wrong("title = \"t\"\n[[variant]]\nname = \"a\"\n", &["at least two"]);
     let with = |set: &str| format!("{STUDY}[[variant]]\nname = \"x\"\nset = [\"{set}\"]\n");
     wrong(&with("loss.temprature=1"), &["variant \"x\"", "did you mean", "loss.temperature"]);
-    wrong(&with("train.batch=4000"), &["variant \"x\"", "train.batch is 4,000"]);
     wrong(&with("data.shrink=64"), &["variant \"x\"", "for --set"]);
     let missing = ["ablate", "temprature", path(&data), "--out", path(&out)];
     simclr(&missing).expect(2, &["temperature, head", "TOML"]);

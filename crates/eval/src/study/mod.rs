@@ -128,6 +128,16 @@ impl Variant {
         }
     }
 
+    /// The keys that it sets, as far as its settings are `table.key=value`.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.set.iter().filter_map(|set| Some(set.split_once('=')?.0.trim()))
+    }
+
+    /// Whether it sets `key` itself.
+    pub fn sets(&self, key: &str) -> bool {
+        self.keys().any(|own| own == key)
+    }
+
     /// The published figure that `judge` may be compared with, in per cent.
     pub fn published(&self, judge: Judge) -> Option<f64> {
         match judge {

@@ -22,7 +22,7 @@ use simclr_eval::study::{Judge, Study, Trial, Variant, rows};
 use simclr_exchange::write_encoder;
 use simclr_metrics::Knn;
 use simclr_train::file_system::{Disk, write_atomically};
-use simclr_train::pretrain::{Failure, Identity, Part, plan};
+use simclr_train::pretrain::{Failure, Identity, Part, held_out, plan};
 use simclr_train::run_folder::{REPORT, RunFolder};
 use simclr_train::{Config, TrainError};
 
@@ -40,7 +40,7 @@ STUDY is one of the paper's, or a TOML file:
   temperature   0.05 to 1, and z not normalised (table 5)
   head          none, linear, nonlinear (figure 8)
   head-size     32 to 2048 values of z (figure 8)
-  batch         256 to 8192 (figure 9)
+  batch         256 to 8192, as far as there are as many images (figure 9)
   color         strengths of colour distortion, AutoAugment (table 1)
   views         augmentations of one of the two views (figure 5)
 
@@ -135,7 +135,7 @@ impl Planned {
 
 impl Ablate {
     pub fn run(mut self) -> Result<Done> {
-        let study = Study::find(&self.study)?;
+        let mut study = Study::find(&self.study)?;
         if let Some(out) = &self.out {
             let data: Vec<PathBuf> = self.data.iter().chain(&self.train).chain(&self.test).cloned().collect();
             folder::check(out, &study, &data)?;
@@ -147,6 +147,7 @@ impl Ablate {
         let base = self.settings.resolve(&source, self.threads)?;
         self.settings.say_unsized(&base);
         let device = training::device_of(&base)?;
+        let left_out = self.leave_out(&mut study, &base, &source)?;
         let planned = self.plan(&study, &base, &source, &device)?;
         if let Some(out) = &self.out {
             let runs = planned.iter().map(|planned| (planned.folder.as_path(), &planned.config));
@@ -166,7 +167,7 @@ impl Ablate {
                 let variants: Vec<Value> = study.variants.iter().map(table::described).collect();
                 let object = json!({
                     "study": study.title, "source": study.source, "seeds": self.seeds, "steps": steps,
-                    "trained": trained, "steps_left": left, "variants": variants,
+                    "trained": trained, "steps_left": left, "variants": variants, "left_out": left_out,
                 });
                 terminal::print(&object.to_string())?;
             }
@@ -201,7 +202,11 @@ impl Ablate {
             trials.push(trial);
             self.write_page(&out, &study, &trials, splits.test().len(), &base)?;
         }
-        table::tell(&study, self.seeds, splits.test().len(), &rows(&study, &trials), self.json)?;
+        let rows = rows(&study, &trials);
+        match self.json {
+            true => table::tell_json(&study, self.seeds, splits.test().len(), &rows, &left_out)?,
+            false => table::tell(&study, splits.test().len(), &rows)?,
+        }
         terminal::say(&format!("report: {}", out.join(REPORT).display()));
         let failures = trials.iter().filter_map(|trial| Some((trial, trial.failure.clone()?)));
         let (failed, why): (Vec<String>, Vec<String>) = failures
@@ -211,6 +216,42 @@ impl Ablate {
             Some(first) => Err(anyhow!(first).context(format!("no result: {}", failed.join("; ")))),
             None => Ok(Done::Finished),
         }
+    }
+
+    /// Removes the variants whose own batch is larger than the images to train on, with a warning, and returns their
+    /// names. Too few are left if there is nothing to compare.
+    fn leave_out(&self, study: &mut Study, base: &Config, source: &Source) -> Result<Vec<String>> {
+        let (count, images) = (study.variants.len(), source.to_pretrain().len());
+        let (mut kept, mut too_large): (Vec<Variant>, Vec<(usize, String)>) = Default::default();
+        for variant in study.variants.drain(..) {
+            // What else is wrong with it is told when it is planned.
+            let config = self.settings.resolve_variant(base, &variant.set, self.threads).ok();
+            match config.map(|config| held_out(&config, images)) {
+                Some(Err(TrainError::BatchTooLarge { images, .. })) if variant.sets("train.batch") => {
+                    too_large.push((images, variant.name));
+                }
+                _ => kept.push(variant),
+            }
+        }
+        study.variants = kept;
+        if let (Some(&(images, _)), 0 | 1) = (too_large.first(), study.variants.len()) {
+            return Err(usage(format!(
+                "the batch of {} of {count} variants is larger than the {} to train on, which leaves nothing to compare; give a \
+                 study of your own with smaller batches, such as train.batch={} (--help shows one)",
+                too_large.len(),
+                terminal::counted(images, "image"),
+                (images / 2).max(1)
+            )));
+        }
+        let said = too_large.iter().map(|(images, name)| (*images, name.as_str()));
+        for (images, names) in warnings::grouped(said) {
+            terminal::warn(&format!(
+                "{}: left out, since train.batch is larger than the {} to train on",
+                warnings::naming(&names),
+                terminal::counted(images, "image")
+            ));
+        }
+        Ok(too_large.into_iter().map(|(_, name)| name).collect())
     }
 
     /// Plans and prints all runs; errors come before the first run begins. All variants of one seed come before the

@@ -6,39 +6,48 @@ use simclr_eval::study::{Chance, Column, Judge, Order, Row, Study, Variant, colu
 
 use crate::terminal;
 
-/// Prints the results of a study with `seeds` seeds, evaluated on `test_images` images.
-pub fn tell(study: &Study, seeds: u64, test_images: usize, rows: &[Row], as_json: bool) -> Result<()> {
+/// Prints the results of a study with `seeds` seeds, evaluated on `test_images` images, as a JSON object. `left_out` are
+/// the variants that were not trained.
+pub fn tell_json(
+    study: &Study,
+    seeds: u64,
+    test_images: usize,
+    rows: &[Row],
+    left_out: &[String],
+) -> Result<()> {
     let told = Judge::ALL.into_iter().filter(|&judge| rows.iter().any(|row| row.mean(judge).is_some()));
     let told: Vec<Judge> = told.collect();
-    let order = |judge| Order::of(rows, judge);
-    if as_json {
-        let row = |row: &Row| {
-            let mut object = described(row.variant);
-            told.iter().for_each(|&judge| object[judge.word()] = json!(row.mean(judge)));
-            object["failures"] = json!(row.failures);
-            object
-        };
-        let order: serde_json::Map<String, Value> =
-            told.iter().filter_map(|&judge| Some((judge.word().to_owned(), json!(order(judge)?)))).collect();
-        let chance: serde_json::Map<String, Value> = (told.iter())
-            .filter_map(|&judge| {
-                let difference = Chance::of(rows, judge, test_images)?.difference;
-                Some((judge.word().to_owned(), json!(difference)))
-            })
-            .collect();
-        let object = json!({
-            "study": study.title, "source": study.source, "seeds": seeds, "test_images": test_images,
-            "within_chance": chance, "variants": rows.iter().map(row).collect::<Vec<Value>>(), "order": order,
-        });
-        terminal::print(&object.to_string())?;
-        return Ok(());
-    }
+    let row = |row: &Row| {
+        let mut object = described(row.variant);
+        told.iter().for_each(|&judge| object[judge.word()] = json!(row.mean(judge)));
+        object["failures"] = json!(row.failures);
+        object
+    };
+    let order: serde_json::Map<String, Value> = (told.iter())
+        .filter_map(|&judge| Some((judge.word().to_owned(), json!(Order::of(rows, judge)?))))
+        .collect();
+    let chance: serde_json::Map<String, Value> = (told.iter())
+        .filter_map(|&judge| {
+            let difference = Chance::of(rows, judge, test_images)?.difference;
+            Some((judge.word().to_owned(), json!(difference)))
+        })
+        .collect();
+    let object = json!({
+        "study": study.title, "source": study.source, "seeds": seeds, "test_images": test_images,
+        "within_chance": chance, "variants": rows.iter().map(row).collect::<Vec<Value>>(),
+        "left_out": left_out, "order": order,
+    });
+    Ok(terminal::print(&object.to_string())?)
+}
+
+/// Prints the results of a study, evaluated on `test_images` images, as a table.
+pub fn tell(study: &Study, test_images: usize, rows: &[Row]) -> Result<()> {
     lines(rows).iter().try_for_each(|line| terminal::print(line))?;
     if let Some(judge) = main_judge(rows) {
         if let Some(chance) = Chance::of(rows, judge, test_images) {
             terminal::print(&chance.to_string())?;
         }
-        if let Some(order) = order(judge) {
+        if let Some(order) = Order::of(rows, judge) {
             terminal::print(&format!("{}: {order}", judge.title()))?;
         }
     }

@@ -11,17 +11,16 @@ use crate::terminal;
 /// Warns of keys without effect: those that variants set, naming the variants; and those of `settings`, which all have
 /// in common, if they are without effect in all.
 pub fn of_idle(settings: &Settings, variants: &[(&Variant, &Config)]) -> Result<()> {
-    let sets_itself = |variant: &Variant, key: &str| keys_of(variant).any(|own| own == key);
     for key in settings.given()? {
         let in_all =
-            variants.iter().all(|(variant, config)| config.idle(key).is_some() && !sets_itself(variant, key));
+            variants.iter().all(|(variant, config)| config.idle(key).is_some() && !variant.sets(key));
         if let Some(reason) = variants.first().filter(|_| in_all).and_then(|(_, config)| config.idle(key)) {
             terminal::warn(&without_effect(key, &reason));
         }
     }
     let of_variants = variants.iter().flat_map(|&(variant, config)| {
         let idle = |key| Some((without_effect(key, &config.idle(key)?), &*variant.name));
-        keys_of(variant).filter_map(idle)
+        variant.keys().filter_map(idle)
     });
     for (what, names) in grouped(of_variants) {
         terminal::warn(&format!("{}: {what}", naming(&names)));
@@ -67,17 +66,12 @@ pub fn differences(base: &Config, variant: &Config) -> Vec<Difference> {
     differences
 }
 
-/// The keys that a variant sets; its settings are known to be `table.key=value`.
-fn keys_of(variant: &Variant) -> impl Iterator<Item = &str> {
-    variant.set.iter().filter_map(|set| Some(set.split_once('=')?.0.trim()))
-}
-
 fn without_effect(key: &str, reason: &str) -> String {
     format!("{key} is without effect beside {reason}")
 }
 
 /// The names that each thing is said of, in the order in which they come.
-fn grouped<'n, T: PartialEq>(said: impl Iterator<Item = (T, &'n str)>) -> Vec<(T, Vec<&'n str>)> {
+pub fn grouped<'n, T: PartialEq>(said: impl Iterator<Item = (T, &'n str)>) -> Vec<(T, Vec<&'n str>)> {
     let mut groups: Vec<(T, Vec<&str>)> = Vec::new();
     for (what, name) in said {
         match groups.iter_mut().find(|group| group.0 == what) {
@@ -89,7 +83,7 @@ fn grouped<'n, T: PartialEq>(said: impl Iterator<Item = (T, &'n str)>) -> Vec<(T
 }
 
 /// "variant "a"", or "variants "a", "b"".
-fn naming(names: &[&str]) -> String {
+pub fn naming(names: &[&str]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
     format!("variant{} {}", if names.len() == 1 { "" } else { "s" }, quoted.join(", "))
 }
