@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use common::{TINY, class_folders, metrics, path, pretrain, simclr, small_data};
 
-const STUDY: &str = "title = \"Temperatures\"\nsource = \"somewhere\"\n\
+const STUDY: &str = "title = \"Temperatures\"\nsource = \"somewhere\"\nset = [\"loss.normalize=true\"]\n\
     [[variant]]\nname = \"as it is\"\npaper = 10\n\
     [[variant]]\nname = \"tau 1\"\nset = [\"loss.temperature=1\"]\npaper = 20.5\n\
     [[variant]]\nname = \"no head\"\nset = [\"head.kind=none\"]\n";
@@ -31,17 +31,21 @@ fn ablate(study: &Path, data: &Path, out: &Path, more: &[&str]) -> Vec<String> {
 fn a_study_from_file_to_table_and_again() {
     let (dir, data) = small_data();
     let (study, out) = (write(dir.path(), STUDY), dir.path().join("out"));
-    let plan = ["3 variants x 2 seeds, 36 steps in all", "tau 1: loss.temperature=1.0"];
+    let plan = [
+        "3 variants x 2 seeds, 36 steps in all\n  all: loss.normalize=true\n",
+        "  tau 1: loss.temperature=1.0\n",
+    ];
     let planned = simclr(&ablate(&study, &data, &out, &["--seeds", "2", "--dry-run", "--json"]));
     let planned = planned.expect(0, &plan).json();
     assert_eq!((&planned["steps"], &planned["variants"][1]["paper"]), (&36.into(), &0.205.into()));
+    assert_eq!(planned["set"], serde_json::json!(["loss.normalize=true"]));
     assert!(!out.exists());
 
     let words = ablate(&study, &data, &out, &["--seeds", "2", "--projection", "--json"]);
     let first = simclr(&words).expect(0, &["6 of 6: no head, seed 1", "report.html"]);
     let json = first.json();
     let [_, tau, no_head] = &json["variants"].as_array().unwrap()[..] else { panic!("{json}") };
-    assert_eq!(tau["paper"], 0.205);
+    assert_eq!((&tau["paper"], &json["set"]), (&0.205.into(), &planned["set"]));
     for judge in ["knn", "linear", "linear_of_z", "contrastive"] {
         assert_eq!(tau[judge]["seeds"], 2, "{judge}: {json}");
         assert!((0.0..=1.0).contains(&tau[judge]["mean"].as_f64().unwrap()));
@@ -119,7 +123,9 @@ fn batches_of_one_learning_rate_are_warned_of() {
     let planned = |more: &[&str]| {
         let words = ablate(&study, &data, &dir.path().join("out"), &[more, &["--dry-run"]].concat());
         // TINY comes last: its epochs, too, override those of the study.
-        simclr(&words).expect(0, &["2 variants x 1 seed, 18 steps in all"])
+        let all = if more.is_empty() { "none" } else { more[1].split('=').next_back().unwrap() };
+        let all = format!("  all: optim.scaling=\"{all}\", train.epochs=2\n");
+        simclr(&words).expect(0, &["2 variants x 1 seed, 18 steps in all", &all])
     };
     planned(&[]).expect(0, &["warning: optim.scaling=none: batches of every size"]);
     for scaling in ["linear", "sqrt"] {

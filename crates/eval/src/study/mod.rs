@@ -80,6 +80,11 @@ impl Study {
         Study::parse(&text, name)
     }
 
+    /// The keys that it sets for all variants.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        keys(&self.set)
+    }
+
     /// Parses a study; messages call it `origin`.
     ///
     /// # Errors
@@ -110,6 +115,11 @@ impl Study {
     }
 }
 
+/// The keys of settings, as far as these are `table.key=value`.
+fn keys(set: &[String]) -> impl Iterator<Item = &str> {
+    set.iter().filter_map(|set| Some(set.split_once('=')?.0.trim()))
+}
+
 impl Variant {
     fn read(keys: &Keys<'_>) -> Result<Variant, EvalError> {
         keys.check(&["name", "set", "paper", "paper_contrastive"])?;
@@ -128,9 +138,9 @@ impl Variant {
         }
     }
 
-    /// The keys that it sets, as far as its settings are `table.key=value`.
+    /// The keys that it sets.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.set.iter().filter_map(|set| Some(set.split_once('=')?.0.trim()))
+        keys(&self.set)
     }
 
     /// Whether it sets `key` itself.

@@ -35,6 +35,15 @@ impl Config {
         }))
     }
 
+    /// The value of the key with this path as TOML, if there is such a key.
+    ///
+    /// # Errors
+    /// As [`Config::to_toml`].
+    pub fn value(&self, path: &str) -> Result<Option<String>, TrainError> {
+        let table = self.to_table()?;
+        Ok(KEYS.iter().find(|key| key.path == path).map(|key| value_of(&table, key)))
+    }
+
     /// Every key with its default, its meaning and what it accepts, and every operator of the view lists, as a TOML
     /// file of comments: to set a key, remove its `#`.
     pub fn reference() -> String {

@@ -166,8 +166,9 @@ impl Ablate {
             if self.json {
                 let variants: Vec<Value> = study.variants.iter().map(table::described).collect();
                 let object = json!({
-                    "study": study.title, "source": study.source, "seeds": self.seeds, "steps": steps,
-                    "trained": trained, "steps_left": left, "variants": variants, "left_out": left_out,
+                    "study": study.title, "source": study.source, "set": study.set, "seeds": self.seeds,
+                    "steps": steps, "trained": trained, "steps_left": left, "variants": variants,
+                    "left_out": left_out,
                 });
                 terminal::print(&object.to_string())?;
             }
@@ -294,6 +295,11 @@ impl Ablate {
             terminal::counted(self.seeds as usize, "seed"),
             terminal::counted(steps as usize, "step"),
         ));
+        let shared = study.keys().map(|key| Ok(base.value(key)?.map(|value| format!("{key}={value}"))));
+        let shared: Vec<String> = shared.filter_map(Result::transpose).collect::<Result<_>>()?;
+        if !shared.is_empty() {
+            terminal::say(&format!("  all: {}", shared.join(", ")));
+        }
         for (variant, config) in variants {
             let changes: Vec<String> = warnings::differences(base, config)
                 .iter()

@@ -33,9 +33,9 @@ pub fn tell_json(
         })
         .collect();
     let object = json!({
-        "study": study.title, "source": study.source, "seeds": seeds, "test_images": test_images,
-        "within_chance": chance, "variants": rows.iter().map(row).collect::<Vec<Value>>(),
-        "left_out": left_out, "order": order,
+        "study": study.title, "source": study.source, "set": study.set, "seeds": seeds,
+        "test_images": test_images, "within_chance": chance,
+        "variants": rows.iter().map(row).collect::<Vec<Value>>(), "left_out": left_out, "order": order,
     });
     Ok(terminal::print(&object.to_string())?)
 }
