@@ -9,7 +9,9 @@ use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, Type
 use clap::{Arg, Args, Command};
 use simclr_cuda::{Gpus, Libraries};
 use simclr_data::{Dataset, Source, not_a_file};
-use simclr_train::config::{Auto, DataConfig, DeviceName, EncoderConfig, ForImages, KEYS, Machine, Stem};
+use simclr_train::config::{
+    Auto, DataConfig, DeviceName, EncoderConfig, ForImages, KEYS, Machine, Stem, Unapplied,
+};
 use simclr_train::presets::PRESETS;
 use simclr_train::presets::photos::Trainer;
 use simclr_train::{Config, Layers, TrainError, memory};
@@ -237,13 +239,27 @@ impl Settings {
         self.with_layers(None, Threads::default(), |layers| Ok(layers.given()?))
     }
 
-    /// Warns of keys that were given and have no effect in `config`, which was resolved from these settings.
+    /// Says of operators in lists that `config`, which was resolved from these settings, never applies them, unless they
+    /// say so themselves.
+    pub fn unapplied(&self, config: &Config) -> Result<Vec<String>> {
+        let unapplied = self.with_layers(None, Threads::default(), |layers| Ok(layers.unapplied(config)?))?;
+        let said = unapplied.into_iter().map(|Unapplied { place, op, key }| {
+            format!(
+                "{place}: {op} is never applied: its probability is {key}, which is 0; set that, or its prob"
+            )
+        });
+        Ok(said.collect())
+    }
+
+    /// Warns of keys that were given and have no effect in `config`, which was resolved from these settings, and of
+    /// operators without effect.
     pub fn warn_of_idle(&self, config: &Config) -> Result<()> {
         for key in self.given()? {
             if let Some(reason) = config.idle(key) {
                 terminal::warn(&format!("{key} is without effect beside {reason}"));
             }
         }
+        self.unapplied(config)?.iter().for_each(|unapplied| terminal::warn(unapplied));
         Ok(())
     }
 
@@ -279,8 +295,12 @@ impl Settings {
     /// the images, and then those of the variant. What operators in the lists of these settings leave out thus follows
     /// the keys of the variant.
     pub fn resolve_variant(&self, base: &Config, set: &[String], threads: Threads) -> Result<Config> {
-        let sets = [&self.sets[..], set].concat();
-        Settings { preset: None, sets, ..self.clone() }.resolve_over(base, threads)
+        self.of_variant(set).resolve_over(base, threads)
+    }
+
+    /// The settings of a variant on top of these, for use over a configuration that has those of the preset.
+    pub fn of_variant(&self, set: &[String]) -> Settings {
+        Settings { preset: None, sets: [&self.sets[..], set].concat(), ..self.clone() }
     }
 
     /// Rewrites an error of resuming to name the preset, if the wrong key was set by the preset alone.

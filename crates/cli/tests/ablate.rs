@@ -160,6 +160,18 @@ fn listed_operators_follow_the_keys_of_variants_and_recipe() {
         assert_eq!(line.matches("prob = 0.75").count(), 2, "{line}");
     }
     assert!(plan_of("flip").contains("prob = 0.25"), "{}", plan_of("flip"));
+
+    // So a key may turn off an operator whose list does not say so.
+    let off = "gaussian_blur is never applied: its probability is view.blur_prob, which is 0";
+    let study = "title = \"Blurs\"\n[[variant]]\nname = \"off\"\nset = [\"view.a=[{op='gaussian_blur'}]\"]\n\
+        [[variant]]\nname = \"on\"\nset = [\"view.a=[{op='gaussian_blur', prob=1}]\"]\n";
+    let study = write(dir.path(), study);
+    let words = ablate(&study, &data, &dir.path().join("out"), &["--dry-run"]);
+    let sets = ["data.image_size=32", "view.b=[{op='gaussian_blur'}]"].map(str::to_owned);
+    simclr(&[&words[..], &sets].concat()).expect(
+        0,
+        &[&format!("warning: variant \"off\": view.a[1]: {off}"), &format!("warning: view.b[1]: {off}")],
+    );
 }
 
 #[test]

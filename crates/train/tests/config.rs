@@ -537,6 +537,32 @@ fn a_key_that_a_list_follows_is_not_idle() {
 }
 
 #[test]
+fn operators_that_are_never_applied_are_known() {
+    let blur = "view.a=[{op='sobel'}, {op='gaussian_blur'}]";
+    let found = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        let layers = Layers { sets: &sets, ..Layers::default() };
+        let config = Config::resolve(&layers).unwrap();
+        let unapplied = layers.unapplied(&config).unwrap().into_iter();
+        let unapplied = unapplied.map(|it| format!("{} {} {}", it.place, it.op, it.key)).collect::<Vec<_>>();
+        (unapplied.join(", "), config.idle("view.blur_sigma"), config.idle("view.blur_prob"))
+    };
+    let (lists, small) = ("view.b=[{op='grayscale'}]", "data.image_size=32");
+    let idle = Some("the lists view.a and view.b".to_owned());
+    let (none, blurred) = (String::new(), "view.a[2] gaussian_blur view.blur_prob".to_owned());
+    // By default, small views are not blurred.
+    assert_eq!(found(&[blur, lists]), (none.clone(), None, None));
+    assert_eq!(found(&[blur, lists, small]), (blurred.clone(), idle.clone(), None));
+    assert_eq!(found(&[blur, lists, small, "view.blur_prob=0.3"]), (none.clone(), None, None));
+    let grey = format!("{blurred}, view.b[1] grayscale view.gray_prob");
+    assert_eq!(found(&[blur, lists, small, "view.gray_prob=0"]), (grey, idle.clone(), None));
+    // Where it says so itself, that is meant.
+    let stated = "view.a=[{op='gaussian_blur', prob=0}]";
+    assert_eq!(found(&[stated, lists, "view.blur_sigma=[1, 2]"]).0, none);
+    assert_eq!(found(&[stated, lists, "view.blur_sigma=[1, 2]"]).1, idle);
+}
+
+#[test]
 fn faults_in_lists_are_named() {
     let message = |list: &str| Config::from_toml(list, "lists.toml").unwrap_err().to_string();
     let text = message("[[view.a]]\nop = \"cutuot\"");

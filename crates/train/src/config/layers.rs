@@ -7,6 +7,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
+use super::operators::Unapplied;
 use super::{Config, DataConfig, KEYS, Key, TrainConfig, keys, kind::AUTO, kind::Kind, operators};
 use crate::TrainError;
 use crate::presets::{self, photos};
@@ -62,6 +63,17 @@ impl Layers<'_> {
             value.is_some() && value != defaults.get(table).and_then(|table| table.get(name))
         };
         Ok(KEYS.iter().filter(is_given).map(|key| key.path).collect())
+    }
+
+    /// The operators in lists of the file or a setting that are never applied in `config`, which was resolved from these
+    /// layers, though they do not say so themselves.
+    ///
+    /// # Errors
+    /// As [`Config::resolve`].
+    pub fn unapplied(&self, config: &Config) -> Result<Vec<Unapplied>, TrainError> {
+        let (given, resolved) = (self.stated()?, config.to_table()?);
+        let [given, view] = [&given, &resolved].map(|table| table.get("view").and_then(Value::as_table));
+        Ok(given.zip(view).map(|(given, view)| operators::unapplied(given, view)).unwrap_or_default())
     }
 
     /// The values of the file and the settings alone.

@@ -28,6 +28,7 @@ pub use layers::Layers;
 pub(crate) use layers::parse;
 pub use line::with_line;
 pub use nearest::nearest;
+pub use operators::Unapplied;
 pub use tables::{
     Cache, DataConfig, EncoderConfig, HeadConfig, HeadKind, LossConfig, LossName, Mining, Normalize,
     OptimConfig, OptimizerName, Precision, Scaling, ScheduleKind, Shortcut, TrainConfig, ViewsOn,

@@ -78,14 +78,47 @@ pub(super) fn complete(view: &mut Table) {
     }
 }
 
-/// Whether an operator of the lists of `view` has the value of its `key`, which it may follow.
+/// An operator of a list that is never applied, because of a key of `[view]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unapplied {
+    /// Its place, such as "view.a[2]".
+    pub place: String,
+    /// Its name.
+    pub op: String,
+    /// The key whose value, 0, is its probability.
+    pub key: String,
+}
+
+/// The operators in the lists of `given` that do not state a probability, and have one of 0 in the resolved `view`.
+pub(super) fn unapplied(given: &Table, view: &Table) -> Vec<Unapplied> {
+    let of_list = |list| {
+        let ops = |view: &Table| view.get(list).and_then(Value::as_array).cloned().unwrap_or_default();
+        let pairs = ops(given).into_iter().zip(ops(view)).enumerate();
+        pairs.filter_map(move |(at, (given, op))| {
+            let op = op.as_table().filter(|op| given.get("prob").is_none() && is_off(op))?;
+            let op = op.get("op").and_then(Value::as_str)?;
+            let key = format!("view.{}", followed(op, "prob")?);
+            Some(Unapplied { place: format!("view.{list}[{}]", at + 1), op: op.to_owned(), key })
+        })
+    };
+    ["a", "b"].into_iter().flat_map(of_list).collect()
+}
+
+/// Whether an operator has a probability of 0.
+fn is_off(op: &Table) -> bool {
+    op.get("prob").and_then(Value::as_float) == Some(0.0)
+}
+
+/// Whether an operator of the lists of `view` has the value of its `key`, which it may follow. Of one that is never
+/// applied, only the probability counts.
 pub(super) fn is_followed(view: &Table, key: &str) -> bool {
     let lists = ["a", "b"].into_iter().filter_map(|list| view.get(list)?.as_array()).flatten();
     let mut ops = lists.filter_map(Value::as_table);
     let followers = || FOLLOWING.iter().filter(|following| following.2 == key);
     ops.any(|op| {
         let is = |name: &str| op.get("op").and_then(Value::as_str) == Some(name);
-        followers().any(|following| is(following.0) && op.get(following.1) == view.get(key))
+        let counts = |key: &str| key == "prob" || !is_off(op);
+        followers().any(|&(name, own, _)| is(name) && counts(own) && op.get(own) == view.get(key))
     })
 }
 

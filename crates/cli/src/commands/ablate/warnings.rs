@@ -9,7 +9,7 @@ use crate::settings::Settings;
 use crate::terminal;
 
 /// Warns of keys without effect: those that variants set, naming the variants; and those of `settings`, which all have
-/// in common, if they are without effect in all.
+/// in common, if they are without effect in all. Likewise of operators in lists that are never applied.
 pub fn of_idle(settings: &Settings, variants: &[(&Variant, &Config)]) -> Result<()> {
     for key in settings.given()? {
         let in_all =
@@ -24,6 +24,17 @@ pub fn of_idle(settings: &Settings, variants: &[(&Variant, &Config)]) -> Result<
     });
     for (what, names) in grouped(of_variants) {
         terminal::warn(&format!("{}: {what}", naming(&names)));
+    }
+    let mut unapplied = Vec::new();
+    for (variant, config) in variants {
+        let of_variant = settings.of_variant(&variant.set).unapplied(config)?;
+        unapplied.extend(of_variant.into_iter().map(|what| (what, &*variant.name)));
+    }
+    for (what, names) in grouped(unapplied.into_iter()) {
+        match names.len() == variants.len() {
+            true => terminal::warn(&what),
+            false => terminal::warn(&format!("{}: {what}", naming(&names))),
+        }
     }
     Ok(())
 }
