@@ -52,7 +52,9 @@ fn a_study_from_file_to_table_and_again() {
     }
     // Without a head, z equals h.
     assert_eq!(no_head["linear"], no_head["linear_of_z"]);
-    assert_eq!(json["order"]["linear"]["pairs"], 1);
+    // The two with figures may have the same accuracy on so few images.
+    let order = &json["order"]["linear"];
+    assert_eq!(order["pairs"].as_u64().unwrap() + order["tied"].as_u64().unwrap(), 1, "{order}");
     let images = json["test_images"].as_u64().unwrap();
     assert!(images > 0 && json["within_chance"]["linear"].as_f64().unwrap() > 0.0, "{json}");
     let page = fs::read_to_string(out.join("report.html")).unwrap();
@@ -99,11 +101,12 @@ fn a_study_from_file_to_table_and_again() {
         "20.5%",
         " test images: differences below about ",
         "linear: ",
-        "of 1 pair ranks as in the paper (chance: 0.5)",
         "paper: somewhere",
     ] {
         assert!(third.out.contains(words), "no {words} in {}", third.out);
     }
+    let ranked = ["of 1 pair ranks as in the paper (chance: 0.5)\n", "linear: 1 pair is tied, "];
+    assert!(ranked.iter().any(|words| third.out.contains(words)), "{}", third.out);
     // Runs begun with another recipe are not taken for those of this one.
     let words = ablate(&study, &data, &out, &["--set", "optim.rate=0.5"]);
     for dry in [&[][..], &["--dry-run".to_owned()]] {

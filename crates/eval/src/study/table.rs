@@ -193,34 +193,44 @@ impl fmt::Display for Chance {
 /// How far variants come out in the order of the figures beside them: "what matters is the order".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Order {
-    /// Pairs of variants with different figures, both measured.
+    /// Pairs of variants with different figures, both measured, and not the same here.
     pub pairs: usize,
     /// Those of them in the same order here.
     pub agreeing: usize,
+    /// Pairs of variants with different figures that are exactly the same here: they tell nothing of the order.
+    pub tied: usize,
 }
 
 impl Order {
-    /// The agreement by `judge`; `None` if no pair can be compared.
+    /// The agreement by `judge`; `None` if no two variants with different figures were measured.
     pub fn of(rows: &[Row], judge: Judge) -> Option<Order> {
         let known: Vec<(f64, f64)> =
             rows.iter().filter_map(|row| Some((row.variant.paper?, row.mean(judge)?.mean))).collect();
-        let mut order = Order { pairs: 0, agreeing: 0 };
+        let mut order = Order { pairs: 0, agreeing: 0, tied: 0 };
         for (at, a) in known.iter().enumerate() {
             for b in known[..at].iter().filter(|b| b.0 != a.0) {
-                order.pairs += 1;
-                order.agreeing += usize::from((a.0 > b.0) == (a.1 > b.1) && a.1 != b.1);
+                let tied = a.1 == b.1;
+                order.tied += usize::from(tied);
+                order.pairs += usize::from(!tied);
+                order.agreeing += usize::from(!tied && (a.0 > b.0) == (a.1 > b.1));
             }
         }
-        (order.pairs > 0).then_some(order)
+        (order.pairs + order.tied > 0).then_some(order)
     }
 }
 
-/// "8 of 15 pairs rank as in the paper (chance: 7.5)".
+/// "8 of 12 pairs rank as in the paper (chance: 6); 3 pairs are tied".
 impl fmt::Display for Order {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Order { pairs, agreeing } = *self;
-        let rank = if pairs == 1 { "pair ranks" } else { "pairs rank" };
-        write!(f, "{agreeing} of {pairs} {rank} as in the paper (chance: {})", pairs as f64 / 2.0)
+        let Order { pairs, agreeing, tied } = *self;
+        let (rank, are) =
+            (if pairs == 1 { "pair ranks" } else { "pairs rank" }, if tied == 1 { "is" } else { "are" });
+        let ties = format!("{} {are} tied", counted(tied, "pair"));
+        if pairs == 0 {
+            return write!(f, "{ties}, and no other can be compared with the paper");
+        }
+        write!(f, "{agreeing} of {pairs} {rank} as in the paper (chance: {})", pairs as f64 / 2.0)?;
+        if tied > 0 { write!(f, "; {ties}") } else { Ok(()) }
     }
 }
 
@@ -245,10 +255,17 @@ mod tests {
         assert_eq!(mean.to_string(), "55.0 ± 7.1%");
         assert_eq!(rows[0].mean(Judge::Knn).unwrap().to_string(), "40.0%");
         // None before linear before nonlinear in the paper; here the last two are the other way round.
-        assert_eq!(Order::of(&rows, Judge::Knn), Some(Order { pairs: 3, agreeing: 2 }));
+        assert_eq!(Order::of(&rows, Judge::Knn), Some(Order { pairs: 3, agreeing: 2, tied: 0 }));
         let order = Order::of(&rows, Judge::Knn).unwrap();
         assert_eq!(order.to_string(), "2 of 3 pairs rank as in the paper (chance: 1.5)");
         assert_eq!(Order::of(&rows, Judge::Linear), None);
+        // Ties tell nothing of the order, whether of the two or of all.
+        let order = |scores: [f64; 3]| {
+            let trials: Vec<Trial> = (0..3).map(|variant| trial(variant, 0, scores[variant])).collect();
+            Order::of(&super::rows(&study, &trials), Judge::Knn).unwrap().to_string()
+        };
+        assert_eq!(order([0.4, 0.5, 0.5]), "2 of 2 pairs rank as in the paper (chance: 1); 1 pair is tied");
+        assert_eq!(order([0.5; 3]), "3 pairs are tied, and no other can be compared with the paper");
         assert_eq!(main_judge(&rows), Some(Judge::Knn));
     }
 
