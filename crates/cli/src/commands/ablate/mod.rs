@@ -170,7 +170,7 @@ impl Ablate {
                     "steps": steps, "trained": trained, "steps_left": left, "variants": variants,
                     "left_out": left_out,
                 });
-                terminal::print(&object.to_string())?;
+                terminal::print_json(&object)?;
             }
             return Ok(Done::Finished);
         };
@@ -370,9 +370,7 @@ impl Ablate {
             }
             false => training::begin(folder, config.clone())?,
         };
-        if let Some(problem) = training.saved().and_then(|meta| identity.problem(meta)) {
-            return Err(TrainError::CannotResume { path: folder.clone(), problem }.into());
-        }
+        training.saved().map_or(Ok(()), |meta| identity.check(folder, meta))?;
         if training.is_finished() {
             training.complete()?;
         } else {

@@ -37,7 +37,7 @@ pub fn tell_json(
         "test_images": test_images, "within_chance": chance,
         "variants": rows.iter().map(row).collect::<Vec<Value>>(), "left_out": left_out, "order": order,
     });
-    Ok(terminal::print(&object.to_string())?)
+    terminal::print_json(&object)
 }
 
 /// Prints the results of a study, evaluated on `test_images` images, as a table.
