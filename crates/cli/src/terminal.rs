@@ -131,7 +131,7 @@ fn acts(c: char) -> bool {
 /// Prints a value as a line of JSON to standard output, without characters that act on a terminal.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(value: &impl Serialize) -> Result<()> {
     Ok(print(&inert_json(&serde_json::to_string(value)?))?)
 }

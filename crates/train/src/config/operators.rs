@@ -81,7 +81,7 @@ pub(super) fn complete(view: &mut Table) {
 /// An operator of a list that is never applied, because of a key of `[view]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unapplied {
-    /// Its place, such as "view.a[2]".
+    /// Its place, such as `view.a[2]`.
     pub place: String,
     /// Its name.
     pub op: String,
