@@ -108,8 +108,7 @@ pub fn decode_file<'a>(
     options: &DecodeOptions,
     scratch: &'a mut DecodeScratch,
 ) -> Result<Decoded<'a>, DataError> {
-    let bytes = path.metadata().ok().map(|found| found.len());
-    decode_from(bytes, |file| read_file(path, file), || shown(path), options, &Region::whole, scratch)
+    decode_from(|file| read_file(path, file), || shown(path), options, &Region::whole, scratch)
 }
 
 /// Decodes an image held in memory; errors call it `name`.
@@ -144,11 +143,10 @@ pub fn decode_part<'a>(
     finish(decoded, || inert(name), scratch)
 }
 
-/// Decodes the bytes that `read` puts into the buffer, about `bytes` if that is known; errors call the image `name`,
-/// which must be inert.
+/// Decodes the bytes that `read` puts into the buffer, for which it returns the room; errors call the image `name`, which
+/// must be inert.
 pub(crate) fn decode_from<'a>(
-    bytes: Option<u64>,
-    read: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,
+    read: impl FnOnce(&mut Vec<u8>) -> Result<Claim, String>,
     name: impl Fn() -> String,
     options: &DecodeOptions,
     needed: &dyn Fn(u32, u32) -> Region,
@@ -156,11 +154,13 @@ pub(crate) fn decode_from<'a>(
 ) -> Result<Decoded<'a>, DataError> {
     scratch.stored = None;
     scratch.give_back();
-    let _room = Claim::of_file(bytes.unwrap_or(0));
     let mut file = std::mem::take(&mut scratch.file);
-    let decoded = read(&mut file).and_then(|()| decode_into(&file, options, needed, scratch));
+    let room = read(&mut file);
+    let decoded = room.as_ref().map_err(String::clone);
+    let decoded = decoded.and_then(|_| decode_into(&file, options, needed, scratch));
     scratch.file = file;
     scratch.give_back_file();
+    drop(room);
     finish(decoded, name, scratch)
 }
 
@@ -185,8 +185,13 @@ pub(crate) fn check_file_bytes(bytes: u64) -> Result<(), String> {
     }
 }
 
-/// Reads a file that may be an image into `out`.
-pub(crate) fn read_file(path: &Path, out: &mut Vec<u8>) -> Result<(), String> {
+/// Waits until there is room for a file of this many bytes, unless it is too large to be one image.
+pub(crate) fn room_for_file(bytes: u64) -> Result<Claim, String> {
+    check_file_bytes(bytes).map(|()| Claim::of_file(bytes))
+}
+
+/// Reads a file that may be an image into `out`, and returns the room that it takes.
+pub(crate) fn read_file(path: &Path, out: &mut Vec<u8>) -> Result<Claim, String> {
     out.clear();
     let metadata = std::fs::metadata(path).map_err(|e| e.to_string())?;
     // Opening a pipe would wait for a writer.
@@ -194,7 +199,7 @@ pub(crate) fn read_file(path: &Path, out: &mut Vec<u8>) -> Result<(), String> {
         return Err("not a regular file".to_owned());
     }
     let bytes = metadata.len();
-    check_file_bytes(bytes)?;
+    let room = room_for_file(bytes)?;
     out.try_reserve(bytes as usize + 1).map_err(|_| format!("no memory for its {bytes} bytes"))?;
     let file = File::open(path).map_err(|e| e.to_string())?;
     // One byte more than allowed, to notice a file that has grown meanwhile.
@@ -202,7 +207,7 @@ pub(crate) fn read_file(path: &Path, out: &mut Vec<u8>) -> Result<(), String> {
     if out.len() as u64 > MAX_FILE_BYTES {
         return Err(format!("the file is larger than the {MAX_FILE_BYTES} bytes that are read as one image"));
     }
-    Ok(())
+    Ok(room)
 }
 
 /// The size of a sample of a file, in bytes.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::decode::{Claim, room_for_file};
 use crate::fault::{Fault, Unread};
 use crate::locality::{BLOCK_BYTES, Blocks, WINDOW};
 
@@ -115,15 +116,17 @@ impl<S: Strands> BlockReader<S> {
         &self.blocks
     }
 
-    /// Reads the bytes of file `index` into `out`.
-    pub fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
+    /// Reads the bytes of file `index` into `out`, and returns the room that they take.
+    pub fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<Claim, String> {
         let number = self.blocks.block_of(index as u32);
         let block = self.block(number)?;
         let place = index - self.blocks.starts[number] as usize;
         let range = block.files.get(place).cloned().ok_or("its block holds fewer files than it should")??;
+        let bytes = block.bytes.get(range).ok_or("lies beyond the end of its block")?;
+        let room = room_for_file(bytes.len() as u64)?;
         out.clear();
-        out.extend_from_slice(block.bytes.get(range).ok_or("lies beyond the end of its block")?);
-        Ok(())
+        out.extend_from_slice(bytes);
+        Ok(room)
     }
 
     /// Fails if an I/O error of the system stopped the reading of the strand of file `index`.

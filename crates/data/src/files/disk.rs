@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Files;
 use super::archive::{Opened, by_folders};
-use crate::decode::{DecodeOptions, read_file, read_sample};
+use crate::decode::{Claim, DecodeOptions, read_file, read_sample};
 use crate::error::name_of;
 use crate::fault::{Unread, probe_file};
 use crate::layout::Root;
@@ -38,7 +38,7 @@ impl Files for DiskFiles {
         self.path(index).metadata().ok().map(|found| found.len())
     }
 
-    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
+    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<Claim, String> {
         read_file(&self.path(index), out)
     }
 

@@ -36,8 +36,9 @@ pub(crate) trait Files: Send + Sync {
         None
     }
 
-    /// Reads the bytes of a file into `out`.
-    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String>;
+    /// Reads the bytes of a file into `out`, once there is room for them, which is returned: to be held as long as they
+    /// are, if they are many.
+    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<Claim, String>;
 
     /// Reads some bytes of a file, enough to tell most files apart, into `out`; returns false if that is no faster than
     /// reading all of it.
@@ -161,10 +162,11 @@ impl Dataset for ImageFiles {
             return read.is_ok_and(|read| read).then(|| byte_print(&scratch.file));
         }
         scratch.give_back_file();
-        let _room = Claim::of_file(self.files.bytes(file).unwrap_or(0));
-        let print = self.files.read(file, &mut scratch.file).ok().map(|()| byte_print(&scratch.file));
+        let room = self.files.read(file, &mut scratch.file).ok()?;
+        let print = byte_print(&scratch.file);
         scratch.give_back_file();
-        print
+        drop(room);
+        Some(print)
     }
 
     fn locality(&self) -> Locality {
@@ -183,10 +185,10 @@ impl Dataset for ImageFiles {
         let file = self.file(index);
         let read = |out: &mut Vec<u8>| {
             let read = self.files.read(file, out);
-            read.inspect(|()| self.known.store(file, Ordering::Relaxed))
+            read.inspect(|_| self.known.store(file, Ordering::Relaxed))
         };
-        let (bytes, name) = (self.files.bytes(file), || self.files.name(file));
-        decode_from(bytes, read, name, &self.options, needed, scratch).map_err(|broken| {
+        let name = || self.files.name(file);
+        decode_from(read, name, &self.options, needed, scratch).map_err(|broken| {
             let known = Some(self.known.load(Ordering::Relaxed)).filter(|&known| known != NONE);
             lost((file, self.files.len()), known, |other| self.files.probe(other)).unwrap_or(broken)
         })
@@ -200,7 +202,7 @@ mod tests {
 
     use super::*;
 
-    /// Files that say that they are huge, and note whether several are read at once.
+    /// Huge files, which note whether several are there at once.
     #[derive(Default)]
     struct Huge {
         reading: Mutex<BTreeSet<usize>>,
@@ -216,11 +218,8 @@ mod tests {
             index.to_string()
         }
 
-        fn bytes(&self, _: usize) -> Option<u64> {
-            Some(600 << 20)
-        }
-
-        fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<Claim, String> {
+            let room = Claim::of_file(600 << 20);
             let now = {
                 let mut reading = self.reading.lock().unwrap();
                 reading.insert(index);
@@ -231,7 +230,7 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(2));
             *out = b"P5 1 1 255 7".to_vec();
             self.reading.lock().unwrap().remove(&index);
-            Ok(())
+            Ok(room)
         }
     }
 

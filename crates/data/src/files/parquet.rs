@@ -26,7 +26,7 @@ use super::blocks::{Block, BlockReader, Strands};
 use super::parts::{Parts, Unnamed};
 use super::{Files, ImageFiles};
 use crate::caught::caught;
-use crate::decode::{DecodeOptions, Format, MAX_FILE_BYTES};
+use crate::decode::{Claim, DecodeOptions, Format, MAX_FILE_BYTES};
 use crate::error::{DataError, inert};
 use crate::fault::{Fault, Unread, Watched};
 use crate::listing::LeftOut;
@@ -209,7 +209,7 @@ impl Files for BlockReader<Rows> {
         inert(&format!("{file} row {}", index - group.first_of_table as usize))
     }
 
-    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
+    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<Claim, String> {
         BlockReader::read(self, index, out)
     }
 

@@ -14,7 +14,7 @@ use super::blocks::{Block, BlockReader, Strands};
 use super::parts::{Parts, Unnamed, file_name};
 use super::tar::{Packing, decompressed, scan};
 use super::{Files, ImageFiles};
-use crate::decode::{DecodeOptions, MAX_FILE_BYTES, check_file_bytes, read_sample};
+use crate::decode::{Claim, DecodeOptions, MAX_FILE_BYTES, check_file_bytes, read_sample, room_for_file};
 use crate::error::{DataError, name_of};
 use crate::fault::{Fault, Unread, probe_range};
 use crate::index::{Index, Members, Scanned};
@@ -114,11 +114,12 @@ impl Shards {
         shard.members.lens[member]
     }
 
-    fn read_plain(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
+    fn read_plain(&self, index: usize, out: &mut Vec<u8>) -> Result<Claim, String> {
         let (shard, member) = self.find(index);
         let len = shard.members.lens[member];
-        check_file_bytes(len)?;
-        shard.with_file(|file| read_range(file, shard.members.offsets[member], len, out))
+        let room = room_for_file(len)?;
+        shard.with_file(|file| read_range(file, shard.members.offsets[member], len, out))?;
+        Ok(room)
     }
 
     fn sample_plain(&self, index: usize, out: &mut Vec<u8>) -> Result<bool, String> {
@@ -160,7 +161,7 @@ impl Files for PlainShards {
         Some(self.0.bytes(index))
     }
 
-    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
+    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<Claim, String> {
         self.0.read_plain(index, out)
     }
 
@@ -286,7 +287,7 @@ impl Files for BlockReader<PackedShards> {
         Some(self.source().shards.bytes(index))
     }
 
-    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
+    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<Claim, String> {
         let (shard, _) = self.source().shards.find(index);
         match shard.members.packing {
             Packing::None => self.source().shards.read_plain(index, out),

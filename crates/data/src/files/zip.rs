@@ -14,7 +14,7 @@ use zip::{CompressionMethod, ZipArchive};
 
 use super::Files;
 use super::archive::{Opened, by_folders, is_hidden};
-use crate::decode::{DecodeOptions, check_file_bytes, read_sample};
+use crate::decode::{Claim, DecodeOptions, read_sample, room_for_file};
 use crate::error::{DataError, name_of};
 use crate::fault::{Unread, probe_range};
 use crate::layout::{Root, folder_of};
@@ -95,9 +95,9 @@ impl Files for ZipFiles {
         Some(self.members[index].bytes)
     }
 
-    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
+    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<Claim, String> {
         let member = self.members[index];
-        check_file_bytes(member.bytes)?;
+        let room = room_for_file(member.bytes)?;
         let data = self.data(index)?;
         match member.deflated {
             true => unpack(DeflateDecoder::new(data), member.bytes, out)?,
@@ -106,7 +106,7 @@ impl Files for ZipFiles {
         let mut checksum = Crc::new();
         checksum.update(out);
         match checksum.sum() == member.checksum {
-            true => Ok(()),
+            true => Ok(room),
             false => Err("damaged: it does not match its checksum in the archive".to_owned()),
         }
     }
