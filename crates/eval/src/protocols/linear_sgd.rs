@@ -49,8 +49,7 @@ pub fn linear_sgd(
     options: &Sgd,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Evaluation, EvalError> {
-    let (scores, counts, seconds) = train_on(Representation::H, models, data, options, watch)?;
-    Ok(Evaluation::new(Protocol::LinearSgd(Representation::H), counts, scores, seconds))
+    train_on(Representation::H, models, data, options, watch)
 }
 
 /// As [`linear_sgd`], on z in place of h: the projection head is frozen like the encoder.
@@ -63,8 +62,7 @@ pub fn linear_sgd_z(
     options: &Sgd,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Evaluation, EvalError> {
-    let (scores, counts, seconds) = train_on(Representation::Z, models, data, options, watch)?;
-    Ok(Evaluation::new(Protocol::LinearSgd(Representation::Z), counts, scores, seconds))
+    train_on(Representation::Z, models, data, options, watch)
 }
 
 impl Representation {
@@ -84,14 +82,14 @@ impl Representation {
     }
 }
 
-/// Trains and tests a classifier on `features` of both encoders. Also returns the seconds that it took.
+/// Trains and tests a classifier on `features` of both encoders.
 fn train_on(
     features: Representation,
     models: &Versus<Model>,
     data: &Splits,
     options: &Sgd,
     watch: &mut dyn FnMut(Progress),
-) -> Result<(Versus<Scores>, Counts, f64), EvalError> {
+) -> Result<Evaluation, EvalError> {
     options.check(data.train().len())?;
     let start = Instant::now();
     let mut counts = Counts { train: data.train().len(), test: 0, broken: Vec::new(), unlearnt: Vec::new() };
@@ -109,7 +107,7 @@ fn train_on(
         let details = learnt.details(options, start.elapsed().as_secs_f64());
         Scores::of_scores(&scores, &test.labels, data.classes(), details)
     })?;
-    Ok((scores, counts, start.elapsed().as_secs_f64()))
+    Ok(Evaluation::new(Protocol::LinearSgd(features), counts, scores, start.elapsed().as_secs_f64()))
 }
 
 /// A dense layer from h or z to class scores; its parameters are separate from the encoder's.

@@ -10,6 +10,12 @@ use simclr_train::checkpoint::Checkpoint;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, TrainError};
 
+/// The defaults with these settings.
+pub fn with_sets(sets: &[&str]) -> Result<Config, TrainError> {
+    let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+    Config::resolve(&Layers { sets: &sets, ..Layers::default() })
+}
+
 /// The preset "small" with the `usual` settings of a test, and then `sets`.
 pub fn small(usual: &[&str], sets: &[&str]) -> Result<Config, TrainError> {
     let sets: Vec<String> = usual.iter().chain(sets).map(|&set| set.to_owned()).collect();
