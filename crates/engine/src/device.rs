@@ -42,10 +42,10 @@ pub struct MemoryUse {
     pub peak: usize,
 }
 
-/// Whether this CPU has instructions to multiply bf16 (AVX512_BF16). Without them bf16 is converted, and f32 is
+/// Whether this CPU has instructions to multiply bf16 (AVX512_BF16 or AMX). Without them bf16 is converted, and f32 is
 /// faster.
 pub fn has_bf16() -> bool {
-    Isa::detect().level() == Level::Avx512Bf16
+    Isa::detect().level() >= Level::Avx512Bf16
 }
 
 /// Whether [`Device::auto`] will find a GPU: whether the driver has one, and all libraries are present.

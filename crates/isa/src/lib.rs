@@ -2,6 +2,9 @@
 //!
 //! An [`Isa`] proves that the processor has its instructions: the `unsafe` blocks of crates that use them rely on it.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+
 use std::fmt;
 
 /// A level of vector instructions, proven present on this processor.
@@ -22,11 +25,13 @@ pub enum Level {
     Avx512,
     /// AVX-512 with BF16 dot products.
     Avx512Bf16,
+    /// AMX's products of bf16 tiles, which the system must allow this process to use.
+    Amx,
 }
 
 impl Level {
     /// All levels, in increasing order.
-    pub const ALL: [Level; 4] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16];
+    pub const ALL: [Level; 5] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16, Level::Amx];
 
     /// The name of the level in lower case.
     pub const fn name(self) -> &'static str {
@@ -35,6 +40,7 @@ impl Level {
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
             Level::Avx512Bf16 => "avx512bf16",
+            Level::Amx => "amx",
         }
     }
 }
@@ -53,7 +59,11 @@ impl Isa {
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl");
-            if avx512 && is_x86_feature_detected!("avx512bf16") {
+            let bf16 = avx512 && is_x86_feature_detected!("avx512bf16");
+            if bf16 && amx::allowed() {
+                return Isa(Level::Amx);
+            }
+            if bf16 {
                 return Isa(Level::Avx512Bf16);
             }
             if avx512 {
@@ -99,7 +109,7 @@ impl Isa {
             Level::Avx2 => unsafe { with_avx2(body) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an `Isa` of this level exists only where `detect` found these AVX-512 parts.
-            Level::Avx512 | Level::Avx512Bf16 => unsafe { with_avx512(body) },
+            Level::Avx512 | Level::Avx512Bf16 | Level::Amx => unsafe { with_avx512(body) },
             #[cfg(not(target_arch = "x86_64"))]
             _ => body(),
         }
@@ -149,7 +159,7 @@ mod tests {
         assert!(all.windows(2).all(|pair| pair[0] < pair[1]));
         assert_eq!(all.last(), Some(&Isa::detect()));
         for isa in all {
-            assert_eq!(isa.at_most(Level::Avx512Bf16), isa);
+            assert_eq!(isa.at_most(Level::Amx), isa);
             assert_eq!(isa.at_most(Level::Portable), Isa::PORTABLE);
             assert!(isa.at_most(Level::Avx2) <= isa && isa.at_most(Level::Avx2).level() <= Level::Avx2);
         }

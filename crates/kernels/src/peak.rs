@@ -3,8 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use crate::Cpu;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::amx::{ROW, SIDE, Side, Tiles};
 use crate::simd::{Kernel, Simd, dispatch, lanes};
-use crate::{Cpu, Level};
+#[cfg(target_arch = "x86_64")]
+use crate::{Isa, Level};
 
 /// Independent sums: more than a multiply-add's latency times its throughput on any processor so far.
 const CHAINS: usize = 12;
@@ -15,27 +19,27 @@ const PATIENCE: Duration = Duration::from_millis(60);
 
 /// Measures f32 operations per second on all threads of `cpu`; a multiply-add counts as two.
 pub fn f32_flops(cpu: &Cpu) -> f64 {
-    flops(cpu, lanes(cpu.isa), || dispatch(cpu.isa, MultiplyAdds))
+    flops(cpu, CHAINS * STEPS * lanes(cpu.isa), || dispatch(cpu.isa, MultiplyAdds))
 }
 
-/// Measures operations per second of bf16 pair dot products that accumulate in f32. `None` without AVX512_BF16.
+/// Measures operations per second of bf16 products that accumulate in f32: of tiles with AMX, else of pairs. `None`
+/// without AVX512_BF16.
 pub fn bf16_flops(cpu: &Cpu) -> Option<f64> {
-    if cpu.isa.level() != Level::Avx512Bf16 {
-        return None;
-    }
     #[cfg(target_arch = "x86_64")]
-    {
+    return match cpu.isa.level() {
+        Level::Portable | Level::Avx2 | Level::Avx512 => None,
         // SAFETY: an `Isa` of this level exists only where `detect` found AVX-512 and its BF16 part.
-        Some(flops(cpu, 2 * 16, || unsafe { bf16_dots() }))
-    }
+        Level::Avx512Bf16 => Some(flops(cpu, CHAINS * STEPS * 2 * 16, || unsafe { bf16_dots() })),
+        Level::Amx => Some(flops(cpu, 4 * STEPS * 16 * 16 * 32, || bf16_tiles(cpu.isa))),
+    };
     #[cfg(not(target_arch = "x86_64"))]
     None
 }
 
-/// The best rate of `piece`, which does `CHAINS * STEPS` multiply-adds of `lanes` numbers, on all threads.
-fn flops(cpu: &Cpu, lanes: usize, piece: impl Fn() + Sync) -> f64 {
+/// The best rate of `piece`, which does `work` multiply-adds, on all threads.
+fn flops(cpu: &Cpu, work: usize, piece: impl Fn() + Sync) -> f64 {
     let pieces = 4 * cpu.threads.count();
-    let operations = (2 * pieces * CHAINS * STEPS * lanes) as f64;
+    let operations = (2 * pieces * work) as f64;
     let (begin, mut best) = (Instant::now(), f64::INFINITY);
     while begin.elapsed() < PATIENCE {
         let start = Instant::now();
@@ -78,11 +82,28 @@ fn bf16_dots() {
     std::hint::black_box(sums);
 }
 
+/// Two by two tiles of sums, of tiles that stay in the first-level cache: loading them takes no time of its own.
+#[cfg(target_arch = "x86_64")]
+fn bf16_tiles(isa: Isa) {
+    let Some(mut tiles) = Tiles::new(isa) else { return };
+    let ones = Ones([half::bf16::ONE; 4 * SIDE * SIDE]);
+    let start = std::hint::black_box(ones.0.as_ptr().cast());
+    let side = Side { start, pitch: ROW, neighbour: SIDE * ROW, step: 0 };
+    tiles.clear();
+    // SAFETY: `ones` holds two tiles of 16 rows of 32 values, at which every step begins.
+    unsafe { tiles.multiply::<2>(side, side, STEPS) };
+}
+
+/// Two tiles on their own cache lines.
+#[cfg(target_arch = "x86_64")]
+#[repr(align(64))]
+struct Ones([half::bf16; 4 * SIDE * SIDE]);
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Isa;
     use crate::testing::cpu;
+    use crate::{Isa, Level};
 
     #[test]
     fn every_level_has_a_rate() {
@@ -90,7 +111,7 @@ mod tests {
             let cpu = cpu(isa, 1);
             let rate = f32_flops(&cpu);
             assert!(rate.is_finite() && rate > 0.0, "{rate}");
-            assert_eq!(bf16_flops(&cpu).is_some(), isa.level() == Level::Avx512Bf16);
+            assert_eq!(bf16_flops(&cpu).is_some(), isa.level() >= Level::Avx512Bf16);
         }
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn run<T: Task>(isa: Isa, task: T) -> T::Output {
         Level::Avx2 => unsafe { with_avx2(task) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: an `Isa` of these levels exists only where AVX-512 F and BW were detected.
-        Level::Avx512 | Level::Avx512Bf16 => unsafe { with_avx512(task) },
+        Level::Avx512 | Level::Avx512Bf16 | Level::Amx => unsafe { with_avx512(task) },
         _ => task.run::<portable::Array>(),
     }
 }

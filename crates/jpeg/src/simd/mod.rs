@@ -21,7 +21,7 @@ macro_rules! dispatch {
         match $isa.level() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an `Isa` of these levels exists only where AVX2 was detected.
-            Level::Avx2 | Level::Avx512 | Level::Avx512Bf16 => unsafe { avx2::$name($($argument),*) },
+            Level::Avx2 | Level::Avx512 | Level::Avx512Bf16 | Level::Amx => unsafe { avx2::$name($($argument),*) },
             _ => portable::$name($($argument),*),
         }
     };

@@ -1,16 +1,15 @@
 //! The direct forward pass and gradient of the input: an implicit matrix product with pixels as rows.
 //!
-//! Both passes consist of one or more [`Class`]es of output pixels that sum over the same taps: the forward pass is
-//! one class; the gradient of the input of a convolution with stride t has t * t classes, by the pixel's row and
-//! column modulo t, since only every t-th tap meets an output pixel there.
-//!
-//! A class is cut into pieces of some rows of an image or some whole images. A piece copies its part of the source with
+//! Both passes consist of one or more [`Class`]es of output pixels that sum over the same taps. A class is cut into pieces of some rows of an image or some whole images. A piece copies its part of the source with
 //! the padding around it, so that all taps are at the same distances from every pixel; then it loops over blocks of
 //! output channels, blocks of input channels and tiles of pixels.
 //!
 //! Factors are units of 32 bits: a channel in f32, two neighbouring channels in bf16, so that bf16 needs no
 //! rearrangement. An odd last channel is copied with a zero beside it.
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
+use super::class::{Class, PerTap, Tap};
 use super::images::{Cut, Images, Piece, Window};
 use super::pack::{self, Packing, Source};
 use super::sums;
@@ -18,37 +17,6 @@ use super::tile::{self, Panel, Pixels};
 use crate::shared::SharedMut;
 use crate::simd::{self, Kernel, Simd, dispatch};
 use crate::{Conv2dGeometry, Cpu, Element, Write, scratch};
-use smallvec::SmallVec;
-
-/// A list with an entry for each tap, without allocation up to 7 x 7.
-type PerTap<T> = SmallVec<[T; 49]>;
-
-/// One tap: output pixel (i, j) of a class reads source pixel (i * step + row, j * step + column), and weights from
-/// `offset` on.
-#[derive(Clone, Copy, Debug)]
-struct Tap {
-    row: isize,
-    column: isize,
-    offset: usize,
-}
-
-/// Output pixels that sum over the same taps.
-#[derive(Debug)]
-struct Class {
-    batch: usize,
-    from: Images,
-    to: Images,
-    /// Step in the source from one output pixel of the class to the next.
-    step: usize,
-    /// First output pixel, and the step from one output pixel to the next.
-    first: (usize, usize),
-    to_step: usize,
-    /// Rows and columns of output pixels.
-    rows: usize,
-    columns: usize,
-    /// Taps in ascending order of (row, column).
-    taps: PerTap<Tap>,
-}
 
 /// The forward pass; see [`super::conv2d_forward`].
 pub fn forward<E: Element>(
@@ -59,27 +27,8 @@ pub fn forward<E: Element>(
     y: &mut [E],
     sums: Option<&mut [f64]>,
 ) {
-    let padding = g.padding as isize;
-    let taps = (0..g.kernel_height).flat_map(|r| {
-        (0..g.kernel_width).map(move |s| Tap {
-            row: r as isize - padding,
-            column: s as isize - padding,
-            offset: (r * g.kernel_width + s) * g.in_channels,
-        })
-    });
-    let class = Class {
-        batch: g.batch,
-        from: Images::input(g),
-        to: Images::output(g),
-        step: g.stride,
-        first: (0, 0),
-        to_step: 1,
-        rows: g.out_height(),
-        columns: g.out_width(),
-        taps: taps.collect(),
-    };
     let weights = Source { weights: w, stride_in: 1, stride_out: g.weight_len() / g.out_channels };
-    run(cpu, &class, x, weights, y, Write::Over, sums);
+    run(cpu, &Class::forward(g), x, weights, y, Write::Over, sums);
 }
 
 /// The gradient of the input; see [`super::conv2d_backward_input`].
@@ -94,7 +43,7 @@ pub fn backward_input<E: Element>(
     // Remainders beyond the image's rows or columns have no pixels.
     let classes = || {
         (0..g.stride.min(g.in_height))
-            .flat_map(|row| (0..g.stride.min(g.in_width)).map(move |column| input_class(g, row, column)))
+            .flat_map(|row| (0..g.stride.min(g.in_width)).map(move |column| Class::input(g, row, column)))
     };
     if write == Write::Over && classes().any(|class| class.taps.is_empty()) {
         cpu.threads.run_chunks(dx, 1 << 16, |_, dx| dx.fill(E::default()));
@@ -102,36 +51,6 @@ pub fn backward_input<E: Element>(
     let weights = Source { weights: w, stride_in: g.weight_len() / g.out_channels, stride_out: 1 };
     for class in classes().filter(|class| !class.taps.is_empty()) {
         run(cpu, &class, dy, weights, dx, write, None);
-    }
-}
-
-/// The class of input pixels whose row is `row` and whose column is `column` modulo the stride.
-fn input_class(g: &Conv2dGeometry, row: usize, column: usize) -> Class {
-    let stride = g.stride as isize;
-    // Output row p reads input row h by tap r where p * stride + r - padding = h.
-    let steps = |first: usize, taps: usize| {
-        (0..taps).rev().filter_map(move |tap| {
-            let distance = (first + g.padding) as isize - tap as isize;
-            (distance % stride == 0).then_some((tap, distance / stride))
-        })
-    };
-    let taps = steps(row, g.kernel_height).flat_map(|(r, dr)| {
-        steps(column, g.kernel_width).map(move |(s, ds)| Tap {
-            row: dr,
-            column: ds,
-            offset: (r * g.kernel_width + s) * g.in_channels,
-        })
-    });
-    Class {
-        batch: g.batch,
-        from: Images::output(g),
-        to: Images::input(g),
-        step: 1,
-        first: (row, column),
-        to_step: g.stride,
-        rows: (g.in_height - row).div_ceil(g.stride),
-        columns: (g.in_width - column).div_ceil(g.stride),
-        taps: taps.collect(),
     }
 }
 
@@ -154,6 +73,10 @@ fn run<E: Element>(
     write: Write,
     sums: Option<&mut [f64]>,
 ) {
+    #[cfg(target_arch = "x86_64")]
+    if amx::multiplies::<E>(cpu.isa) {
+        return amx::correlate::run(cpu, class, src, weights, dst, write, sums);
+    }
     let lanes = simd::lanes(cpu.isa);
     let vectors = tile::max_vectors(lanes);
     let channels = class.from.channels;

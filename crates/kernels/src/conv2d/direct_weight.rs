@@ -10,6 +10,8 @@
 //! instruction multiplies and adds over two images, and nothing is transposed. All later steps see half as many
 //! images.
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::blocks::{Block, Blocks};
 use super::images::{self, Cut, Images, Piece, Window};
 use super::outer::{self, Tiled, Walk};
@@ -78,6 +80,10 @@ impl Plan {
 
 /// See [`super::conv2d_backward_weight`].
 pub fn backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &[E], dw: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if amx::multiplies::<E>(cpu.isa) {
+        return amx::weight::backward_weight(cpu, g, x, dy, dw);
+    }
     let units = Conv2dGeometry { batch: g.batch.div_ceil(E::PER_UNIT), ..*g };
     let plan = Plan::new(&units, lanes(cpu.isa));
     let unit_len = plan.sums_len();

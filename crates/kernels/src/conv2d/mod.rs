@@ -4,14 +4,18 @@
 //! are the gradients of a scalar with respect to x, y and w, in the same shapes. x and y may be f32 or bf16; w and dw
 //! are f32, and sums are in f32.
 //!
-//! There are three forms: `portable`, which specifies the results, the direct one, which computes every convolution,
-//! and `winograd`, for 3 x 3 convolutions with stride 1 where it is faster. The choice depends on the geometry alone,
-//! so that results do not depend on load or timing; the vectorisation of each form depends on the instruction set.
+//! There are three forms: `portable`, which specifies the results, the direct one, which computes every convolution
+//! (with `amx`, its own kernels for processors that multiply tiles of bf16), and `winograd`, for 3 x 3 convolutions with
+//! stride 1 where it is faster. The choice depends on the geometry and the instruction set alone, so that results do not
+//! depend on load or timing.
 
 // Register tiles and transforms index arrays up to a constant, since the compiler unrolls that form into registers.
 #![allow(clippy::needless_range_loop)]
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod blocks;
+mod class;
 mod direct;
 mod direct_weight;
 mod images;
@@ -49,7 +53,7 @@ pub fn conv2d_forward<E: Element>(
     if let Some(sums) = &sums {
         assert_eq!(sums.len(), 2 * g.out_channels, "sums have two values per channel");
     }
-    if winograd::pays::<E>(g) {
+    if winograd_pays::<E>(cpu, g) {
         winograd::forward(cpu, g, x, w, y, sums);
     } else {
         direct::forward(cpu, g, x, w, y, sums);
@@ -72,7 +76,7 @@ pub fn conv2d_backward_input<E: Element>(
     write: Write,
 ) {
     check(g, dx, w, dy);
-    if winograd::pays::<E>(g) {
+    if winograd_pays::<E>(cpu, g) {
         winograd::backward_input(cpu, g, dy, w, dx, write);
     } else {
         direct::backward_input(cpu, g, dy, w, dx, write);
@@ -87,11 +91,21 @@ pub fn conv2d_backward_input<E: Element>(
 /// If the geometry is not valid or the length of a slice does not match it.
 pub fn conv2d_backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &[E], dw: &mut [f32]) {
     check(g, x, dw, dy);
-    if winograd::pays::<E>(g) {
+    if winograd_pays::<E>(cpu, g) {
         winograd::backward_weight(cpu, g, x, dy, dw);
     } else {
         direct_weight::backward_weight(cpu, g, x, dy, dw);
     }
+}
+
+/// Whether Winograd's form is the fastest: with tiles of bf16, multiplications are not worth saving.
+fn winograd_pays<E: Element>(cpu: &Cpu, g: &Conv2dGeometry) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if amx::multiplies::<E>(cpu.isa) {
+        return false;
+    }
+    let _ = cpu;
+    winograd::pays::<E>(g)
 }
 
 /// The checks on which all unchecked indexing in this folder relies.

@@ -5,6 +5,8 @@
 //! only reading and writing through pointers is not.
 
 #[cfg(target_arch = "x86_64")]
+pub mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -149,9 +151,9 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         // SAFETY: an `Isa` of this level exists only where `Isa::detect` found AVX-512 F, BW, DQ and VL.
         Level::Avx512 => return unsafe { avx512::run(kernel) },
         // SAFETY: as for `Avx512`, and `Isa::detect` also found AVX512_BF16.
-        Level::Avx512Bf16 if K::BF16 => return unsafe { avx512::run_bf16(kernel) },
-        // SAFETY: as for `Avx512`, which this level includes.
-        Level::Avx512Bf16 => return unsafe { avx512::run(kernel) },
+        Level::Avx512Bf16 | Level::Amx if K::BF16 => return unsafe { avx512::run_bf16(kernel) },
+        // SAFETY: as for `Avx512`, which these levels include.
+        Level::Avx512Bf16 | Level::Amx => return unsafe { avx512::run(kernel) },
     }
     let _ = isa;
     kernel.run(portable::Portable)

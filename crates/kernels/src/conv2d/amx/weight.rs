@@ -1,0 +1,284 @@
+//! The gradient of the weights: output channels are the rows of the tiles, a kernel row's taps and input channels their
+//! columns, and the sums go over places of the lattice.
+//!
+//! The result is cut into blocks, and the images into parts, as in `super::super::direct_weight`: a unit of work is one
+//! block over one part. Both factors join two images, the same pixel and channel of both in a pair, so that x needs no
+//! transposition; dy is transposed, 16 places of 16 channels at a time, with zeros at places that are no pixel.
+
+use super::super::blocks::{Block, Blocks};
+use super::super::class::Class;
+use super::super::images::{self, Cut, Images, Piece};
+use super::lattice::{Columns, Lattice};
+use crate::shared::SharedMut;
+use crate::simd::amx::{ROW, SIDE, Side, Tiles, transpose};
+use crate::{Conv2dGeometry, Cpu, Element, Isa, scratch};
+use std::arch::x86_64::*;
+
+/// Units of work to aim for: enough to keep a few dozen threads evenly busy.
+const UNITS: usize = 32;
+/// Values of a tile of sums.
+const TILE: usize = SIDE * SIDE;
+
+/// The cut of the work, which depends on the geometry alone.
+struct Plan {
+    /// The geometry, with pairs of images as its batch.
+    g: Conv2dGeometry,
+    class: Class,
+    cut: Cut,
+    /// Number of parts into which the pieces are cut.
+    parts: usize,
+    blocks: Blocks,
+}
+
+impl Plan {
+    fn new(g: &Conv2dGeometry) -> Plan {
+        let g = Conv2dGeometry { batch: g.batch.div_ceil(2), ..*g };
+        // The copy of a block's input channels is repeated for each block of output channels, and repays most where
+        // many taps use it.
+        let (in_most, out_most) = if g.kernel_width == 1 { (256, 256) } else { (256, 64) };
+        let in_block = g.in_channels.div_ceil(g.in_channels.div_ceil(in_most));
+        let blocks = Blocks::new(&g, in_block, out_most);
+        // Both copies of a piece stay in the second-level cache.
+        let pixels = ((128 << 10) / blocks.in_block.max(blocks.out_block)).clamp(128, 1024);
+        let cut = Cut::new(g.batch, g.out_height(), g.out_width(), pixels);
+        let parts = UNITS.div_ceil(blocks.count()).min(cut.pieces());
+        Plan { class: Class::forward(&g), g, cut, parts, blocks }
+    }
+
+    /// The tiles beside each other in a kernel row's run of taps and `in_channels` input channels.
+    fn run_tiles(&self, in_channels: usize) -> usize {
+        (self.g.kernel_width * in_channels).div_ceil(SIDE)
+    }
+
+    /// The tiles of a block's output channels, in twos.
+    fn out_tiles(&self) -> usize {
+        self.blocks.out_block.div_ceil(2 * SIDE) * 2
+    }
+
+    /// The length of a unit's sums: (tile of output channels, kernel row, tile of the run, output channel, number).
+    fn sums_len(&self) -> usize {
+        self.out_tiles() * self.g.kernel_height * self.run_tiles(self.blocks.in_block) * TILE
+    }
+
+    /// The pieces of part `part`.
+    fn pieces(&self, part: usize) -> std::ops::Range<usize> {
+        let pieces = self.cut.pieces();
+        part * pieces / self.parts..(part + 1) * pieces / self.parts
+    }
+}
+
+/// See [`super::super::conv2d_backward_weight`].
+pub fn backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &[E], dw: &mut [f32]) {
+    let plan = Plan::new(g);
+    let unit_len = plan.sums_len();
+    let mut sums = scratch::take(plan.parts * plan.blocks.count() * unit_len);
+    cpu.threads.run_chunks(&mut sums, unit_len, |unit, sums| {
+        let part = unit / plan.blocks.count();
+        let block = plan.blocks.get(unit % plan.blocks.count());
+        let unit = Unit { isa: cpu.isa, plan: &plan, block, x, dy };
+        sums.fill(0.0);
+        for index in plan.pieces(part) {
+            // SAFETY: this form is chosen for processors with AMX, which have AVX-512.
+            unsafe { unit.add(&plan.cut.piece(index), sums) };
+        }
+    });
+    let sums = &sums[..];
+    let dw = SharedMut::new(dw);
+    cpu.threads.run(plan.blocks.count(), |index| {
+        let mut total = scratch::take(unit_len);
+        total.fill(0.0);
+        for part in sums.chunks_exact(unit_len).skip(index).step_by(plan.blocks.count()) {
+            cpu.isa.vectorize(|| total.iter_mut().zip(part).for_each(|(total, part)| *total += part));
+        }
+        unpack(&plan, &plan.blocks.get(index), &total, dw);
+    });
+}
+
+/// Writes the sums of a block to their places in `dw`.
+fn unpack(plan: &Plan, block: &Block, sums: &[f32], dw: SharedMut<f32>) {
+    let g = &plan.g;
+    let run_tiles = plan.run_tiles(block.in_channels);
+    for k in 0..block.out_channels {
+        for r in 0..g.kernel_height {
+            let tiles = &sums[(k / SIDE * g.kernel_height + r) * run_tiles * TILE..][..run_tiles * TILE];
+            let mut row = tiles.chunks_exact(TILE).flat_map(|tile| &tile[k % SIDE * SIDE..][..SIDE]);
+            for s in 0..g.kernel_width {
+                let at = ((block.first_out + k) * g.kernel_height + r) * g.kernel_width + s;
+                // SAFETY: blocks are disjoint in (output channel, input channel), and each has one writer.
+                let dw = unsafe { dw.slice(at * g.in_channels + block.first_in, block.in_channels) };
+                dw.iter_mut().zip(&mut row).for_each(|(dw, sum)| *dw = *sum);
+            }
+        }
+    }
+}
+
+/// One block of the result.
+struct Unit<'a, E> {
+    isa: Isa,
+    plan: &'a Plan,
+    block: Block,
+    x: &'a [E],
+    dy: &'a [E],
+}
+
+impl<E: Element> Unit<'_, E> {
+    /// Adds the products of a piece's pixels to the sums.
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+    fn add(&self, piece: &Piece, sums: &mut [f32]) {
+        let (plan, g, block) = (self.plan, &self.plan.g, &self.block);
+        let (input, output) = (Images::input(g), Images::output(g));
+        let lattice =
+            Lattice::new(&plan.class.taps, g.stride, &input, piece, output.width, block.in_channels);
+        // Places and runs are multiplied in whole tiles, two runs' tiles at a time.
+        let steps = lattice.places().div_ceil(SIDE);
+        let slack = SIDE * lattice.pitch() + 2 * SIDE;
+        let mut copy = scratch::take::<f32>(lattice.len() + slack);
+        let (inside, beyond) = copy.split_at_mut(lattice.len());
+        beyond.fill(0.0);
+        let x = images_of(self.x, &input, piece);
+        lattice.fill(&input, piece, inside, |pair, row, columns, to| {
+            let at = 2 * pair * input.len() + row * input.width * input.channels;
+            let second = x.get(at + input.len()..).filter(|second| !second.is_empty());
+            join_columns(&x[at..], second, &input, block, columns, to);
+        });
+        let out_tiles = plan.out_tiles();
+        let mut gradients = scratch::take::<f32>(out_tiles * steps * TILE);
+        transposed(images_of(self.dy, &output, piece), &output, block, piece, &lattice, &mut gradients);
+
+        let Some(mut tiles) = Tiles::new(self.isa) else { return };
+        let offsets = lattice.offsets(&plan.class.taps);
+        let run_tiles = plan.run_tiles(block.in_channels);
+        let mut out = Out([0.0; 4 * TILE]);
+        for r in 0..g.kernel_height {
+            let row = offsets[r * g.kernel_width];
+            for run in (0..run_tiles).step_by(2) {
+                let both = run + 1 < run_tiles;
+                let first = row + run * SIDE;
+                let end = first + (steps * SIDE - 1) * lattice.pitch() + if both { 2 * SIDE } else { SIDE };
+                assert!(end <= copy.len(), "a piece reads {end} pairs of {}", copy.len());
+                let b = Side {
+                    start: copy[first..].as_ptr().cast(),
+                    pitch: 4 * lattice.pitch(),
+                    neighbour: ROW,
+                    step: 4 * SIDE * lattice.pitch(),
+                };
+                for out_tile in (0..block.out_channels.div_ceil(SIDE)).step_by(2) {
+                    let a = Side {
+                        start: gradients[out_tile * steps * TILE..][..2 * steps * TILE].as_ptr().cast(),
+                        pitch: ROW,
+                        neighbour: 4 * steps * TILE,
+                        step: 4 * TILE,
+                    };
+                    tiles.clear();
+                    // SAFETY: `gradients` has two tiles for each step, and the last place's last tile of the run
+                    // ends within `copy`, by the assertion.
+                    unsafe {
+                        if both {
+                            tiles.multiply::<2>(a, b, steps);
+                        } else {
+                            tiles.multiply::<1>(a, b, steps);
+                        }
+                    }
+                    tiles.store(&mut out.0);
+                    for i in 0..2 {
+                        let index = ((out_tile + i) * g.kernel_height + r) * run_tiles + run;
+                        let sums = &mut sums[index * TILE..][..if both { 2 } else { 1 } * TILE];
+                        for (j, tile) in sums.chunks_exact_mut(TILE).enumerate() {
+                            let rows = out.0[i * 2 * TILE + j * SIDE..].chunks(2 * SIDE);
+                            for (to, from) in tile.chunks_exact_mut(SIDE).zip(rows) {
+                                to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Sums of two by two tiles, on their own cache lines.
+#[repr(align(64))]
+struct Out([f32; 4 * TILE]);
+
+/// The images of a piece, which counts them in pairs; the last pair may lack its second image.
+fn images_of<'i, E>(batch: &'i [E], shape: &Images, piece: &Piece) -> &'i [E] {
+    let start = piece.image * 2 * shape.len();
+    let end = start + piece.images * 2 * shape.len();
+    &batch[start..end.min(batch.len())]
+}
+
+/// Joins the block's input channels of columns of a row of two images, whose pixels lie at `first` and `second`.
+#[inline(always)]
+fn join_columns<E: Element>(
+    first: &[E],
+    second: Option<&[E]>,
+    shape: &Images,
+    block: &Block,
+    columns: &Columns,
+    to: &mut [f32],
+) {
+    let (channels, chosen) = (shape.channels, block.in_channels);
+    let start = columns.first * channels + block.first_in;
+    if columns.step == 1 && chosen == channels {
+        let len = to.len();
+        return images::join(&first[start..][..len], second.map(|second| &second[start..][..len]), to);
+    }
+    for (i, to) in to.chunks_exact_mut(chosen).enumerate() {
+        let at = start + i * columns.step * channels;
+        images::join(&first[at..][..chosen], second.map(|second| &second[at..][..chosen]), to);
+    }
+}
+
+/// Writes the block's output channels of dy as (tile of channels, 16 places, channel, place), pairs of two images, with
+/// zeros at places that are no pixel and channels beyond the block.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn transposed<E: Element>(
+    dy: &[E],
+    shape: &Images,
+    block: &Block,
+    piece: &Piece,
+    lattice: &Lattice,
+    to: &mut [f32],
+) {
+    let steps = lattice.places().div_ceil(SIDE);
+    let mut at = scratch::take::<usize>(steps * SIDE);
+    at.fill(usize::MAX);
+    for (place, (n, i, j)) in lattice.pixels() {
+        let pixel = (piece.row + i) * shape.width + j;
+        at[place] = 2 * n * shape.len() + pixel * shape.channels + block.first_out;
+    }
+    let tiles = to.len() / (steps * TILE);
+    // Pixels are read in the order of memory.
+    for (step, places) in at.chunks_exact(SIDE).enumerate() {
+        for tile in 0..tiles {
+            let to = &mut to[(tile * steps + step) * TILE..][..TILE];
+            let first = tile * SIDE;
+            let channels = block.out_channels.saturating_sub(first).min(SIDE);
+            let mask = ((1u32 << channels) - 1) as __mmask16;
+            let mut rows = [_mm512_setzero_ps(); SIDE];
+            for (row, &place) in rows.iter_mut().zip(places) {
+                if place == usize::MAX {
+                    continue;
+                }
+                let values = |place: usize| {
+                    let known: Option<&[E]> = dy.get(place..place + channels);
+                    match known {
+                        // SAFETY: `known` has as many values of 16 bits as the mask lets through.
+                        Some(known) => unsafe { _mm256_maskz_loadu_epi16(mask, known.as_ptr().cast()) },
+                        None => _mm256_setzero_si256(),
+                    }
+                };
+                let (a, b) = (values(place + first), values(place + first + shape.len()));
+                let low = _mm512_cvtepu16_epi32(a);
+                let high = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(b));
+                *row = _mm512_castsi512_ps(_mm512_or_si512(low, high));
+            }
+            // SAFETY: AVX-512 F is enabled; `to` has 16 rows of 16 numbers.
+            unsafe {
+                for (i, row) in transpose(rows).into_iter().enumerate() {
+                    _mm512_storeu_ps(to.as_mut_ptr().add(i * SIDE), row);
+                }
+            }
+        }
+    }
+}
