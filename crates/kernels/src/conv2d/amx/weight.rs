@@ -13,11 +13,20 @@ use crate::shared::SharedMut;
 use crate::simd::amx::{ROW, SIDE, Side, Tiles, transpose};
 use crate::{Conv2dGeometry, Cpu, Element, Isa, scratch};
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 /// Units of work to aim for: enough to keep a few dozen threads evenly busy.
 const UNITS: usize = 32;
+/// The most sums to hold, unless a single part has more.
+const SUMS: usize = 4 << 20;
+/// How many pixels to prefetch ahead of copying: 64 bytes of each of two images are too short for the hardware's own
+/// prefetching.
+const AHEAD: usize = 6;
 /// Values of a tile of sums.
 const TILE: usize = SIDE * SIDE;
+/// Input channels that lie beside each other in the copy of x: with more, the rows of a tile would be so far apart, often
+/// by a power of two, that they evict each other from the first-level cache.
+const GROUP: usize = 4 * SIDE;
 
 /// The cut of the work, which depends on the geometry alone.
 struct Plan {
@@ -35,19 +44,24 @@ impl Plan {
         let g = Conv2dGeometry { batch: g.batch.div_ceil(2), ..*g };
         // The copy of a block's input channels is repeated for each block of output channels, and repays most where
         // many taps use it.
-        let (in_most, out_most) = if g.kernel_width == 1 { (256, 256) } else { (256, 64) };
+        let (in_most, out_most) = if g.kernel_width == 1 { (256, 256) } else { (256, 128) };
         let in_block = g.in_channels.div_ceil(g.in_channels.div_ceil(in_most));
         let blocks = Blocks::new(&g, in_block, out_most);
         // Both copies of a piece stay in the second-level cache.
         let pixels = ((128 << 10) / blocks.in_block.max(blocks.out_block)).clamp(128, 1024);
         let cut = Cut::new(g.batch, g.out_height(), g.out_width(), pixels);
-        let parts = UNITS.div_ceil(blocks.count()).min(cut.pieces());
+        let parts = UNITS.div_ceil(blocks.count()).min(cut.pieces()).min(SUMS.div_ceil(g.weight_len()));
         Plan { class: Class::forward(&g), g, cut, parts, blocks }
     }
 
-    /// The tiles beside each other in a kernel row's run of taps and `in_channels` input channels.
-    fn run_tiles(&self, in_channels: usize) -> usize {
-        (self.g.kernel_width * in_channels).div_ceil(SIDE)
+    /// The tiles beside each other in a kernel row's run of taps and `channels` input channels of a group.
+    fn run_tiles(&self, channels: usize) -> usize {
+        (self.g.kernel_width * channels).div_ceil(SIDE)
+    }
+
+    /// The tiles of a kernel row in the first `channels` input channels of a block, which are whole groups or all.
+    fn row_tiles(&self, channels: usize) -> usize {
+        channels / GROUP * self.run_tiles(GROUP) + self.run_tiles(channels % GROUP)
     }
 
     /// The tiles of a block's output channels, in twos.
@@ -55,9 +69,10 @@ impl Plan {
         self.blocks.out_block.div_ceil(2 * SIDE) * 2
     }
 
-    /// The length of a unit's sums: (tile of output channels, kernel row, tile of the run, output channel, number).
+    /// The length of a unit's sums: (tile of output channels, kernel row, group of input channels, tile of the run,
+    /// output channel, number).
     fn sums_len(&self) -> usize {
-        self.out_tiles() * self.g.kernel_height * self.run_tiles(self.blocks.in_block) * TILE
+        self.out_tiles() * self.g.kernel_height * self.row_tiles(self.blocks.in_block) * TILE
     }
 
     /// The pieces of part `part`.
@@ -76,40 +91,73 @@ pub fn backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &
         let part = unit / plan.blocks.count();
         let block = plan.blocks.get(unit % plan.blocks.count());
         let unit = Unit { isa: cpu.isa, plan: &plan, block, x, dy };
-        sums.fill(0.0);
-        for index in plan.pieces(part) {
+        for (i, index) in plan.pieces(part).enumerate() {
             // SAFETY: this form is chosen for processors with AMX, which have AVX-512.
-            unsafe { unit.add(&plan.cut.piece(index), sums) };
+            unsafe { unit.piece(&plan.cut.piece(index), sums, i > 0) };
         }
     });
     let sums = &sums[..];
     let dw = SharedMut::new(dw);
-    cpu.threads.run(plan.blocks.count(), |index| {
-        let mut total = scratch::take(unit_len);
-        total.fill(0.0);
-        for part in sums.chunks_exact(unit_len).skip(index).step_by(plan.blocks.count()) {
-            cpu.isa.vectorize(|| total.iter_mut().zip(part).for_each(|(total, part)| *total += part));
-        }
-        unpack(&plan, &plan.blocks.get(index), &total, dw);
+    let out_tiles = plan.out_tiles();
+    cpu.threads.run(plan.blocks.count() * out_tiles, |index| {
+        let (block, tile) = (index / out_tiles, index % out_tiles);
+        let parts = sums.chunks_exact(unit_len).skip(block).step_by(plan.blocks.count());
+        cpu.isa.vectorize(
+            #[inline(always)]
+            || unpack(&plan, &plan.blocks.get(block), tile, parts, dw),
+        );
     });
 }
 
-/// Writes the sums of a block to their places in `dw`.
-fn unpack(plan: &Plan, block: &Block, sums: &[f32], dw: SharedMut<f32>) {
+/// Adds a block's sums for one tile of output channels over all parts, in order, and writes them to their places in `dw`.
+#[inline(always)]
+fn unpack<'s>(
+    plan: &Plan,
+    block: &Block,
+    out_tile: usize,
+    parts: impl Iterator<Item = &'s [f32]> + Clone,
+    dw: SharedMut<f32>,
+) {
     let g = &plan.g;
-    let run_tiles = plan.run_tiles(block.in_channels);
-    for k in 0..block.out_channels {
-        for r in 0..g.kernel_height {
-            let tiles = &sums[(k / SIDE * g.kernel_height + r) * run_tiles * TILE..][..run_tiles * TILE];
-            let mut row = tiles.chunks_exact(TILE).flat_map(|tile| &tile[k % SIDE * SIDE..][..SIDE]);
-            for s in 0..g.kernel_width {
-                let at = ((block.first_out + k) * g.kernel_height + r) * g.kernel_width + s;
-                // SAFETY: blocks are disjoint in (output channel, input channel), and each has one writer.
-                let dw = unsafe { dw.slice(at * g.in_channels + block.first_in, block.in_channels) };
-                dw.iter_mut().zip(&mut row).for_each(|(dw, sum)| *dw = *sum);
+    let row_tiles = plan.row_tiles(block.in_channels);
+    let rows = block.out_channels.saturating_sub(out_tile * SIDE).min(SIDE);
+    for r in 0..g.kernel_height {
+        for group in groups(block) {
+            let len = group.len();
+            for run in 0..plan.run_tiles(len) {
+                let index = (out_tile * g.kernel_height + r) * row_tiles + plan.row_tiles(group.start) + run;
+                let mut total = [0.0; TILE];
+                for part in parts.clone() {
+                    total.iter_mut().zip(&part[index * TILE..]).for_each(|(total, sum)| *total += sum);
+                }
+                for (row, sums) in total.chunks_exact(SIDE).take(rows).enumerate() {
+                    let k = block.first_out + out_tile * SIDE + row;
+                    let mut done = 0;
+                    while done < SIDE {
+                        let at = run * SIDE + done;
+                        let (s, c) = (at / len, at % len);
+                        if s == g.kernel_width {
+                            break;
+                        }
+                        let here = (len - c).min(SIDE - done);
+                        let tap = (k * g.kernel_height + r) * g.kernel_width + s;
+                        let to = tap * g.in_channels + block.first_in + group.start + c;
+                        // SAFETY: blocks are disjoint in (output channel, input channel), their tiles in the output
+                        // channel, and each has one writer.
+                        let dw = unsafe { dw.slice(to, here) };
+                        dw.copy_from_slice(&sums[done..done + here]);
+                        done += here;
+                    }
+                }
             }
         }
     }
+}
+
+/// The groups of a block's input channels.
+fn groups(block: &Block) -> impl Iterator<Item = Range<usize>> {
+    let channels = block.in_channels;
+    (0..channels).step_by(GROUP).map(move |first| first..(first + GROUP).min(channels))
 }
 
 /// One block of the result.
@@ -122,71 +170,77 @@ struct Unit<'a, E> {
 }
 
 impl<E: Element> Unit<'_, E> {
-    /// Adds the products of a piece's pixels to the sums.
+    /// Adds the products of a piece's pixels to the sums if `resume`, else overwrites the sums with them.
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
-    fn add(&self, piece: &Piece, sums: &mut [f32]) {
+    fn piece(&self, piece: &Piece, sums: &mut [f32], resume: bool) {
         let (plan, g, block) = (self.plan, &self.plan.g, &self.block);
         let (input, output) = (Images::input(g), Images::output(g));
+        let (x, dy) = (images_of(self.x, &input, piece), images_of(self.dy, &output, piece));
+        let row_tiles = plan.row_tiles(block.in_channels);
         let lattice =
-            Lattice::new(&plan.class.taps, g.stride, &input, piece, output.width, block.in_channels);
-        // Places and runs are multiplied in whole tiles, two runs' tiles at a time.
-        let steps = lattice.places().div_ceil(SIDE);
-        let slack = SIDE * lattice.pitch() + 2 * SIDE;
-        let mut copy = scratch::take::<f32>(lattice.len() + slack);
-        let (inside, beyond) = copy.split_at_mut(lattice.len());
-        beyond.fill(0.0);
-        let x = images_of(self.x, &input, piece);
-        lattice.fill(&input, piece, inside, |pair, row, columns, to| {
-            let at = 2 * pair * input.len() + row * input.width * input.channels;
-            let second = x.get(at + input.len()..).filter(|second| !second.is_empty());
-            join_columns(&x[at..], second, &input, block, columns, to);
-        });
-        let out_tiles = plan.out_tiles();
-        let mut gradients = scratch::take::<f32>(out_tiles * steps * TILE);
-        transposed(images_of(self.dy, &output, piece), &output, block, piece, &lattice, &mut gradients);
-
+            |channels| Lattice::new(&plan.class.taps, g.stride, &input, piece, output.width, channels);
+        // Places are multiplied in whole tiles.
+        let steps = lattice(1).places().div_ceil(SIDE);
+        let mut gradients = scratch::take::<f32>(plan.out_tiles() * steps * TILE);
+        transposed(dy, &output, block, piece, &lattice(1), &mut gradients);
         let Some(mut tiles) = Tiles::new(self.isa) else { return };
-        let offsets = lattice.offsets(&plan.class.taps);
-        let run_tiles = plan.run_tiles(block.in_channels);
         let mut out = Out([0.0; 4 * TILE]);
-        for r in 0..g.kernel_height {
-            let row = offsets[r * g.kernel_width];
-            for run in (0..run_tiles).step_by(2) {
-                let both = run + 1 < run_tiles;
-                let first = row + run * SIDE;
-                let end = first + (steps * SIDE - 1) * lattice.pitch() + if both { 2 * SIDE } else { SIDE };
-                assert!(end <= copy.len(), "a piece reads {end} pairs of {}", copy.len());
-                let b = Side {
-                    start: copy[first..].as_ptr().cast(),
-                    pitch: 4 * lattice.pitch(),
-                    neighbour: ROW,
-                    step: 4 * SIDE * lattice.pitch(),
-                };
-                for out_tile in (0..block.out_channels.div_ceil(SIDE)).step_by(2) {
-                    let a = Side {
-                        start: gradients[out_tile * steps * TILE..][..2 * steps * TILE].as_ptr().cast(),
-                        pitch: ROW,
-                        neighbour: 4 * steps * TILE,
-                        step: 4 * TILE,
+        for group in groups(block) {
+            let lattice = lattice(group.len());
+            // So are runs, two tiles at a time.
+            let slack = SIDE * lattice.pitch() + 2 * SIDE;
+            let mut copy = scratch::take::<f32>(lattice.len() + slack);
+            let (inside, beyond) = copy.split_at_mut(lattice.len());
+            beyond.fill(0.0);
+            let chosen = block.first_in + group.start..block.first_in + group.end;
+            lattice.fill(&input, piece, inside, |pair, row, columns, to| {
+                let at = 2 * pair * input.len() + row * input.width * input.channels;
+                let second = x.get(at + input.len()..).filter(|second| !second.is_empty());
+                join_columns(&x[at..], second, input.channels, &chosen, columns, to);
+            });
+            let offsets = lattice.offsets(&plan.class.taps);
+            let run_tiles = plan.run_tiles(group.len());
+            for r in 0..g.kernel_height {
+                for run in (0..run_tiles).step_by(2) {
+                    let both = run + 1 < run_tiles;
+                    let first = offsets[r * g.kernel_width] + run * SIDE;
+                    let end =
+                        first + (steps * SIDE - 1) * lattice.pitch() + if both { 2 * SIDE } else { SIDE };
+                    assert!(end <= copy.len(), "a piece reads {end} pairs of {}", copy.len());
+                    let b = Side {
+                        start: copy[first..].as_ptr().cast(),
+                        pitch: 4 * lattice.pitch(),
+                        neighbour: ROW,
+                        step: 4 * SIDE * lattice.pitch(),
                     };
-                    tiles.clear();
-                    // SAFETY: `gradients` has two tiles for each step, and the last place's last tile of the run
-                    // ends within `copy`, by the assertion.
-                    unsafe {
-                        if both {
-                            tiles.multiply::<2>(a, b, steps);
-                        } else {
-                            tiles.multiply::<1>(a, b, steps);
+                    for out_tile in (0..block.out_channels.div_ceil(SIDE)).step_by(2) {
+                        let a = Side {
+                            start: gradients[out_tile * steps * TILE..][..2 * steps * TILE].as_ptr().cast(),
+                            pitch: ROW,
+                            neighbour: 4 * steps * TILE,
+                            step: 4 * TILE,
+                        };
+                        tiles.clear();
+                        // SAFETY: `gradients` has two tiles for each step, and the last place's last tile of the run
+                        // ends within `copy`, by the assertion.
+                        unsafe {
+                            if both {
+                                tiles.multiply::<2>(a, b, steps);
+                            } else {
+                                tiles.multiply::<1>(a, b, steps);
+                            }
                         }
-                    }
-                    tiles.store(&mut out.0);
-                    for i in 0..2 {
-                        let index = ((out_tile + i) * g.kernel_height + r) * run_tiles + run;
-                        let sums = &mut sums[index * TILE..][..if both { 2 } else { 1 } * TILE];
-                        for (j, tile) in sums.chunks_exact_mut(TILE).enumerate() {
-                            let rows = out.0[i * 2 * TILE + j * SIDE..].chunks(2 * SIDE);
-                            for (to, from) in tile.chunks_exact_mut(SIDE).zip(rows) {
-                                to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+                        tiles.store(&mut out.0);
+                        for i in 0..2 {
+                            let row = (out_tile + i) * g.kernel_height + r;
+                            let index = row * row_tiles + plan.row_tiles(group.start) + run;
+                            let sums = &mut sums[index * TILE..][..if both { 2 } else { 1 } * TILE];
+                            for (j, tile) in sums.chunks_exact_mut(TILE).enumerate() {
+                                let rows = out.0[i * 2 * TILE + j * SIDE..].chunks(2 * SIDE);
+                                for (to, from) in tile.as_chunks_mut::<SIDE>().0.iter_mut().zip(rows) {
+                                    let before = if resume { *to } else { [0.0; SIDE] };
+                                    *to = std::array::from_fn(|i| before[i] + from[i]);
+                                }
                             }
                         }
                     }
@@ -207,25 +261,31 @@ fn images_of<'i, E>(batch: &'i [E], shape: &Images, piece: &Piece) -> &'i [E] {
     &batch[start..end.min(batch.len())]
 }
 
-/// Joins the block's input channels of columns of a row of two images, whose pixels lie at `first` and `second`.
+/// Joins the `chosen` of the `channels` input channels in columns of a row of two images, whose pixels begin `first` and
+/// `second`.
 #[inline(always)]
 fn join_columns<E: Element>(
     first: &[E],
     second: Option<&[E]>,
-    shape: &Images,
-    block: &Block,
+    channels: usize,
+    chosen: &Range<usize>,
     columns: &Columns,
     to: &mut [f32],
 ) {
-    let (channels, chosen) = (shape.channels, block.in_channels);
-    let start = columns.first * channels + block.first_in;
-    if columns.step == 1 && chosen == channels {
+    let len = chosen.len();
+    let start = columns.first * channels + chosen.start;
+    if columns.step == 1 && len == channels {
         let len = to.len();
         return images::join(&first[start..][..len], second.map(|second| &second[start..][..len]), to);
     }
-    for (i, to) in to.chunks_exact_mut(chosen).enumerate() {
+    for (i, to) in to.chunks_exact_mut(len).enumerate() {
         let at = start + i * columns.step * channels;
-        images::join(&first[at..][..chosen], second.map(|second| &second[at..][..chosen]), to);
+        for from in [Some(first), second].into_iter().flatten() {
+            let ahead = from.as_ptr().wrapping_add(at + AHEAD * columns.step * channels);
+            // SAFETY: a prefetch of any address is harmless.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) };
+        }
+        images::join(&first[at..][..len], second.map(|second| &second[at..][..len]), to);
     }
 }
 
