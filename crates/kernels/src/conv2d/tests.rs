@@ -196,6 +196,8 @@ fn awkward_shapes_match_the_portable_form() {
         geometry(3, 6, 6, 9, 200, (3, 3), 2, 1),
         geometry(1, 4, 4, 3, 2, (1, 1), 1, 3),
         geometry(40, 2, 2, 16, 16, (3, 3), 1, 1),
+        geometry(1, 1, 2, 3, 1, (3, 3), 1, 3),
+        geometry(1, 2, 1, 1, 1, (1, 1), 2, 1),
     ] {
         check_shape(&g);
     }

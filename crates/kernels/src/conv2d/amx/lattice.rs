@@ -149,7 +149,7 @@ impl Lattice {
                 let within = row - (image * self.rows) as isize;
                 let first = (piece.row * self.step * self.sample) as isize + self.origin.0;
                 let row = usize::try_from(first + within * self.sample as isize);
-                let Some(row) = row.ok().filter(|&row| row < from.height) else {
+                let Some(row) = row.ok().filter(|&row| row < from.height && begin < end) else {
                     line.fill(T::default());
                     continue;
                 };
@@ -231,13 +231,16 @@ mod tests {
             geometry(2, 9, 5, 1, 1, (3, 3), 3, 0),
             geometry(2, 6, 7, 1, 1, (3, 3), 1, 0),
             geometry(2, 1, 1, 1, 1, (3, 3), 1, 3),
+            geometry(1, 2, 1, 1, 1, (1, 1), 2, 1),
         ] {
             for pixels in [1, 20, 64, 1000] {
                 check(&g, &Class::forward(&g), pixels);
-                for (row, column) in (0..g.stride).flat_map(|row| (0..g.stride).map(move |c| (row, c))) {
-                    let class = Class::input(&g, row, column);
-                    if !class.taps.is_empty() {
-                        check(&g, &class, pixels);
+                for row in 0..g.stride.min(g.in_height) {
+                    for column in 0..g.stride.min(g.in_width) {
+                        let class = Class::input(&g, row, column);
+                        if !class.taps.is_empty() {
+                            check(&g, &class, pixels);
+                        }
                     }
                 }
             }
