@@ -122,6 +122,21 @@ fn relative_rms<T: Copy + Into<f64>>(got: &[T], expected: &[T]) -> f64 {
     if scale == 0.0 { error } else { (error / scale).sqrt() }
 }
 
+/// Like [`relative_rms`], of sums of `terms` products of values in [-1, 1): few such sums may all cancel by chance, so
+/// their errors are measured relative to what is usual.
+fn relative_rms_of_sums(got: &[f32], expected: &[f32], terms: usize) -> f64 {
+    let square: f64 = expected.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
+    let usual = expected.len() as f64 * terms as f64 / 9.0;
+    let few = expected.len() < 64 && square > 0.0 && square < usual;
+    relative_rms(got, expected) * if few { (square / usual).sqrt() } else { 1.0 }
+}
+
+/// The numbers of products in a value of y, dx and dw.
+fn terms(g: &Conv2dGeometry) -> [usize; 3] {
+    let taps = g.kernel_height * g.kernel_width;
+    [taps * g.in_channels, taps * g.out_channels, g.output_len() / g.out_channels]
+}
+
 /// The relative root mean square error allowed for a pass: rounding, in bf16 that of weights and results.
 fn tolerance<E: Element>() -> f64 {
     if E::PER_UNIT == 1 { 2e-6 } else { 5e-3 }
@@ -150,10 +165,11 @@ fn check_shape_in<E: Element>(g: &Conv2dGeometry) {
         let cpu = Cpu { threads: threads.clone(), isa };
         let what = format!("{g:?}, {form:?} on {isa:?}, {}", std::any::type_name::<E>());
         let got = fast(form, &cpu, g, &o);
+        let [y, dx, dw] = terms(g);
         let errors = [
-            ("y", relative_rms(&got.y, &expected.y)),
-            ("dx", relative_rms(&got.dx, &expected.dx)),
-            ("dw", relative_rms(&got.dw, &expected.dw)),
+            ("y", relative_rms_of_sums(&got.y, &expected.y, y)),
+            ("dx", relative_rms_of_sums(&got.dx, &expected.dx, dx)),
+            ("dw", relative_rms_of_sums(&got.dw, &expected.dw, dw)),
         ];
         for (name, error) in errors {
             assert!(error <= tolerance, "{name} of {what}: relative error {error:e}");
@@ -168,8 +184,11 @@ fn check_shape_in<E: Element>(g: &Conv2dGeometry) {
             let scale = (mean_square.max(want_square[k]) * pixels).sqrt();
             assert!(error <= 6.0 * tolerance * scale, "sum {k} of {what}: {error:e} of {scale:e}");
         }
-        let error = relative_rms(square, want_square);
-        assert!(error <= 3.0 * tolerance, "squares of {what}: {error:e}");
+        // Squares of few values that cancel are as uncertain as these.
+        if g.output_len() >= 64 {
+            let error = relative_rms(square, want_square);
+            assert!(error <= 3.0 * tolerance, "squares of {what}: {error:e}");
+        }
     }
 }
 
