@@ -163,14 +163,12 @@ fn as_they_lie<E: Element>(class: &Class, units: usize) -> bool {
 /// Where each place's result belongs in the destination, or [`NOWHERE`].
 fn places(class: &Class, piece: &Piece, lattice: &Lattice) -> Scratch<usize> {
     let mut places = scratch::take(lattice.places().max(PLACES));
-    places.fill(NOWHERE);
     let Images { width, channels, .. } = class.to;
     let rows = class.first.0 + piece.row * class.to_step;
-    for (place, (n, i, j)) in lattice.pixels() {
-        let row = rows + i * class.to_step;
-        let pixel = row * width + class.first.1 + j * class.to_step;
-        places[place] = (piece.image + n) * class.to.len() + pixel * channels;
-    }
+    lattice.map(&mut places, NOWHERE, |n, i, j| {
+        let pixel = (rows + i * class.to_step) * width + class.first.1 + j * class.to_step;
+        (piece.image + n) * class.to.len() + pixel * channels
+    });
     places
 }
 
@@ -236,7 +234,7 @@ impl<E: Element> PieceKernel<'_, E> {
                 }
                 tiles.store(&mut out.0);
                 let done = start - begin;
-                for (values, &place) in out.0.chunks_exact(2 * SIDE).zip(&places[begin..]).skip(done) {
+                for (values, &place) in out.0.as_chunks().0.iter().zip(&places[begin..]).skip(done) {
                     if place != NOWHERE {
                         // SAFETY: the places of this class and piece belong to this thread, and each pixel has
                         // `channels` values from `first` on.
@@ -247,23 +245,26 @@ impl<E: Element> PieceKernel<'_, E> {
         }
     }
 
-    /// Writes `channels` values of a pixel, at most two vectors of 16, at `place` of the destination.
+    /// Writes `channels` of the 32 `values` of a pixel at `place` of the destination.
     ///
     /// # Safety
     ///
     /// Nothing else may use these values of the destination.
     #[inline(always)]
-    unsafe fn write<S: Simd>(&self, simd: S, values: &[f32], place: usize, channels: usize) {
+    unsafe fn write<S: Simd>(&self, simd: S, values: &[f32; 2 * SIDE], place: usize, channels: usize) {
         // SAFETY: the caller's promise.
         let to = unsafe { self.dst.slice(place, channels) };
-        for (to, values) in to.chunks_mut(S::LANES).zip(values.chunks_exact(S::LANES)) {
-            // SAFETY: `values` has LANES numbers, and `to` as many as it says, at most LANES.
+        let whole = to.len() == values.len();
+        for first in (0..to.len()).step_by(S::LANES) {
+            let lanes = if whole { S::LANES } else { S::LANES.min(to.len() - first) };
+            // SAFETY: LANES divides 32, so that `values` has LANES numbers from `first` on; `to` has `lanes` numbers.
             unsafe {
-                let mut sum = simd.load(values.as_ptr());
+                let to = to.as_mut_ptr().add(first);
+                let mut sum = simd.load(values.as_ptr().add(first));
                 if self.write == Write::Add {
-                    sum = simd.add(sum, E::load_some(simd, to.as_ptr(), to.len()));
+                    sum = simd.add(sum, E::load_some(simd, to, lanes));
                 }
-                E::store_some(simd, to.as_mut_ptr(), sum, to.len());
+                E::store_some(simd, to, sum, lanes);
             }
         }
     }

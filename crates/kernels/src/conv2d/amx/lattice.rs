@@ -31,9 +31,6 @@ pub struct Lattice {
     output: (usize, usize),
 }
 
-/// The place of the lattice at which an output pixel lies: image, row and column.
-pub type Place = (usize, usize, usize);
-
 impl Lattice {
     /// The layout for the images of `piece`, whose rows are output rows of `columns` pixels, `step` apart in images of
     /// shape `from`; `width` is the number of values in a pixel of the lattice.
@@ -93,14 +90,22 @@ impl Lattice {
         ((self.images - 1) * rows + self.output.0 - 1) * columns + self.output.1
     }
 
-    /// The pixels among the places, in order: each place's index, and what it is.
-    pub fn pixels(&self) -> impl Iterator<Item = (usize, Place)> {
+    /// The rows of output pixels: the place of the first pixel of each, those of the others following, and what row it
+    /// is: of which image of the piece, and which of its rows.
+    pub fn lines(&self) -> impl Iterator<Item = (usize, (usize, usize))> {
         let (rows, columns) = (self.rows / self.step, self.columns / self.step);
-        let output = self.output;
-        (0..self.images).flat_map(move |n| {
-            (0..output.0)
-                .flat_map(move |i| (0..output.1).map(move |j| ((n * rows + i) * columns + j, (n, i, j))))
-        })
+        let lines = self.output.0;
+        (0..self.images).flat_map(move |n| (0..lines).map(move |i| ((n * rows + i) * columns, (n, i))))
+    }
+
+    /// For each place what `value` says of its pixel (image, row, column), or `none` where there is no pixel.
+    #[inline(always)]
+    pub fn map<T: Copy>(&self, places: &mut [T], none: T, value: impl Fn(usize, usize, usize) -> T) {
+        places.fill(none);
+        for (first, (n, i)) in self.lines() {
+            let line = &mut places[first..][..self.output.1];
+            line.iter_mut().enumerate().for_each(|(j, place)| *place = value(n, i, j));
+        }
     }
 
     /// The distance from what a place reads to what the next reads.
@@ -200,10 +205,10 @@ mod tests {
                 }
             });
             assert!(values.iter().all(|value| !value.is_nan()));
-            let (mut count, mut next) = (0, 0);
-            for (place, (n, i, j)) in lattice.pixels() {
-                assert!(place >= next && place < lattice.places());
-                (count, next) = (count + 1, place + 1);
+            let mut pixels = vec![None; lattice.places()];
+            lattice.map(&mut pixels, None, |n, i, j| Some((n, i, j)));
+            for (place, (n, i, j)) in pixels.iter().enumerate().filter_map(|(p, pixel)| Some((p, (*pixel)?)))
+            {
                 for (tap, offset) in class.taps.iter().zip(lattice.offsets(&class.taps)) {
                     let h = ((piece.row + i) * class.step) as isize + tap.row;
                     let w = (j * class.step) as isize + tap.column;
@@ -214,6 +219,7 @@ mod tests {
                     assert_eq!(got, expected, "{g:?}, {piece:?}, {:?}, {tap:?}", (n, i, j));
                 }
             }
+            let count = pixels.iter().flatten().count();
             assert_eq!(count, piece.images * piece.rows * class.columns);
         }
     }

@@ -48,7 +48,7 @@ impl Plan {
         let in_block = g.in_channels.div_ceil(g.in_channels.div_ceil(in_most));
         let blocks = Blocks::new(&g, in_block, out_most);
         // Both copies of a piece stay in the second-level cache.
-        let pixels = ((128 << 10) / blocks.in_block.max(blocks.out_block)).clamp(128, 1024);
+        let pixels = ((128 << 10) / blocks.in_block.max(blocks.out_block)).clamp(128, 512);
         let cut = Cut::new(g.batch, g.out_height(), g.out_width(), pixels);
         let parts = UNITS.div_ceil(blocks.count()).min(cut.pieces()).min(SUMS.div_ceil(g.weight_len()));
         Plan { class: Class::forward(&g), g, cut, parts, blocks }
@@ -302,11 +302,10 @@ fn transposed<E: Element>(
 ) {
     let steps = lattice.places().div_ceil(SIDE);
     let mut at = scratch::take::<usize>(steps * SIDE);
-    at.fill(usize::MAX);
-    for (place, (n, i, j)) in lattice.pixels() {
+    lattice.map(&mut at, usize::MAX, |n, i, j| {
         let pixel = (piece.row + i) * shape.width + j;
-        at[place] = 2 * n * shape.len() + pixel * shape.channels + block.first_out;
-    }
+        2 * n * shape.len() + pixel * shape.channels + block.first_out
+    });
     let tiles = to.len() / (steps * TILE);
     // Pixels are read in the order of memory.
     for (step, places) in at.chunks_exact(SIDE).enumerate() {
