@@ -1,4 +1,4 @@
-//! CPU kernels on plain slices, for portable Rust, AVX2 + FMA and AVX-512.
+//! CPU kernels on plain slices, for portable Rust, AVX2 + FMA, AVX-512 and AMX.
 //!
 //! A kernel takes its geometry, its operands and its result; it knows nothing of tensors, tapes or
 //! networks. Every kernel gives the same bits for any number of threads: the cut into pieces depends

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::Cpu;
 #[cfg(target_arch = "x86_64")]
-use crate::simd::amx::{ROW, SIDE, Side, Tiles};
-use crate::simd::{Kernel, Simd, dispatch, lanes};
+use crate::Level;
 #[cfg(target_arch = "x86_64")]
-use crate::{Isa, Level};
+use crate::simd::amx::{Amx, ROW, SIDE, Side, Tiles};
+use crate::simd::{Kernel, Simd, dispatch, lanes};
 
 /// Independent sums: more than a multiply-add's latency times its throughput on any processor so far.
 const CHAINS: usize = 12;
@@ -30,7 +30,9 @@ pub fn bf16_flops(cpu: &Cpu) -> Option<f64> {
         Level::Portable | Level::Avx2 | Level::Avx512 => None,
         // SAFETY: an `Isa` of this level exists only where `detect` found AVX-512 and its BF16 part.
         Level::Avx512Bf16 => Some(flops(cpu, CHAINS * STEPS * 2 * 16, || unsafe { bf16_dots() })),
-        Level::Amx => Some(flops(cpu, 4 * STEPS * 16 * 16 * 32, || bf16_tiles(cpu.isa))),
+        Level::Amx => {
+            Amx::of(cpu.isa).map(|amx| flops(cpu, 4 * STEPS * SIDE * SIDE * 2 * SIDE, || bf16_tiles(amx)))
+        }
     };
     #[cfg(not(target_arch = "x86_64"))]
     None
@@ -84,8 +86,8 @@ fn bf16_dots() {
 
 /// Two by two tiles of sums, of tiles that stay in the first-level cache: loading them takes no time of its own.
 #[cfg(target_arch = "x86_64")]
-fn bf16_tiles(isa: Isa) {
-    let Some(mut tiles) = Tiles::new(isa) else { return };
+fn bf16_tiles(amx: Amx) {
+    let mut tiles = Tiles::new(amx);
     let ones = Ones([half::bf16::ONE; 4 * SIDE * SIDE]);
     let start = std::hint::black_box(ones.0.as_ptr().cast());
     let side = Side { start, pitch: ROW, neighbour: SIDE * ROW, step: 0 };

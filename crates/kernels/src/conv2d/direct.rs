@@ -1,8 +1,9 @@
 //! The direct forward pass and gradient of the input: an implicit matrix product with pixels as rows.
 //!
-//! Both passes consist of one or more [`Class`]es of output pixels that sum over the same taps. A class is cut into pieces of some rows of an image or some whole images. A piece copies its part of the source with
-//! the padding around it, so that all taps are at the same distances from every pixel; then it loops over blocks of
-//! output channels, blocks of input channels and tiles of pixels.
+//! Both passes consist of one or more [`Class`]es of output pixels that sum over the same taps. A class is cut into
+//! pieces of some rows of an image or some whole images. A piece copies its part of the source with the padding around
+//! it, so that all taps are at the same distances from every pixel; then it loops over blocks of output channels, blocks
+//! of input channels and tiles of pixels.
 //!
 //! Factors are units of 32 bits: a channel in f32, two neighbouring channels in bf16, so that bf16 needs no
 //! rearrangement. An odd last channel is copied with a zero beside it.
@@ -74,8 +75,8 @@ fn run<E: Element>(
     sums: Option<&mut [f64]>,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if amx::multiplies::<E>(cpu.isa) {
-        return amx::correlate::run(cpu, class, src, weights, dst, write, sums);
+    if let Some(amx) = amx::chosen::<E>(cpu.isa, class.step) {
+        return amx::correlate::run(cpu, amx, class, src, weights, dst, write, sums);
     }
     let lanes = simd::lanes(cpu.isa);
     let vectors = tile::max_vectors(lanes);
@@ -189,14 +190,9 @@ impl<E: Element> PieceKernel<'_, E> {
                 }
             }
         }
-        if !self.sums.is_empty() {
-            let row_len = class.to.width * class.to.channels;
-            let start = self.piece.image * class.to.len() + self.piece.row * row_len;
-            // SAFETY: only the forward pass takes sums, and its piece is a stretch of whole rows, which this thread
-            // has just written.
-            let y = unsafe { self.dst.slice(start, self.piece.images * self.piece.rows * row_len) };
-            sums::channel_sums(simd, y, self.sums);
-        }
+        // SAFETY: only the forward pass takes sums, and its piece is a stretch of whole rows, which this thread has just
+        // written.
+        unsafe { sums::of_piece(simd, class, &self.piece, self.dst, self.sums) };
     }
 }
 

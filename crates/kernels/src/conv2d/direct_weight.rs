@@ -23,7 +23,7 @@ use std::ops::Range;
 /// Output channels in a block.
 const OUT_BLOCK: usize = 128;
 /// Units of work to aim for: enough to keep a few dozen threads evenly busy.
-const UNITS: usize = 32;
+pub const UNITS: usize = 32;
 /// Pixels to copy and sum over at a time: a tile's part of their copies stays in the first-level cache.
 const PIXELS: usize = 128;
 /// How many pixels to prefetch ahead of packing: two images are two streams, which the hardware prefetcher picks up too
@@ -70,19 +70,13 @@ impl Plan {
         let out_tiles = self.blocks.out_block.div_ceil(self.tile.0);
         out_tiles * self.g.kernel_height * self.run_tiles(self.blocks.in_block) * self.tile_len()
     }
-
-    /// The pieces of part `part`.
-    fn pieces(&self, part: usize) -> std::ops::Range<usize> {
-        let pieces = self.cut.pieces();
-        part * pieces / self.parts..(part + 1) * pieces / self.parts
-    }
 }
 
 /// See [`super::conv2d_backward_weight`].
 pub fn backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &[E], dw: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    if amx::multiplies::<E>(cpu.isa) {
-        return amx::weight::backward_weight(cpu, g, x, dy, dw);
+    if let Some(amx) = amx::chosen::<E>(cpu.isa, g.stride) {
+        return amx::weight::backward_weight(cpu, amx, g, x, dy, dw);
     }
     let units = Conv2dGeometry { batch: g.batch.div_ceil(E::PER_UNIT), ..*g };
     let plan = Plan::new(&units, lanes(cpu.isa));
@@ -159,7 +153,7 @@ impl<E: Element> Kernel for Unit<'_, E> {
 impl<E: Element> Tiled for Unit<'_, E> {
     #[inline(always)]
     fn run<S: Simd, const P: usize, const NV: usize>(mut self, simd: S) {
-        for (i, index) in self.plan.pieces(self.part).enumerate() {
+        for (i, index) in self.plan.cut.part(self.part, self.plan.parts).enumerate() {
             self.piece::<S, P, NV>(simd, &self.plan.cut.piece(index), i > 0);
         }
     }
@@ -235,7 +229,7 @@ impl<E: Element> Unit<'_, E> {
     fn copy_inputs<S: Simd>(&self, simd: S, piece: &Piece, width: usize, to: &mut [f32]) {
         let g = &self.plan.g;
         let input = Images::input(g);
-        let x = images_of::<E>(self.x, &input, piece);
+        let x = images::of_units::<E>(self.x, &input, piece);
         let chosen = self.block.first_in..self.block.first_in + self.block.in_channels;
         if one_by_one(g) {
             let (first, columns) = (piece.row * g.stride, g.out_width());
@@ -263,7 +257,7 @@ impl<E: Element> Unit<'_, E> {
         let mut gradients = scratch::take(piece.images * piece.rows * output.width * dy_row);
         let rows = Rows { first: piece.row, count: piece.rows, columns: output.width, stride: 1 };
         let chosen = block.first_out..block.first_out + block.out_channels;
-        let dy = images_of::<E>(self.dy, &output, piece);
+        let dy = images::of_units::<E>(self.dy, &output, piece);
         join_pixels::<S, E>(simd, dy, &output, &rows, chosen, dy_row, piece.images, &mut gradients);
 
         let operand = Operand::new(plan, block, piece, width);
@@ -300,13 +294,6 @@ impl<E: Element> Unit<'_, E> {
             }
         }
     }
-}
-
-/// The images of a piece, which counts them in units; the last unit may lack its second image.
-fn images_of<'i, E: Element>(batch: &'i [E], shape: &Images, piece: &Piece) -> &'i [E] {
-    let start = piece.image * E::PER_UNIT * shape.len();
-    let end = start + piece.images * E::PER_UNIT * shape.len();
-    &batch[start..end.min(batch.len())]
 }
 
 /// The pixels to pack: `count` rows of `columns` pixels, `stride` apart, from row `first` and column 0 on.

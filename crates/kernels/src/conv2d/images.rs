@@ -65,6 +65,12 @@ impl Cut {
         self.batch.div_ceil(self.images) * self.strips()
     }
 
+    /// The pieces of part `part` of `parts`.
+    pub fn part(&self, part: usize, parts: usize) -> Range<usize> {
+        let pieces = self.pieces();
+        part * pieces / parts..(part + 1) * pieces / parts
+    }
+
     /// Piece number `index`.
     pub fn piece(&self, index: usize) -> Piece {
         let image = index / self.strips() * self.images;
@@ -165,6 +171,13 @@ impl Window {
         let from = image * shape.len() + (h * shape.width + start) * shape.channels;
         Some(&images[from..][..columns.len() * shape.channels])
     }
+}
+
+/// The images of a piece of a batch that is counted in units of images; the last unit may lack its second image.
+pub fn of_units<'i, E: Element>(batch: &'i [E], shape: &Images, piece: &Piece) -> &'i [E] {
+    let start = piece.image * E::PER_UNIT * shape.len();
+    let end = start + piece.images * E::PER_UNIT * shape.len();
+    &batch[start..end.min(batch.len())]
 }
 
 /// Joins the `chosen` channels of the pixels of a row, or of the same row in two images, into units.

@@ -101,7 +101,7 @@ pub fn conv2d_backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E]
 /// Whether Winograd's form is the fastest: with tiles of bf16, multiplications are not worth saving.
 fn winograd_pays<E: Element>(cpu: &Cpu, g: &Conv2dGeometry) -> bool {
     #[cfg(target_arch = "x86_64")]
-    if amx::multiplies::<E>(cpu.isa) {
+    if amx::chosen::<E>(cpu.isa, g.stride).is_some() {
         return false;
     }
     let _ = cpu;

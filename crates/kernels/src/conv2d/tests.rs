@@ -380,6 +380,18 @@ fn strides_far_beyond_the_image_take_no_time() {
     assert_eq!(dx, [6.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
 }
 
+/// So must what a pass copies.
+#[test]
+fn strides_far_beyond_the_image_take_no_memory() {
+    let g = geometry(1, 2, 3, 1, 1, (2, 2), 1 << 24, 0);
+    let cpu = cpu(Isa::detect(), 1);
+    let (x, w) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0].map(bf16::from_f32), [1.0, 0.0, 0.0, 2.0]);
+    let (mut y, mut dw) = ([bf16::ZERO], [0.0; 4]);
+    conv2d_forward(&cpu, &g, &x, &w, &mut y, None);
+    conv2d_backward_weight(&cpu, &g, &x, &[bf16::ONE], &mut dw);
+    assert_eq!((y[0].to_f32(), dw), (11.0, [1.0, 2.0, 4.0, 5.0]));
+}
+
 /// Many weights, and enough tiles for groups of the larger size and a smaller last one.
 #[test]
 fn the_largest_groups_of_tiles_are_those_of_the_direct_form() {

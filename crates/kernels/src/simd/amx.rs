@@ -18,6 +18,17 @@ pub const SIDE: usize = 16;
 /// Bytes of a row of a tile.
 pub const ROW: usize = 64;
 
+/// Proof that the processor has AMX, and that the system allows this process to use it.
+#[derive(Clone, Copy, Debug)]
+pub struct Amx(());
+
+impl Amx {
+    /// The proof that `isa` is; `None` below [`Level::Amx`].
+    pub fn of(isa: Isa) -> Option<Amx> {
+        (isa.level() >= Level::Amx).then_some(Amx(()))
+    }
+}
+
 /// The layout of the tile registers: eight tiles of 16 rows of 64 bytes.
 #[repr(C, align(64))]
 struct Layout {
@@ -60,17 +71,13 @@ pub struct Tiles {
 }
 
 impl Tiles {
-    /// Prepares the registers; `None` if `isa` does not include AMX. Their contents are arbitrary. A thread may hold
-    /// one value at a time.
+    /// Prepares the registers. Their contents are arbitrary. A thread may hold one value at a time.
     #[inline(always)]
-    pub fn new(isa: Isa) -> Option<Tiles> {
-        if isa.level() < Level::Amx {
-            return None;
-        }
-        // SAFETY: an `Isa` of this level exists only where `Isa::detect` found AMX and the system allows it; the layout
-        // is valid for it.
+    pub fn new(_: Amx) -> Tiles {
+        // SAFETY: `Amx` is made of an `Isa` of this level, which exists only where `Isa::detect` found AMX and the
+        // system allows it; the layout is valid for it.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const LAYOUT, options(nostack, readonly)) };
-        Some(Tiles { thread: PhantomData })
+        Tiles { thread: PhantomData }
     }
 
     /// Sets all sums to 0.
@@ -228,10 +235,11 @@ mod tests {
 
     #[test]
     fn tiles_multiply_pairs() {
-        let Some(mut tiles) = Tiles::new(Isa::detect()) else {
+        let Some(amx) = Amx::of(Isa::detect()) else {
             eprintln!("skipped: this processor has no AMX, or the system does not allow it");
             return;
         };
+        let mut tiles = Tiles::new(amx);
         const STEPS: usize = 3;
         let value = |i: usize| bf16::narrow((i.wrapping_mul(2_654_435_761) >> 7 & 15) as f32 - 7.0);
         // 32 rows of `STEPS` tiles, and `STEPS` times two tiles beside each other.

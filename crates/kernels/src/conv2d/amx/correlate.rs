@@ -8,9 +8,9 @@ use super::super::tile::Run;
 use super::lattice::{Columns, Lattice};
 use crate::scratch::{self, Scratch};
 use crate::shared::SharedMut;
-use crate::simd::amx::{ROW, SIDE, Side, Tiles};
+use crate::simd::amx::{Amx, ROW, SIDE, Side, Tiles};
 use crate::simd::{Kernel, Simd, dispatch};
-use crate::{Cpu, Element, Isa, Write};
+use crate::{Cpu, Element, Write};
 use smallvec::SmallVec;
 
 /// Places computed at a time: two tiles.
@@ -21,6 +21,7 @@ const NOWHERE: usize = usize::MAX;
 /// Computes a class of pixels; see [`super::super::direct`].
 pub fn run<E: Element>(
     cpu: &Cpu,
+    amx: Amx,
     class: &Class,
     src: &[E],
     weights: Source,
@@ -39,10 +40,7 @@ pub fn run<E: Element>(
     let (packed, dst) = (&packed[..], SharedMut::new(dst));
     sums::over(cpu, cut.pieces(), sums, |index, sums| {
         let piece = cut.piece(index);
-        dispatch(
-            cpu.isa,
-            PieceKernel { isa: cpu.isa, class, packing: &packing, packed, piece, src, dst, write, sums },
-        )
+        dispatch(cpu.isa, PieceKernel { amx, class, packing: &packing, packed, piece, src, dst, write, sums })
     });
 }
 
@@ -104,7 +102,7 @@ fn tiles_of(run: &Run) -> usize {
 }
 
 struct PieceKernel<'a, E> {
-    isa: Isa,
+    amx: Amx,
     class: &'a Class,
     packing: &'a Packing,
     packed: &'a [f32],
@@ -142,14 +140,9 @@ impl<E: Element> Kernel for PieceKernel<'_, E> {
             });
             self.products(simd, copy.as_ptr(), copy.len(), &lattice, &places);
         }
-        if !self.sums.is_empty() {
-            let row_len = class.to.width * class.to.channels;
-            let start = piece.image * class.to.len() + piece.row * row_len;
-            // SAFETY: only the forward pass takes sums, and its piece is a stretch of whole rows, which this thread
-            // has just written.
-            let y = unsafe { self.dst.slice(start, piece.images * piece.rows * row_len) };
-            sums::channel_sums(simd, y, self.sums);
-        }
+        // SAFETY: only the forward pass takes sums, and its piece is a stretch of whole rows, which this thread has just
+        // written.
+        unsafe { sums::of_piece(simd, class, piece, self.dst, self.sums) };
     }
 }
 
@@ -189,7 +182,7 @@ impl<E: Element> PieceKernel<'_, E> {
     /// Computes all places of the piece from the `len` units of the lattice at `src`, and writes those that are pixels.
     #[inline(always)]
     fn products<S: Simd>(&self, simd: S, src: *const f32, len: usize, lattice: &Lattice, places: &[usize]) {
-        let Some(mut tiles) = Tiles::new(self.isa) else { return };
+        let mut tiles = Tiles::new(self.amx);
         let pitch = lattice.pitch();
         let runs = runs(&self.class.taps, self.packing.inner, &lattice.offsets(&self.class.taps));
         let block: usize = runs.iter().map(tiles_of).sum();

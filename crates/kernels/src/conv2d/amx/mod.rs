@@ -10,9 +10,13 @@ pub mod correlate;
 mod lattice;
 pub mod weight;
 
-use crate::{Element, Isa, Level};
+use crate::simd::amx::Amx;
+use crate::{Element, Isa};
 
-/// Whether convolutions of E are computed by products of tiles.
-pub fn multiplies<E: Element>(isa: Isa) -> bool {
-    E::BF16 && isa.level() >= Level::Amx
+/// The longest step between output pixels for which a lattice, which has a plane for each, is not a waste.
+const LONGEST_STEP: usize = 4;
+
+/// Whether convolutions of E whose output pixels are `step` apart are computed by products of tiles.
+pub fn chosen<E: Element>(isa: Isa, step: usize) -> Option<Amx> {
+    if E::BF16 && step <= LONGEST_STEP { Amx::of(isa) } else { None }
 }

@@ -7,16 +7,15 @@
 
 use super::super::blocks::{Block, Blocks};
 use super::super::class::Class;
+use super::super::direct_weight::UNITS;
 use super::super::images::{self, Cut, Images, Piece};
 use super::lattice::{Columns, Lattice};
 use crate::shared::SharedMut;
-use crate::simd::amx::{ROW, SIDE, Side, Tiles, transpose};
-use crate::{Conv2dGeometry, Cpu, Element, Isa, scratch};
+use crate::simd::amx::{Amx, ROW, SIDE, Side, Tiles, transpose};
+use crate::{Conv2dGeometry, Cpu, Element, scratch};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-/// Units of work to aim for: enough to keep a few dozen threads evenly busy.
-const UNITS: usize = 32;
 /// The most sums to hold, unless a single part has more.
 const SUMS: usize = 4 << 20;
 /// How many pixels to prefetch ahead of copying: 64 bytes of each of two images are too short for the hardware's own
@@ -74,24 +73,25 @@ impl Plan {
     fn sums_len(&self) -> usize {
         self.out_tiles() * self.g.kernel_height * self.row_tiles(self.blocks.in_block) * TILE
     }
-
-    /// The pieces of part `part`.
-    fn pieces(&self, part: usize) -> std::ops::Range<usize> {
-        let pieces = self.cut.pieces();
-        part * pieces / self.parts..(part + 1) * pieces / self.parts
-    }
 }
 
 /// See [`super::super::conv2d_backward_weight`].
-pub fn backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &[E], dw: &mut [f32]) {
+pub fn backward_weight<E: Element>(
+    cpu: &Cpu,
+    amx: Amx,
+    g: &Conv2dGeometry,
+    x: &[E],
+    dy: &[E],
+    dw: &mut [f32],
+) {
     let plan = Plan::new(g);
     let unit_len = plan.sums_len();
     let mut sums = scratch::take(plan.parts * plan.blocks.count() * unit_len);
     cpu.threads.run_chunks(&mut sums, unit_len, |unit, sums| {
         let part = unit / plan.blocks.count();
         let block = plan.blocks.get(unit % plan.blocks.count());
-        let unit = Unit { isa: cpu.isa, plan: &plan, block, x, dy };
-        for (i, index) in plan.pieces(part).enumerate() {
+        let unit = Unit { amx, plan: &plan, block, x, dy };
+        for (i, index) in plan.cut.part(part, plan.parts).enumerate() {
             // SAFETY: this form is chosen for processors with AMX, which have AVX-512.
             unsafe { unit.piece(&plan.cut.piece(index), sums, i > 0) };
         }
@@ -162,7 +162,7 @@ fn groups(block: &Block) -> impl Iterator<Item = Range<usize>> {
 
 /// One block of the result.
 struct Unit<'a, E> {
-    isa: Isa,
+    amx: Amx,
     plan: &'a Plan,
     block: Block,
     x: &'a [E],
@@ -175,7 +175,7 @@ impl<E: Element> Unit<'_, E> {
     fn piece(&self, piece: &Piece, sums: &mut [f32], resume: bool) {
         let (plan, g, block) = (self.plan, &self.plan.g, &self.block);
         let (input, output) = (Images::input(g), Images::output(g));
-        let (x, dy) = (images_of(self.x, &input, piece), images_of(self.dy, &output, piece));
+        let (x, dy) = (images::of_units(self.x, &input, piece), images::of_units(self.dy, &output, piece));
         let row_tiles = plan.row_tiles(block.in_channels);
         let lattice =
             |channels| Lattice::new(&plan.class.taps, g.stride, &input, piece, output.width, channels);
@@ -183,7 +183,7 @@ impl<E: Element> Unit<'_, E> {
         let steps = lattice(1).places().div_ceil(SIDE);
         let mut gradients = scratch::take::<f32>(plan.out_tiles() * steps * TILE);
         transposed(dy, &output, block, piece, &lattice(1), &mut gradients);
-        let Some(mut tiles) = Tiles::new(self.isa) else { return };
+        let mut tiles = Tiles::new(self.amx);
         let mut out = Out([0.0; 4 * TILE]);
         for group in groups(block) {
             let lattice = lattice(group.len());
@@ -253,13 +253,6 @@ impl<E: Element> Unit<'_, E> {
 /// Sums of two by two tiles, on their own cache lines.
 #[repr(align(64))]
 struct Out([f32; 4 * TILE]);
-
-/// The images of a piece, which counts them in pairs; the last pair may lack its second image.
-fn images_of<'i, E>(batch: &'i [E], shape: &Images, piece: &Piece) -> &'i [E] {
-    let start = piece.image * 2 * shape.len();
-    let end = start + piece.images * 2 * shape.len();
-    &batch[start..end.min(batch.len())]
-}
 
 /// Joins the `chosen` of the `channels` input channels in columns of a row of two images, whose pixels begin `first` and
 /// `second`.
