@@ -26,12 +26,16 @@ fn present() -> bool {
         unsafe { _xgetbv(0) }
     }
 
-    if !is_x86_feature_detected!("xsave") || __cpuid(0).eax < 7 {
+    if !is_x86_feature_detected!("xsave") {
         return false;
     }
+    // Asking the processor is unsafe in Rust 1.89, the oldest that must do, and safe in newer versions.
+    #[allow(unused_unsafe)]
+    // SAFETY: every x86-64 processor has this instruction.
+    let features = unsafe { if __cpuid(0).eax < 7 { 0 } else { __cpuid_count(7, 0).edx } };
     // SAFETY: the processor has XSAVE, and `is_x86_feature_detected` reports it only where the system uses it.
     let enabled = unsafe { enabled() };
-    __cpuid_count(7, 0).edx & PRODUCTS == PRODUCTS && enabled & REGISTERS == REGISTERS
+    features & PRODUCTS == PRODUCTS && enabled & REGISTERS == REGISTERS
 }
 
 /// Asks Linux for permission (`ARCH_REQ_XCOMP_PERM`, since 5.16).
