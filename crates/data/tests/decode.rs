@@ -1,7 +1,8 @@
 //! Decoding: formats, orientation, and files that are not what they claim to be.
 
 use image::{
-    DynamicImage, GrayAlphaImage, GrayImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbImage, RgbaImage,
+    DynamicImage, GrayAlphaImage, GrayImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, RgbImage, Rgba,
+    RgbaImage,
 };
 use simclr_data::{DecodeOptions, DecodeScratch, Window, decode_bytes, decode_file};
 use std::io::Cursor;
@@ -166,12 +167,34 @@ fn window_background_and_shrinking_are_obeyed() {
     let blue = DecodeOptions { background: [0, 0, 200], ..Default::default() };
     let clear = RgbaImage::from_pixel(2, 2, image::Rgba([200, 0, 0, 51]));
     assert_eq!(first(encoded(clear, ImageFormat::Png), blue).0, [40, 0, 160]);
+    let deep_clear = ImageBuffer::from_pixel(2, 2, Rgba([200 * 257, 0, 0, 51 * 257u16]));
+    assert_eq!(first(encoded(deep_clear, ImageFormat::Png), blue).0, [40, 0, 160]);
     let small = DecodeOptions { shrink: Some(10), ..Default::default() };
     let large = RgbImage::from_pixel(60, 40, Rgb([7, 8, 9]));
     assert_eq!(first(encoded(large, ImageFormat::Bmp), small), ([7, 8, 9], 15, 10));
     // The orientation is applied after shrinking.
     let (_, width, height) = first(std::fs::read(golden("orientation-6.jpg")).unwrap(), small);
     assert_eq!((width, height), (15, 10));
+}
+
+#[test]
+fn windows_act_on_the_values_and_not_on_the_opacity() {
+    let mut scratch = DecodeScratch::default();
+    let mut pixels = |image: DynamicImage, window: Window| {
+        let options = DecodeOptions { window, ..Default::default() };
+        let bytes = encoded(image, ImageFormat::Png);
+        decode_bytes("x", &bytes, &options, &mut scratch).unwrap().pixels.to_vec()
+    };
+    let two = |x: u32| 1000 + 1000 * x as u16;
+    let color = ImageBuffer::from_fn(2, 1, |x, _| Rgba([two(x), two(x), two(x), 65535]));
+    let grey = ImageBuffer::from_fn(2, 1, |x, _| LumaA([two(x), 65535]));
+    for deep in [DynamicImage::from(color), grey.into()] {
+        assert_eq!(pixels(deep, Window::Image), [0, 0, 0, 255, 255, 255]);
+    }
+    let grey = GrayAlphaImage::from_fn(2, 1, |x, _| LumaA([100 + 10 * x as u8, 255]));
+    assert_eq!(pixels(grey.clone().into(), Window::Image), [0, 0, 0, 255, 255, 255]);
+    let narrow = Window::Values { low: 50, high: 150 };
+    assert_eq!(pixels(grey.into(), narrow), [128, 128, 128, 153, 153, 153]);
 }
 
 #[test]

@@ -342,6 +342,9 @@ fn balanced_subsets() {
     }
     assert_eq!(draw(12, 5).indices(), sizes[9].indices());
     assert_ne!(draw(12, 6).indices(), sizes[9].indices());
+    // The class that gives one more is drawn too.
+    let favoured = |seed| per_class(&draw(4, seed)).iter().position(|&images| images == 2);
+    assert_eq!((0..30).map(favoured).collect::<BTreeSet<_>>(), [0, 1, 2].map(Some).into());
 
     // A class of two gives both, and the others the rest.
     let uneven: Vec<u32> = (0..30).filter(|index| index % 3 > 0 || *index < 6).collect();
