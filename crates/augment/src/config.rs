@@ -267,6 +267,17 @@ mod tests {
     }
 
     #[test]
+    fn the_operators_of_the_paper_follow_one_another_as_there() {
+        let paper = ["random_resized_crop", "horizontal_flip", "color_jitter", "grayscale", "gaussian_blur"];
+        for ops in [ViewPreset::Simclr.ops(), ViewConfig::default().ops(224)] {
+            let ops = serde_json::to_value(ops).unwrap();
+            let names: Vec<&str> =
+                ops.as_array().unwrap().iter().map(|op| op["op"].as_str().unwrap()).collect();
+            assert_eq!(names, paper);
+        }
+    }
+
+    #[test]
     fn messages_name_the_key_the_value_and_what_would_be_right() {
         let base = ViewConfig::default();
         let cases = [

@@ -105,6 +105,22 @@ fn additive_brightness_is_the_formula() {
     }
 }
 
+/// A fifth of the brightest value is 51, and 0.4 above the darkest is 102, only if values were clipped in between.
+#[test]
+fn each_color_operator_clips_before_the_next() {
+    let of_two = |steps: [Step; 2]| {
+        let recipe = Recipe { steps: Steps::from(steps), ..Recipe::identity(32, 32) };
+        apply((32, 32), 32, &recipe).into_iter()
+    };
+    for up in [Step::Brightness(1.6), Step::BrightnessShift(0.8), Step::Contrast(1.7), Step::Saturation(1.8)]
+    {
+        assert_eq!(of_two([up, Step::Brightness(0.2)]).max(), Some(51), "{up:?}");
+    }
+    for down in [Step::BrightnessShift(-0.8), Step::Contrast(1.7), Step::Saturation(1.8)] {
+        assert_eq!(of_two([down, Step::BrightnessShift(0.4)]).min(), Some(102), "{down:?}");
+    }
+}
+
 #[test]
 fn grayscale() {
     let recipe = Recipe { steps: Steps::from([Step::Gray]), ..Recipe::identity(32, 32) };
