@@ -175,12 +175,17 @@ fn selective_kernels_are_those_of_simclr_v2() {
 #[test]
 fn the_last_gamma_of_each_branch_starts_at_zero() {
     let (_, parameters) = build(&spec(Depth::D18, 0.125, Stem::Small));
+    let (mut last, mut others) = (0, 0);
     for (name, kind, value) in parameters.iter() {
         if kind == ParameterKind::Norm && name.ends_with(".weight") {
-            let expected = if name.contains(".bn2.") { 0.0 } else { 1.0 };
+            let is_last = name.contains(".bn2.");
+            let expected = if is_last { 0.0 } else { 1.0 };
             assert!(value.as_slice().unwrap().iter().all(|&v| v == expected), "{name}");
+            *(if is_last { &mut last } else { &mut others }) += 1;
         }
     }
+    // Eight branches of two; one in the stem, and three of shortcuts.
+    assert_eq!((last, others), (8, 8 + 1 + 3));
 }
 
 #[test]
@@ -338,39 +343,57 @@ fn normalised_images_are_what_the_network_sees() {
     assert!(ops::Normalization::new(&device, &mean, &[1.0, 0.0, 1.0]).is_err());
 }
 
+/// Two images of 33 x 33 pixels.
+fn two_images() -> Tensor {
+    let pixels: Vec<f32> = (0..2 * 33 * 33 * 3).map(|i| (i * i % 97) as f32 / 97.0).collect();
+    Tensor::from_slice(&Device::cpu(1).unwrap(), &[2, 33, 33, 3], &pixels).unwrap()
+}
+
+/// The running averages of a network before and after it saw `images`, kept with this decay.
+fn averages(net: &ResNet, parameters: &Parameters, images: &Tensor, decay: f32) -> Vec<Vec<(f32, f32)>> {
+    let net = net.clone().with_norm_decay(decay);
+    let mut tape = Tape::new(parameters, Mode::Train, &SingleProcess);
+    let images = tape.input(images.clone());
+    net.forward(&mut tape, &images).unwrap();
+    let values = |(id, new): (ParameterId, Tensor)| {
+        let old = parameters.get(id).to_vec().unwrap();
+        old.into_iter().zip(new.to_vec().unwrap()).collect()
+    };
+    tape.into_buffer_updates().drain().map(values).collect()
+}
+
 /// With decay 1 every running average stays as it is; with decay 0 it becomes the batch's.
 #[test]
 fn running_averages_keep_what_they_are_told() {
-    let (net, parameters) = build(&spec(Depth::D50, 0.0625, Stem::ImageNet));
-    let device = Device::cpu(1).unwrap();
-    let pixels: Vec<f32> = (0..2 * 33 * 33 * 3).map(|i| (i * i % 97) as f32 / 97.0).collect();
-    let after = |decay: f32| {
-        let net = net.clone().with_norm_decay(decay);
-        let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
-        let images = tape.input(Tensor::from_slice(&device, &[2, 33, 33, 3], &pixels).unwrap());
-        net.forward(&mut tape, &images).unwrap();
-        let mut updates = tape.into_buffer_updates();
-        let updates: Vec<_> = updates.drain().collect();
-        // 53 BatchNorms, each with a mean and a variance.
-        assert_eq!(updates.len(), 2 * 53);
-        let values = |(id, new): &(ParameterId, Tensor)| {
-            let old = parameters.get(*id).to_vec().unwrap();
-            old.into_iter().zip(new.to_vec().unwrap()).collect::<Vec<_>>()
-        };
-        updates.iter().map(values).collect::<Vec<_>>()
-    };
-    let (kept, mixed, batch) = (after(1.0), after(0.9), after(0.0));
-    assert!(kept.iter().flatten().all(|(old, new)| old == new));
-    for (i, (mixed, batch)) in mixed.iter().zip(&batch).enumerate() {
-        assert!(batch.iter().any(|(old, new)| old != new), "average {i}");
-        for ((old, mixed), (_, batch)) in mixed.iter().zip(batch) {
-            let want = 0.9 * old + 0.1 * batch;
-            assert!((mixed - want).abs() < 1e-5 * (1.0 + want.abs()), "average {i}: {mixed} {want}");
+    let images = two_images();
+    // Selective kernels have a BatchNorm more in each of the 16 blocks.
+    for (spec, norms) in
+        [(spec(Depth::D50, 0.0625, Stem::ImageNet), 53), (spec_sk(Depth::D50, 0.0625, Stem::Small), 53 + 16)]
+    {
+        let (net, parameters) = build(&spec);
+        let after = |decay: f32| averages(&net, &parameters, &images, decay);
+        let (kept, mixed, batch) = (after(1.0), after(0.9), after(0.0));
+        // Each has a mean and a variance.
+        assert_eq!([kept.len(), mixed.len(), batch.len()], [2 * norms; 3]);
+        assert!(kept.iter().flatten().all(|(old, new)| old == new), "{spec:?}");
+        for (i, (mixed, batch)) in mixed.iter().zip(&batch).enumerate() {
+            assert!(batch.iter().any(|(old, new)| old != new), "average {i}");
+            for ((old, mixed), (_, batch)) in mixed.iter().zip(batch) {
+                let want = 0.9 * old + 0.1 * batch;
+                assert!((mixed - want).abs() < 1e-5 * (1.0 + want.abs()), "average {i}: {mixed} {want}");
+            }
         }
     }
-    // The first BatchNorm's statistics, from the output of the first convolution.
+}
+
+/// With decay 0 the first BatchNorm's averages are the statistics of what the first convolution puts out.
+#[test]
+fn running_averages_are_means_and_variances() {
+    let (net, parameters) = build(&spec(Depth::D50, 0.0625, Stem::ImageNet));
+    let images = two_images();
+    let batch = averages(&net, &parameters, &images, 0.0);
     let mut tape = Tape::new(&parameters, Mode::Eval, &SingleProcess);
-    let images = tape.input(Tensor::from_slice(&device, &[2, 33, 33, 3], &pixels).unwrap());
+    let images = tape.input(images);
     let weight = tape.parameter(parameters.find("conv1.weight").unwrap());
     let conv = ops::Conv2d { stride: 2, padding: 3, channel_sums: false };
     let put_out = ops::conv2d(&mut tape, &images, &weight, conv).unwrap().tensor().to_vec().unwrap();
