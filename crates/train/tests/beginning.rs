@@ -81,6 +81,25 @@ fn encoder_and_head_are_those_of_the_other_run() {
 }
 
 #[test]
+fn the_order_and_the_views_follow_the_seed_whatever_the_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = folder.path().join("first");
+    train(&first, &config(&[]).unwrap());
+    let from = format!("train.from={}", toml::Value::from(first.to_str().unwrap()));
+    let loss = |seed: u64| {
+        // All images are trained on: the seed also chooses the held-out ones.
+        let config = config(&[&from, &format!("train.seed={seed}"), "data.holdout=0"]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunFolder::create(&folder.path().join("run"), &config).unwrap();
+        let mut watch = Watch { stop_after: Some(1), ..Watch::default() };
+        pretrain(&images(), &config, &run, None, &Device::cpu(1).unwrap(), &mut watch).unwrap();
+        watch.steps[0].loss
+    };
+    assert_eq!(loss(7), loss(7));
+    assert_ne!(loss(7), loss(8));
+}
+
+#[test]
 fn all_workers_begin_with_it_and_so_does_a_run_that_was_stopped_before_it_was_saved() {
     let folder = tempfile::tempdir().unwrap();
     let first = folder.path().join("first");

@@ -125,7 +125,7 @@ fn norms_are_those_of_the_gradient_and_of_the_weights_after_the_step() {
 
 #[test]
 fn held_out_figures_have_their_names() {
-    let (folder, config) = (tempfile::tempdir().unwrap(), config(&[]));
+    let (folder, config) = (tempfile::tempdir().unwrap(), config(&["train.seed=3"]));
     let (_, checkpoint) = train(folder.path(), &config, None, None);
     let (model, _) = Model::from_checkpoint(&checkpoint, &Device::cpu(1).unwrap()).unwrap();
     let (train, holdout) =

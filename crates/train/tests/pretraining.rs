@@ -13,7 +13,7 @@ use std::sync::Arc;
 use common::{bits, broken, run_in};
 use simclr_data::{Dataset, Made};
 use simclr_engine::Device;
-use simclr_train::checkpoint::Checkpoint;
+use simclr_train::checkpoint::{Best, Checkpoint};
 use simclr_train::file_system::Disk;
 use simclr_train::pretrain::{EpochRecord, Outcome, Part, Plan, plan, pretrain};
 use simclr_train::run_folder::RunFolder;
@@ -86,7 +86,7 @@ fn a_run_stopped_anywhere_goes_on_to_the_same_bits_and_the_same_log() {
     for (optimizer, precision) in [("lars", 1), ("sgd", 0), ("adamw", 0)] {
         let name = format!("optim.name={optimizer}");
         let config = config(&[&name, "optim.rate=0.01", PRECISIONS[precision]]);
-        let expected = bits(&finished(&config, 1));
+        let expected = finished(&config, 1);
         let folder = tempfile::tempdir().unwrap();
         let mut watch = Watch { stop_after: Some(3), ..Watch::default() };
         let mut outcome = train(folder.path(), &config, None, 1, &mut watch).unwrap();
@@ -99,7 +99,8 @@ fn a_run_stopped_anywhere_goes_on_to_the_same_bits_and_the_same_log() {
         }
         assert!(outcome.finished);
         let checkpoint = Checkpoint::read(&Disk, &outcome.checkpoint).unwrap();
-        assert!(bits(&checkpoint) == expected, "{optimizer}");
+        assert!(bits(&checkpoint) == bits(&expected), "{optimizer}");
+        assert_eq!(checkpoint.meta.best, expected.meta.best, "{optimizer}");
         let log = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
         let lines: Vec<serde_json::Value> =
             log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -243,6 +244,21 @@ fn the_best_state_is_told_by_one_figure() {
         let (step, value) = measured.reduce(|a, b| if b.1 >= a.1 { b } else { a }).unwrap();
         assert_eq!((best.figure(), best.step(), best.value()), (name, step, value));
     }
+}
+
+#[test]
+fn the_best_state_is_remembered_across_a_stop() {
+    let (folder, config) = (tempfile::tempdir().unwrap(), config(&[]));
+    let go_on = |from: Option<&Checkpoint>, stop_after| {
+        let mut watch = Watch { stop_after, ..Watch::default() };
+        let outcome = train(folder.path(), &config, from, 1, &mut watch).unwrap();
+        Checkpoint::read(&Disk, &outcome.checkpoint).unwrap()
+    };
+    let mut stopped = go_on(None, Some(10));
+    // No later accuracy is as good as this.
+    stopped.meta.best = Best::new(10, stopped.meta.best.unwrap().figure(), 2.0);
+    let ended = go_on(Some(&stopped), None);
+    assert_eq!((ended.meta.step, ended.meta.best), (20, stopped.meta.best));
 }
 
 #[test]
