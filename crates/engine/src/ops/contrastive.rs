@@ -85,3 +85,25 @@ pub(super) fn mean(
     device.kernels().mean_loss(&sums, views, &mut value)?;
     Ok((value, ContrastiveSums { sums, views }))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::{margin_triplet, nt_logistic, nt_xent};
+    use crate::{Device, Mode, Parameters, SingleProcess, Tape, Tensor};
+
+    #[test]
+    fn a_positive_that_is_only_as_similar_as_a_negative_is_no_hit() {
+        let parameters = Parameters::new();
+        let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+        let equal = Tensor::full(&Device::cpu(1).unwrap(), &[8, 4], 1.0).unwrap();
+        let z = tape.input(equal);
+        for (_, sums) in [
+            nt_xent(&mut tape, &z, 0.5).unwrap(),
+            nt_logistic(&mut tape, &z, 0.5, false).unwrap(),
+            nt_logistic(&mut tape, &z, 0.5, true).unwrap(),
+            margin_triplet(&mut tape, &z, 0.5, 0.4, false).unwrap(),
+        ] {
+            assert_eq!(sums.figures().unwrap().contrastive_accuracy, 0.0);
+        }
+    }
+}
