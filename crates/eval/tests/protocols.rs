@@ -11,7 +11,7 @@ use simclr_engine::{Device, Mode, SingleProcess, Tape};
 use simclr_eval::EvalError;
 use simclr_eval::protocols::{
     Evaluation, LogisticOptions, Progress, Sgd, Side, Splits, Versus, encode, knn, knn_of_images, linear_sgd,
-    linear_sgd_z, logistic, random_encoder,
+    linear_sgd_z, logistic, logistic_z, random_encoder,
 };
 use simclr_metrics::Knn;
 use simclr_train::Model;
@@ -129,9 +129,14 @@ fn protocols_on_features_tell_classes_apart() {
     }
     assert_eq!(by_regression.trained.details["validation_images"], 12);
     // With z in place of h.
-    let projected = Versus::alone(encoded.trained.projected().unwrap());
+    let projected = encoded.try_map(|_, encoded| encoded.projected().ok_or("no z")).unwrap();
     assert_eq!(projected.trained.train.h_dim, 16);
     assert!(knn(&projected, &Knn { k: 20, ..Knn::default() }).unwrap().trained.top1 > 0.8);
+    let (device, options) = (Device::cpu(2).unwrap(), LogisticOptions::default());
+    let of_z = logistic_z(&device, &encoded, &options, &mut |_| ()).unwrap();
+    let same = logistic(&device, &projected, &options, &mut |_| ()).unwrap();
+    assert_eq!(timeless(&of_z), timeless(&Evaluation { protocol: of_z.protocol.clone(), ..same }));
+    assert_eq!(of_z.protocol.title(), "linear on z, logistic regression");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use common::{RGB, Toy, config, models};
 use simclr_data::{DataError, Dataset, LeftOut, Source, SourceKind};
 use simclr_engine::Device;
 use simclr_eval::protocols::transfer::{
-    Entry, Grid, Protocol, Suite, TransferOptions, TransferSet, Tuning, transfer,
+    Entry, Grid, Outcome, Protocol, Suite, TransferOptions, TransferSet, Tuning, transfer,
 };
 use simclr_eval::protocols::{
     Pictures, Progress, SharedPaths, TrainedEncoder, WhichCheckpoint, assemble_report,
@@ -289,6 +289,31 @@ fn rates_and_decays_are_tried_once_each() {
     let none = quick(&[], &[0.0]);
     let error = transfer(&later, &set, Protocol::FineTune, &none, &mut |_| ()).unwrap_err();
     assert!(matches!(error, EvalError::Option { name: "rates", .. }), "{error}");
+}
+
+/// An encoder for which all images are alike, and which cannot learn: nothing passes its first ReLU.
+fn blind() -> Model {
+    let mut model = models(2).trained;
+    for (name, value) in [("bn1.weight", 0.0), ("bn1.bias", -1.0)] {
+        let id = model.parameters.find(name).unwrap();
+        model.parameters.get_mut(id).as_mut_slice().unwrap().fill(value);
+    }
+    model
+}
+
+#[test]
+fn only_what_is_random_owes_nothing_to_the_trained_encoder() {
+    let folder = tempfile::tempdir().unwrap();
+    let encoder = save(folder.path(), &blind(), 3);
+    let set = open(TOYS, &toys(), 0).unwrap();
+    let score = |outcome: Option<Outcome>| outcome.unwrap().score;
+    let (linear, _) = measure(&encoder, &set, &options());
+    let (trained, random) = (score(linear.trained), score(linear.random));
+    assert!(trained < 0.5 && random > 0.9, "{trained} {random}");
+    let quick = quick(&[0.1], &[0.0]);
+    let [tuned, scratch] = [Protocol::FineTune, Protocol::Scratch]
+        .map(|protocol| score(measure_by(protocol, &encoder, &set, &quick).0.trained));
+    assert!(tuned < 0.5 && scratch > 0.9, "{tuned} {scratch}");
 }
 
 #[test]

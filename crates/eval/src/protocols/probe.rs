@@ -395,6 +395,38 @@ mod tests {
     }
 
     #[test]
+    fn classes_are_drawn_with_their_shares() {
+        const DRAWS: u64 = 2000;
+        for (transformation, changed) in [
+            (Transformation::Gray, 0.2),
+            (Transformation::Rotation, 0.75),
+            (Transformation::Noise, 0.5),
+            (Transformation::Sobel, 0.5),
+        ] {
+            let class = |image| transformation.draw(&mut Stream::new(7, 0, image, PROBED)).0;
+            let share = (0..DRAWS).filter(|&image| class(image) > 0).count() as f64 / DRAWS as f64;
+            let five_deviations = 5.0 * (changed * (1.0 - changed) / DRAWS as f64).sqrt();
+            assert!((share - changed).abs() < five_deviations, "{transformation:?} {share}");
+        }
+    }
+
+    #[test]
+    fn what_the_head_drops_is_told_from_h_alone() {
+        let mut model = models(2).trained;
+        let last = model.parameters.find("head.1.linear.weight").unwrap();
+        let inputs = model.parameters.get(last).last_dim();
+        // All of z follows a single unit, which does not know grey from colour.
+        for row in model.parameters.get_mut(last).as_mut_slice().unwrap().chunks_exact_mut(inputs) {
+            row[..inputs - 1].fill(0.0);
+        }
+        let options = ProbeOptions { with_z: true, seed: 0, strict: false };
+        let found = probe((&model, 3), &Toy::new(&RGB, 120, 1).shared(), &options, &mut |_| ()).unwrap();
+        let grey = &found.rows[0];
+        assert_eq!(grey.transformation, Transformation::Gray);
+        assert!(grey.h > 0.9 && grey.z.is_some_and(|z| z < 0.85), "{found:?}");
+    }
+
+    #[test]
     fn each_image_is_read_once() {
         let images = Counted::new(Toy { broken: vec![4], ..Toy::new(&RGB, 60, 1) });
         let shared: Arc<dyn Dataset> = images.clone();
