@@ -140,6 +140,20 @@ fn protocols_on_features_tell_classes_apart() {
 }
 
 #[test]
+fn a_collapsed_encoder_is_at_chance() {
+    let encoded = encode(&models(2), &splits(), true, &mut |_| ()).unwrap();
+    let collapsed = encoded.try_map(|_, encoded| {
+        let mut encoded = encoded.clone();
+        encoded.train.h.fill(1.0);
+        encoded.test.h.fill(1.0);
+        Ok::<_, EvalError>(encoded)
+    });
+    let (device, options) = (Device::cpu(2).unwrap(), LogisticOptions::default());
+    let evaluation = logistic(&device, &collapsed.unwrap(), &options, &mut |_| ()).unwrap();
+    assert!((evaluation.trained.top1 - 1.0 / 3.0).abs() < 1e-9, "{evaluation:?}");
+}
+
+#[test]
 fn both_encoders_see_the_images_as_they_are_read_once() {
     let (models, [train, test]) = (models(2), [(150, 1), (30, 2)]);
     let counted = |(count, seed)| Counted::new(Toy { broken: vec![2], ..Toy::new(&RGB, count, seed) });

@@ -34,7 +34,8 @@ impl Default for LogisticOptions {
 
 /// Fits a classifier on standardised h by L-BFGS with each of 45 L2 weights from 1e-6 to 1e5, keeps the weight that
 /// does best on a stratified validation split of the training images, and refits on all of them (arXiv:2002.05709,
-/// B.8). The sums over images run on `device`. Images with bit-identical h, such as copies, stay on one side of the split.
+/// B.8). The sums over images run on `device`. Images with bit-identical h, such as copies, stay on one side of the split,
+/// unless that leaves nothing to choose by.
 ///
 /// # Errors
 /// [`EvalError::TooFewToSplit`], options out of range, features that are not finite, a GPU that fails.
@@ -49,7 +50,11 @@ pub fn logistic(
     let scores = encoded.try_map(|side, encoded| {
         let start = Instant::now();
         let (labels, same) = (&encoded.train.labels, same_images(&encoded.train));
-        let (rest, part) = stratify(labels, &same, options.validation, options.seed);
+        let (mut rest, mut part) = stratify(labels, &same, options.validation, options.seed);
+        if part.is_empty() {
+            // A collapsed encoder gives all images the same h, and these nothing away to each other: it is at chance.
+            (rest, part) = stratify(labels, &[], options.validation, options.seed);
+        }
         if part.is_empty() {
             return Err(EvalError::TooFewToSplit { purpose: "choose the L2 weight on some of them" });
         }
