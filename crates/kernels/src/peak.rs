@@ -35,7 +35,10 @@ pub fn bf16_flops(cpu: &Cpu) -> Option<f64> {
         }
     };
     #[cfg(not(target_arch = "x86_64"))]
-    None
+    {
+        let _ = cpu;
+        None
+    }
 }
 
 /// The best rate of `piece`, which does `work` multiply-adds, on all threads.
@@ -87,7 +90,8 @@ fn bf16_dots() {
 /// Two by two tiles of sums, of tiles that stay in the first-level cache: loading them takes no time of its own.
 #[cfg(target_arch = "x86_64")]
 fn bf16_tiles(amx: Amx) {
-    let mut tiles = Tiles::new(amx);
+    // SAFETY: the only tiles of this thread.
+    let mut tiles = unsafe { Tiles::new(amx) };
     let ones = Ones([half::bf16::ONE; 4 * SIDE * SIDE]);
     let start = std::hint::black_box(ones.0.as_ptr().cast());
     let side = Side { start, pitch: ROW, neighbour: SIDE * ROW, step: 0 };

@@ -2,8 +2,8 @@
 //!
 //! Both passes consist of one or more [`Class`]es of output pixels that sum over the same taps. A class is cut into
 //! pieces of some rows of an image or some whole images. A piece copies its part of the source with the padding around
-//! it, so that all taps are at the same distances from every pixel; then it loops over blocks of output channels, blocks
-//! of input channels and tiles of pixels.
+//! it, so that all taps are at the same distances from every pixel; then it loops over blocks of output channels,
+//! blocks of input channels and tiles of pixels.
 //!
 //! Factors are units of 32 bits: a channel in f32, two neighbouring channels in bf16, so that bf16 needs no
 //! rearrangement. An odd last channel is copied with a zero beside it.
@@ -190,8 +190,8 @@ impl<E: Element> PieceKernel<'_, E> {
                 }
             }
         }
-        // SAFETY: only the forward pass takes sums, and its piece is a stretch of whole rows, which this thread has just
-        // written.
+        // SAFETY: only the forward pass takes sums, and its piece is a stretch of whole rows, which this thread has
+        // just written.
         unsafe { sums::of_piece(simd, class, &self.piece, self.dst, self.sums) };
     }
 }

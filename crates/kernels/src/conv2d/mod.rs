@@ -5,9 +5,9 @@
 //! are f32, and sums are in f32.
 //!
 //! There are three forms: `portable`, which specifies the results, the direct one, which computes every convolution
-//! (with `amx`, its own kernels for processors that multiply tiles of bf16), and `winograd`, for 3 x 3 convolutions with
-//! stride 1 where it is faster. The choice depends on the geometry and the instruction set alone, so that results do not
-//! depend on load or timing.
+//! (with `amx`, its own kernels for processors that multiply tiles of bf16), and `winograd`, for 3 x 3 convolutions
+//! with stride 1 where it is faster. The choice depends on the geometry and the instruction set alone, so that results
+//! do not depend on load or timing.
 
 // Register tiles and transforms index arrays up to a constant, since the compiler unrolls that form into registers.
 #![allow(clippy::needless_range_loop)]

@@ -71,9 +71,13 @@ pub struct Tiles {
 }
 
 impl Tiles {
-    /// Prepares the registers. Their contents are arbitrary. A thread may hold one value at a time.
+    /// Prepares the registers. Their contents are arbitrary.
+    ///
+    /// # Safety
+    ///
+    /// This thread must hold no other value: the first to be dropped would take the registers from both.
     #[inline(always)]
-    pub fn new(_: Amx) -> Tiles {
+    pub unsafe fn new(_: Amx) -> Tiles {
         // SAFETY: `Amx` is made of an `Isa` of this level, which exists only where `Isa::detect` found AMX and the
         // system allows it; the layout is valid for it.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const LAYOUT, options(nostack, readonly)) };
@@ -161,7 +165,7 @@ impl Tiles {
         }
     }
 
-    /// Writes the 32 x 32 sums, row by row (those of tiles (i, 1) are arbitrary if `multiply` left them out).
+    /// Writes the 32 x 32 sums, row by row (those of tiles (i, 1) are as they were if `multiply` left them out).
     #[inline(always)]
     pub fn store(&self, to: &mut [f32; 4 * SIDE * SIDE]) {
         // SAFETY: the registers are ready while `self` lives; `to` has 32 rows of 32 numbers.
@@ -233,13 +237,20 @@ mod tests {
     use crate::Element;
     use half::bf16;
 
+    /// Says past the test runner, which holds back what passing tests print, what was not tested.
+    fn skipped(why: &str) {
+        use std::io::Write as _;
+        drop(writeln!(std::io::stderr(), "SKIPPED: {why}"));
+    }
+
     #[test]
     fn tiles_multiply_pairs() {
         let Some(amx) = Amx::of(Isa::detect()) else {
-            eprintln!("skipped: this processor has no AMX, or the system does not allow it");
+            skipped("this processor has no AMX, or the system does not allow it");
             return;
         };
-        let mut tiles = Tiles::new(amx);
+        // SAFETY: the only tiles of this thread.
+        let mut tiles = unsafe { Tiles::new(amx) };
         const STEPS: usize = 3;
         let value = |i: usize| bf16::narrow((i.wrapping_mul(2_654_435_761) >> 7 & 15) as f32 - 7.0);
         // 32 rows of `STEPS` tiles, and `STEPS` times two tiles beside each other.
@@ -273,7 +284,7 @@ mod tests {
     #[test]
     fn sixteen_rows_are_transposed() {
         if Isa::detect().level() < Level::Avx512 {
-            eprintln!("skipped: this processor has no AVX-512");
+            skipped("this processor has no AVX-512");
             return;
         }
         #[target_feature(enable = "avx512f")]

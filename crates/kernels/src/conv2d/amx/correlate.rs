@@ -140,8 +140,8 @@ impl<E: Element> Kernel for PieceKernel<'_, E> {
             });
             self.products(simd, copy.as_ptr(), copy.len(), &lattice, &places);
         }
-        // SAFETY: only the forward pass takes sums, and its piece is a stretch of whole rows, which this thread has just
-        // written.
+        // SAFETY: only the forward pass takes sums, and its piece is a stretch of whole rows, which this thread has
+        // just written.
         unsafe { sums::of_piece(simd, class, piece, self.dst, self.sums) };
     }
 }
@@ -182,7 +182,8 @@ impl<E: Element> PieceKernel<'_, E> {
     /// Computes all places of the piece from the `len` units of the lattice at `src`, and writes those that are pixels.
     #[inline(always)]
     fn products<S: Simd>(&self, simd: S, src: *const f32, len: usize, lattice: &Lattice, places: &[usize]) {
-        let mut tiles = Tiles::new(self.amx);
+        // SAFETY: the only tiles of this thread, which does nothing else while they live.
+        let mut tiles = unsafe { Tiles::new(self.amx) };
         let pitch = lattice.pitch();
         let runs = runs(&self.class.taps, self.packing.inner, &lattice.offsets(&self.class.taps));
         let block: usize = runs.iter().map(tiles_of).sum();

@@ -133,8 +133,8 @@ impl Lattice {
         taps.iter().map(offset).collect()
     }
 
-    /// Fills `to`, of length `len`, for `piece` of images of shape `from`: `copy` writes columns of a row of an image of
-    /// the piece, (image, row, columns, values), and all else becomes 0.
+    /// Fills `to`, of length `len`, for `piece` of images of shape `from`: `copy` writes columns of a row of an image
+    /// of the piece, (image, row, columns, values), and all else becomes 0.
     #[inline(always)]
     pub fn fill<T: Copy + Default>(
         &self,

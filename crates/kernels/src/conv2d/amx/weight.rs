@@ -16,15 +16,15 @@ use crate::{Conv2dGeometry, Cpu, Element, scratch};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-/// The most sums to hold, unless a single part has more.
+/// About the most sums to hold, unless a single part has more.
 const SUMS: usize = 4 << 20;
 /// How many pixels to prefetch ahead of copying: 64 bytes of each of two images are too short for the hardware's own
 /// prefetching.
 const AHEAD: usize = 6;
 /// Values of a tile of sums.
 const TILE: usize = SIDE * SIDE;
-/// Input channels that lie beside each other in the copy of x: with more, the rows of a tile would be so far apart, often
-/// by a power of two, that they evict each other from the first-level cache.
+/// Input channels that lie beside each other in the copy of x: with more, the rows of a tile would be so far apart,
+/// often by a power of two, that they evict each other from the first-level cache.
 const GROUP: usize = 4 * SIDE;
 
 /// The cut of the work, which depends on the geometry alone.
@@ -109,7 +109,8 @@ pub fn backward_weight<E: Element>(
     });
 }
 
-/// Adds a block's sums for one tile of output channels over all parts, in order, and writes them to their places in `dw`.
+/// Adds a block's sums for one tile of output channels over all parts, in order, and writes them to their places in
+/// `dw`.
 #[inline(always)]
 fn unpack<'s>(
     plan: &Plan,
@@ -183,7 +184,8 @@ impl<E: Element> Unit<'_, E> {
         let steps = lattice(1).places().div_ceil(SIDE);
         let mut gradients = scratch::take::<f32>(plan.out_tiles() * steps * TILE);
         transposed(dy, &output, block, piece, &lattice(1), &mut gradients);
-        let mut tiles = Tiles::new(self.amx);
+        // SAFETY: the only tiles of this thread, which does nothing else while they live.
+        let mut tiles = unsafe { Tiles::new(self.amx) };
         let mut out = Out([0.0; 4 * TILE]);
         for group in groups(block) {
             let lattice = lattice(group.len());
@@ -254,8 +256,8 @@ impl<E: Element> Unit<'_, E> {
 #[repr(align(64))]
 struct Out([f32; 4 * TILE]);
 
-/// Joins the `chosen` of the `channels` input channels in columns of a row of two images, whose pixels begin `first` and
-/// `second`.
+/// Joins the `chosen` of the `channels` input channels in columns of a row of two images, whose pixels begin `first`
+/// and `second`.
 #[inline(always)]
 fn join_columns<E: Element>(
     first: &[E],
