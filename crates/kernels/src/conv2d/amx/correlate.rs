@@ -5,7 +5,7 @@ use super::super::images::{Cut, Images, Piece};
 use super::super::pack::{Packing, Source};
 use super::super::sums;
 use super::super::tile::Run;
-use super::lattice::{Columns, Lattice};
+use super::lattice::{Columns, Lattice, NOWHERE};
 use crate::scratch::{self, Scratch};
 use crate::shared::SharedMut;
 use crate::simd::amx::{Amx, ROW, SIDE, Side, Tiles};
@@ -15,8 +15,6 @@ use smallvec::SmallVec;
 
 /// Places computed at a time: two tiles.
 const PLACES: usize = 2 * SIDE;
-/// Stands for a place that is no pixel.
-const NOWHERE: usize = usize::MAX;
 
 /// Computes a class of pixels; see [`super::super::direct`].
 pub fn run<E: Element>(

@@ -10,6 +10,9 @@ use std::ops::Range;
 use super::super::class::{PerTap, Tap};
 use super::super::images::{Images, Piece};
 
+/// Stands for the index of the pixel at a place where there is none.
+pub const NOWHERE: usize = usize::MAX;
+
 /// The layout for one piece. Lengths are in values, of any type; a pixel has `width` of them.
 #[derive(Clone, Debug)]
 pub struct Lattice {
@@ -63,12 +66,9 @@ impl Lattice {
             let after = distances.iter().map(|d| (d + 1).max(0) as usize).max().unwrap_or(0);
             (before, (size + before).max((outputs - 1) * step + after.max(step)).next_multiple_of(step))
         };
-        let (top, rows) = if piece.images == 1 {
-            // A strip of an image: the rows before its first hold pixels.
-            reach(taps.iter().map(|tap| tap.row).collect(), piece.rows, 0)
-        } else {
-            reach(taps.iter().map(|tap| tap.row).collect(), piece.rows, from.height)
-        };
+        // One image may be a strip of it, whose neighbouring rows are pixels: no zeros need to follow it.
+        let height = if piece.images == 1 { 0 } else { from.height };
+        let (top, rows) = reach(taps.iter().map(|tap| tap.row).collect(), piece.rows, height);
         let (left, columns) = reach(taps.iter().map(|tap| tap.column).collect(), columns, from.width);
         Lattice {
             step,
@@ -90,21 +90,16 @@ impl Lattice {
         ((self.images - 1) * rows + self.output.0 - 1) * columns + self.output.1
     }
 
-    /// The rows of output pixels: the place of the first pixel of each, those of the others following, and what row it
-    /// is: of which image of the piece, and which of its rows.
-    pub fn lines(&self) -> impl Iterator<Item = (usize, (usize, usize))> {
-        let (rows, columns) = (self.rows / self.step, self.columns / self.step);
-        let lines = self.output.0;
-        (0..self.images).flat_map(move |n| (0..lines).map(move |i| ((n * rows + i) * columns, (n, i))))
-    }
-
     /// For each place what `value` says of its pixel (image, row, column), or `none` where there is no pixel.
     #[inline(always)]
     pub fn map<T: Copy>(&self, places: &mut [T], none: T, value: impl Fn(usize, usize, usize) -> T) {
+        let (rows, columns) = (self.rows / self.step, self.columns / self.step);
         places.fill(none);
-        for (first, (n, i)) in self.lines() {
-            let line = &mut places[first..][..self.output.1];
-            line.iter_mut().enumerate().for_each(|(j, place)| *place = value(n, i, j));
+        for n in 0..self.images {
+            for i in 0..self.output.0 {
+                let line = &mut places[(n * rows + i) * columns..][..self.output.1];
+                line.iter_mut().enumerate().for_each(|(j, place)| *place = value(n, i, j));
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use super::super::blocks::{Block, Blocks};
 use super::super::class::Class;
 use super::super::direct_weight::UNITS;
 use super::super::images::{self, Cut, Images, Piece};
-use super::lattice::{Columns, Lattice};
+use super::lattice::{Columns, Lattice, NOWHERE};
 use crate::shared::SharedMut;
 use crate::simd::amx::{Amx, ROW, SIDE, Side, Tiles, transpose};
 use crate::{Conv2dGeometry, Cpu, Element, scratch};
@@ -297,7 +297,7 @@ fn transposed<E: Element>(
 ) {
     let steps = lattice.places().div_ceil(SIDE);
     let mut at = scratch::take::<usize>(steps * SIDE);
-    lattice.map(&mut at, usize::MAX, |n, i, j| {
+    lattice.map(&mut at, NOWHERE, |n, i, j| {
         let pixel = (piece.row + i) * shape.width + j;
         2 * n * shape.len() + pixel * shape.channels + block.first_out
     });
@@ -311,7 +311,7 @@ fn transposed<E: Element>(
             let mask = ((1u32 << channels) - 1) as __mmask16;
             let mut rows = [_mm512_setzero_ps(); SIDE];
             for (row, &place) in rows.iter_mut().zip(places) {
-                if place == usize::MAX {
+                if place == NOWHERE {
                     continue;
                 }
                 let values = |place: usize| {
