@@ -6,6 +6,7 @@
 //! within about 0.2 s. With one thread, the thread's CPU time is measured, which other programs disturb less.
 
 use simclr_kernels::Level;
+use simclr_kernels::buffer::{Buffer, Pool};
 use simclr_kernels::conv2d::{conv2d_backward_input, conv2d_backward_weight, conv2d_forward};
 use simclr_kernels::peak::f32_flops;
 use simclr_kernels::{Conv2dGeometry, Cpu, Element, Isa, Write};
@@ -35,6 +36,10 @@ const LAYERS: &[(&str, usize, usize, usize, usize, usize, usize)] = &[
     ("resnet50/224 3x3 128 /2", 8, 56, 128, 128, 3, 2),
     ("resnet50/224 1x1 1024-256", 16, 14, 1024, 256, 1, 1),
     ("resnet50/224 3x3 512", 16, 7, 512, 512, 3, 1),
+    ("probe 64-256", 2, 56, 64, 256, 1, 1),
+    ("probe 256-64", 2, 56, 256, 64, 1, 1),
+    ("probe big 64-256", 32, 56, 64, 256, 1, 1),
+    ("probe big 256-64", 32, 56, 256, 64, 1, 1),
     ("resnet50/224 1x1 512-2048", 16, 7, 512, 2048, 1, 1),
 ];
 
@@ -85,17 +90,18 @@ fn main() {
 
 /// The seconds of the forward pass, of the gradient of the input and of the gradient of the weights.
 fn measure<E: Element>(cpu: &Cpu, g: &Conv2dGeometry) -> [f64; 3] {
-    let x = values::<E>(g.input_len());
-    let w = values::<f32>(g.weight_len());
-    let dy = values::<E>(g.output_len());
-    let mut y = vec![E::default(); g.output_len()];
-    let mut dx = vec![E::default(); g.input_len()];
-    let mut dw = vec![0.0; g.weight_len()];
+    // Memory on huge pages, as in training.
+    let pool = Pool::default();
+    let [mut x, mut y, mut dx, mut dy] = [g.input_len(), g.output_len(), g.input_len(), g.output_len()]
+        .map(|len| pool.take(len * size_of::<E>()));
+    let (x, y, dx, dy) = (values::<E>(&mut x), values(&mut y), values(&mut dx), values(&mut dy));
+    let [mut w, mut dw] = [(); 2].map(|()| pool.take(g.weight_len() * size_of::<f32>()));
+    let (w, dw) = (values::<f32>(&mut w), values(&mut dw));
     let mut sums = vec![0.0; 2 * g.out_channels];
     [
-        best(cpu, || conv2d_forward(cpu, g, &x, &w, &mut y, Some(&mut sums))),
-        best(cpu, || conv2d_backward_input(cpu, g, &dy, &w, &mut dx, Write::Over)),
-        best(cpu, || conv2d_backward_weight(cpu, g, &x, &dy, &mut dw)),
+        best(cpu, || conv2d_forward(cpu, g, x, w, y, Some(&mut sums))),
+        best(cpu, || conv2d_backward_input(cpu, g, dy, w, dx, Write::Over)),
+        best(cpu, || conv2d_backward_weight(cpu, g, x, dy, dw)),
     ]
 }
 
@@ -132,6 +138,11 @@ fn best(cpu: &Cpu, mut call: impl FnMut()) -> f64 {
     best
 }
 
-fn values<E: Element>(len: usize) -> Vec<E> {
-    (0..len as u32).map(|i| E::narrow((i.wrapping_mul(2_654_435_761) >> 16) as f32 / 32768.0 - 1.0)).collect()
+/// Fills `buffer`, which has no clones.
+fn values<E: Element>(buffer: &mut Buffer) -> &mut [E] {
+    let values = buffer.get_mut().unwrap_or_default();
+    for (i, value) in (0u32..).zip(&mut *values) {
+        *value = E::narrow((i.wrapping_mul(2_654_435_761) >> 16) as f32 / 32768.0 - 1.0);
+    }
+    values
 }

@@ -165,6 +165,70 @@ impl Tiles {
         }
     }
 
+    /// Reads sums that [`Tiles::save`] has written, tiles (i, j) for all i < 2 and j < `N`, which is 1 or 2.
+    ///
+    /// # Safety
+    ///
+    /// 256 numbers must be valid for reading at `from + i * below + 256 j`.
+    #[inline(always)]
+    pub unsafe fn load<const N: usize>(&mut self, from: *const f32, below: usize) {
+        const { assert!(N == 1 || N == 2) };
+        let low = from.wrapping_add(below);
+        // SAFETY: the registers are ready while `self` lives; the caller vouches for the numbers.
+        unsafe {
+            asm!(
+                "tileloadd tmm0, [{top} + {pitch}]",
+                "tileloadd tmm2, [{low} + {pitch}]",
+                top = in(reg) from,
+                low = in(reg) low,
+                pitch = in(reg) ROW,
+                options(nostack, readonly),
+            );
+            if N == 2 {
+                asm!(
+                    "tileloadd tmm1, [{top} + {pitch} + 1024]",
+                    "tileloadd tmm3, [{low} + {pitch} + 1024]",
+                    top = in(reg) from,
+                    low = in(reg) low,
+                    pitch = in(reg) ROW,
+                    options(nostack, readonly),
+                );
+            }
+        }
+    }
+
+    /// Writes the sums tile by tile, for [`Tiles::load`].
+    ///
+    /// # Safety
+    ///
+    /// 256 numbers must be valid for writing at `to + i * below + 256 j`, for all i < 2 and j < `N`.
+    #[inline(always)]
+    pub unsafe fn save<const N: usize>(&self, to: *mut f32, below: usize) {
+        const { assert!(N == 1 || N == 2) };
+        let low = to.wrapping_add(below);
+        // SAFETY: the registers are ready while `self` lives; the caller vouches for the numbers.
+        unsafe {
+            asm!(
+                "tilestored [{top} + {pitch}], tmm0",
+                "tilestored [{low} + {pitch}], tmm2",
+                top = in(reg) to,
+                low = in(reg) low,
+                pitch = in(reg) ROW,
+                options(nostack),
+            );
+            if N == 2 {
+                asm!(
+                    "tilestored [{top} + {pitch} + 1024], tmm1",
+                    "tilestored [{low} + {pitch} + 1024], tmm3",
+                    top = in(reg) to,
+                    low = in(reg) low,
+                    pitch = in(reg) ROW,
+                    options(nostack),
+                );
+            }
+        }
+    }
+
     /// Writes the 32 x 32 sums, row by row (those of tiles (i, 1) are as they were if `multiply` left them out).
     #[inline(always)]
     pub fn store(&self, to: &mut [f32; 4 * SIDE * SIDE]) {

@@ -1,20 +1,21 @@
 //! The forward pass and the gradient of the input: pixels are the rows of the tiles, output channels their columns.
 
-use super::super::class::{Class, PerTap, Tap};
+use super::super::class::Class;
 use super::super::images::{Cut, Images, Piece};
-use super::super::pack::{Packing, Source};
+use super::super::pack::Source;
 use super::super::sums;
-use super::super::tile::Run;
 use super::lattice::{Columns, Lattice, NOWHERE};
+use super::output::{Block, CHANNELS, Output, PLACES};
+use super::pack::{self, Weights};
 use crate::scratch::{self, Scratch};
 use crate::shared::SharedMut;
 use crate::simd::amx::{Amx, ROW, SIDE, Side, Tiles};
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{LINE, STREAM_BYTES};
 use crate::{Cpu, Element, Write};
-use smallvec::SmallVec;
+use half::bf16;
 
-/// Places computed at a time: two tiles.
-const PLACES: usize = 2 * SIDE;
+/// About the most bytes of weights that pass by a block of places: they stay in the second-level cache.
+const GROUP_BYTES: usize = 256 << 10;
 
 /// Computes a class of pixels; see [`super::super::direct`].
 pub fn run<E: Element>(
@@ -27,18 +28,19 @@ pub fn run<E: Element>(
     write: Write,
     sums: Option<&mut [f64]>,
 ) {
-    let channels = class.from.channels;
-    let packing =
-        Packing::whole(class.to.channels, channels.div_ceil(E::PER_UNIT), class.taps.len(), SIDE, 1);
-    let offsets: PerTap<usize> = class.taps.iter().map(|tap| tap.offset).collect();
-    let mut packed = scratch::take(packing.len());
-    packing.pack::<E>(cpu, weights, channels, &offsets, &mut packed);
+    let weights = &Weights::new(cpu, class, weights);
     let cut = cut(class);
-    let packed = in_whole_tiles(&packing, &runs(&class.taps, packing.inner, &offsets), packed);
-    let (packed, dst) = (&packed[..], SharedMut::new(dst));
+    let stream = write == Write::Over
+        && size_of_val(dst) >= STREAM_BYTES
+        && class.to.channels.is_multiple_of(CHANNELS)
+        && dst.as_ptr().addr().is_multiple_of(LINE);
+    let src = bytemuck::cast_slice(src);
+    let dst = SharedMut::new(bytemuck::cast_slice_mut(dst));
     sums::over(cpu, cut.pieces(), sums, |index, sums| {
-        let piece = cut.piece(index);
-        dispatch(cpu.isa, PieceKernel { amx, class, packing: &packing, packed, piece, src, dst, write, sums })
+        let kernel =
+            PieceKernel { amx, class, weights, piece: cut.piece(index), src, dst, write, stream, sums };
+        // SAFETY: processors with AMX have AVX-512 with AVX512_BF16.
+        unsafe { kernel.run() }
     });
 }
 
@@ -51,81 +53,33 @@ fn cut(class: &Class) -> Cut {
     Cut::new(class.batch, class.rows, class.columns, pixels.min(fair.max(128)))
 }
 
-fn lattice(class: &Class, packing: &Packing, piece: &Piece) -> Lattice {
-    Lattice::new(&class.taps, class.step, &class.from, piece, class.columns, packing.inner)
-}
-
-/// What a place reads: a run of units for each row of taps that are neighbours, from the taps' `offsets` on.
-fn runs(taps: &[Tap], units: usize, offsets: &[usize]) -> SmallVec<[Run; 49]> {
-    let mut runs: SmallVec<[Run; 49]> = SmallVec::new();
-    let mut before: Option<&Tap> = None;
-    for (tap, &offset) in taps.iter().zip(offsets) {
-        let joined = before.is_some_and(|before| (before.row, before.column + 1) == (tap.row, tap.column));
-        match runs.last_mut() {
-            Some(last) if joined => last.len += units,
-            _ => runs.push(Run { offset, len: units }),
-        }
-        before = Some(tap);
-    }
-    runs
-}
-
-/// The tiles of a run.
-fn tiles(run: &Run) -> usize {
-    run.len.div_ceil(SIDE)
-}
-
-/// The packed weights with zeros after each run, so that each is a whole number of tiles.
-fn in_whole_tiles(packing: &Packing, runs: &[Run], packed: Scratch<f32>) -> Scratch<f32> {
-    if runs.iter().all(|run| run.len.is_multiple_of(SIDE)) {
-        return packed;
-    }
-    let tiles: usize = runs.iter().map(tiles).sum();
-    let mut whole = scratch::take(packing.outer_blocks() * tiles * SIDE * SIDE);
-    let (mut to, mut from) = (&mut whole[..], &packed[..]);
-    for run in runs.iter().cycle().take(packing.outer_blocks() * runs.len()) {
-        let (units, rest) = from.split_at(run.len * SIDE);
-        let (run, others) = to.split_at_mut(tiles_of(run));
-        let (known, beyond) = run.split_at_mut(units.len());
-        known.copy_from_slice(units);
-        beyond.fill(0.0);
-        (to, from) = (others, rest);
-    }
-    whole
-}
-
-/// The values of a run's tiles of weights.
-fn tiles_of(run: &Run) -> usize {
-    tiles(run) * SIDE * SIDE
-}
-
-struct PieceKernel<'a, E> {
+struct PieceKernel<'a> {
     amx: Amx,
     class: &'a Class,
-    packing: &'a Packing,
-    packed: &'a [f32],
+    weights: &'a Weights,
     piece: Piece,
-    src: &'a [E],
-    dst: SharedMut<E>,
+    src: &'a [bf16],
+    dst: SharedMut<bf16>,
     write: Write,
+    stream: bool,
     sums: &'a mut [f64],
 }
 
-impl<E: Element> Kernel for PieceKernel<'_, E> {
-    type Output = ();
-    const BF16: bool = true;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+impl PieceKernel<'_> {
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    fn run(self) {
         let (class, piece, from) = (self.class, &self.piece, &self.class.from);
-        let units = self.packing.inner;
-        let lattice = lattice(class, self.packing, piece);
+        let units = from.channels.div_ceil(2);
+        let lattice = Lattice::new(&class.taps, class.step, from, piece, class.columns, units);
         let images = &self.src[piece.image * from.len()..][..piece.images * from.len()];
         let places = places(class, piece, &lattice);
-        if as_they_lie::<E>(class, units) && lattice.places() >= PLACES {
+        let wanted = !self.sums.is_empty();
+        let mut output = Output::new(self.dst, self.write, self.stream, wanted, class.to.channels);
+        if as_they_lie(class, units) && lattice.places() >= PLACES {
             let first = piece.row * from.width * from.channels;
             let pixels = &images[first..][..lattice.places() * from.channels];
-            self.products(simd, pixels.as_ptr().cast(), lattice.places() * units, &lattice, &places);
+            let len = lattice.places() * units;
+            self.products(pixels.as_ptr().cast(), len, &lattice, &places, &mut output);
         } else {
             // The last places may be none, and the last tile of a run may reach beyond the run.
             let slack = PLACES * lattice.pitch() + SIDE;
@@ -134,21 +88,19 @@ impl<E: Element> Kernel for PieceKernel<'_, E> {
             beyond.fill(0.0);
             lattice.fill(from, piece, inside, |image, row, columns, to| {
                 let row = &images[image * from.len() + row * from.width * from.channels..];
-                copy_columns(row, from.channels, columns, units * E::PER_UNIT, bytemuck::cast_slice_mut(to));
+                copy_columns(row, from.channels, columns, units * 2, bytemuck::cast_slice_mut(to));
             });
-            self.products(simd, copy.as_ptr(), copy.len(), &lattice, &places);
+            self.products(copy.as_ptr(), copy.len(), &lattice, &places, &mut output);
         }
-        // SAFETY: only the forward pass takes sums, and its piece is a stretch of whole rows, which this thread has
-        // just written.
-        unsafe { sums::of_piece(simd, class, piece, self.dst, self.sums) };
+        output.finish(self.sums);
     }
 }
 
 /// Whether the source's pixels already lie as on the lattice, without gaps between channels, rows and images.
-fn as_they_lie<E: Element>(class: &Class, units: usize) -> bool {
+fn as_they_lie(class: &Class, units: usize) -> bool {
     let one = matches!(&class.taps[..], [tap] if (tap.row, tap.column) == (0, 0));
     let all = (class.rows, class.columns) == (class.from.height, class.from.width);
-    one && class.step == 1 && all && class.from.channels == units * E::PER_UNIT && units.is_multiple_of(SIDE)
+    one && class.step == 1 && all && class.from.channels == 2 * units && units.is_multiple_of(SIDE)
 }
 
 /// Where each place's result belongs in the destination, or [`NOWHERE`].
@@ -165,103 +117,96 @@ fn places(class: &Class, piece: &Piece, lattice: &Lattice) -> Scratch<usize> {
 
 /// Copies `columns` of a row of pixels of `channels` values, each padded with zeros to `width` values.
 #[inline(always)]
-fn copy_columns<E: Element>(row: &[E], channels: usize, columns: &Columns, width: usize, to: &mut [E]) {
+fn copy_columns(row: &[bf16], channels: usize, columns: &Columns, width: usize, to: &mut [bf16]) {
     if columns.step == 1 && channels == width {
         return to.copy_from_slice(&row[columns.first * channels..][..to.len()]);
     }
     let pixels = row[columns.first * channels..].chunks(channels).step_by(columns.step);
     for (to, from) in to.chunks_exact_mut(width).zip(pixels) {
         to[..channels].copy_from_slice(from);
-        to[channels..].fill(E::default());
+        to[channels..].fill(bf16::ZERO);
     }
 }
 
-impl<E: Element> PieceKernel<'_, E> {
+impl PieceKernel<'_> {
     /// Computes all places of the piece from the `len` units of the lattice at `src`, and writes those that are pixels.
-    #[inline(always)]
-    fn products<S: Simd>(&self, simd: S, src: *const f32, len: usize, lattice: &Lattice, places: &[usize]) {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    fn products(
+        &self,
+        src: *const f32,
+        len: usize,
+        lattice: &Lattice,
+        places: &[usize],
+        output: &mut Output,
+    ) {
         // SAFETY: the only tiles of this thread, which does nothing else while they live.
         let mut tiles = unsafe { Tiles::new(self.amx) };
-        let pitch = lattice.pitch();
-        let runs = runs(&self.class.taps, self.packing.inner, &lattice.offsets(&self.class.taps));
-        let block: usize = runs.iter().map(tiles_of).sum();
+        let (weights, pitch) = (self.weights, lattice.pitch());
+        let (blocks, block) = (weights.blocks(), weights.block_len());
+        let runs = pack::runs(&self.class.taps, lattice.width(), &lattice.offsets(&self.class.taps));
+        assert_eq!(block, runs.iter().map(|run| pack::tiles(run) * SIDE * SIDE).sum(), "weights of all runs");
         let last = places.len() - PLACES;
-        let reach = runs.iter().map(|run| run.offset + self::tiles(run) * SIDE).max().unwrap_or(0);
+        let reach = runs.iter().map(|run| run.offset + pack::tiles(run) * SIDE).max().unwrap_or(0);
         let end = (places.len() - 1) * pitch + reach;
         assert!(end <= len, "a piece reads {end} units of {len}");
-        assert!(self.packed.len() >= self.packing.outer_blocks() * block, "packed weights are too short");
-        let mut out = Out([0.0; 2 * SIDE * PLACES]);
-        for o in (0..self.packing.outer_blocks()).step_by(2) {
-            let weights = &self.packed[o * block..];
-            let both = o + 1 < self.packing.outer_blocks();
-            let first = o * SIDE;
-            let channels = (self.class.to.channels - first).min(2 * SIDE);
+        // One block of sums is computed while the one before, of which `waiting` tells (first place, block of weights),
+        // is written.
+        let mut sums = [Block::new(), Block::new()];
+        let mut turn = 0;
+        let mut waiting = None;
+        let group = (GROUP_BYTES / 4 / (2 * block)).max(1) * 2;
+        for first in (0..blocks).step_by(group) {
             for start in (0..places.len()).step_by(PLACES) {
                 // The last places lie within the lattice too, computed once more instead of any beyond it.
                 let begin = start.min(last);
-                tiles.clear();
-                let mut b = Side {
-                    start: weights.as_ptr().cast(),
-                    pitch: ROW,
-                    neighbour: 4 * block,
-                    step: SIDE * ROW,
-                };
-                for run in &runs {
-                    let a = Side {
-                        start: src.wrapping_add(begin * pitch + run.offset).cast(),
-                        pitch: 4 * pitch,
-                        neighbour: 4 * SIDE * pitch,
-                        step: ROW,
+                for o in (first..blocks.min(first + group)).step_by(2) {
+                    let mut b = Side {
+                        start: weights.from(o).as_ptr().cast(),
+                        pitch: ROW,
+                        neighbour: 4 * block,
+                        step: SIDE * ROW,
                     };
-                    let steps = self::tiles(run);
-                    // SAFETY: `begin + PLACES <= places.len()`, so that the assertions cover both sides.
-                    unsafe {
-                        if both {
-                            tiles.multiply::<2>(a, b, steps);
-                        } else {
-                            tiles.multiply::<1>(a, b, steps);
+                    tiles.clear();
+                    for run in &runs {
+                        let a = Side {
+                            start: src.wrapping_add(begin * pitch + run.offset).cast(),
+                            pitch: 4 * pitch,
+                            neighbour: 4 * SIDE * pitch,
+                            step: ROW,
+                        };
+                        let steps = pack::tiles(run);
+                        // SAFETY: `begin + PLACES <= places.len()`, so that the assertions cover both sides.
+                        unsafe {
+                            match blocks - o {
+                                1 => tiles.multiply::<1>(a, b, steps),
+                                _ => tiles.multiply::<2>(a, b, steps),
+                            }
                         }
+                        b.start = b.start.wrapping_add(steps * b.step);
                     }
-                    b.start = b.start.wrapping_add(steps * b.step);
-                }
-                tiles.store(&mut out.0);
-                let done = start - begin;
-                for (values, &place) in out.0.as_chunks().0.iter().zip(&places[begin..]).skip(done) {
-                    if place != NOWHERE {
-                        // SAFETY: the places of this class and piece belong to this thread, and each pixel has
-                        // `channels` values from `first` on.
-                        unsafe { self.write(simd, values, place + first, channels) };
+                    if let Some(waiting) = waiting.replace((start, o)) {
+                        self.finish(&sums[1 - turn], waiting, places, output);
                     }
+                    tiles.store(bytemuck::cast_mut(&mut sums[turn].0));
+                    turn = 1 - turn;
                 }
             }
+        }
+        if let Some(waiting) = waiting {
+            self.finish(&sums[1 - turn], waiting, places, output);
         }
     }
 
-    /// Writes `channels` of the 32 `values` of a pixel at `place` of the destination.
-    ///
-    /// # Safety
-    ///
-    /// Nothing else may use these values of the destination.
-    #[inline(always)]
-    unsafe fn write<S: Simd>(&self, simd: S, values: &[f32; 2 * SIDE], place: usize, channels: usize) {
-        // SAFETY: the caller's promise.
-        let to = unsafe { self.dst.slice(place, channels) };
-        let whole = to.len() == values.len();
-        for first in (0..to.len()).step_by(S::LANES) {
-            let lanes = if whole { S::LANES } else { S::LANES.min(to.len() - first) };
-            // SAFETY: LANES divides 32, so that `values` has LANES numbers from `first` on; `to` has `lanes` numbers.
-            unsafe {
-                let to = to.as_mut_ptr().add(first);
-                let mut sum = simd.load(values.as_ptr().add(first));
-                if self.write == Write::Add {
-                    sum = simd.add(sum, E::load_some(simd, to, lanes));
-                }
-                E::store_some(simd, to, sum, lanes);
-            }
-        }
+    /// Hands over the sums of a block of places, of those from `start` on, and of the block `o` of weights and the next.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    fn finish(&self, sums: &Block, (start, o): (usize, usize), places: &[usize], output: &mut Output) {
+        let begin = start.min(places.len() - PLACES);
+        let first = o * SIDE;
+        let channels = (self.class.to.channels - first).min(CHANNELS);
+        // SAFETY: the places of this class and piece belong to this thread, and each pixel has `channels` values from
+        // `first` on.
+        unsafe { output.block(&sums.0[start - begin..], &places[start..begin + PLACES], first, channels) };
     }
 }
-
-/// Sums of two by two tiles, on their own cache lines.
-#[repr(align(64))]
-struct Out([f32; 2 * SIDE * PLACES]);

@@ -103,6 +103,11 @@ impl Lattice {
         }
     }
 
+    /// The length of a pixel.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
     /// The distance from what a place reads to what the next reads.
     pub fn pitch(&self) -> usize {
         self.step * self.width

@@ -9,6 +9,8 @@
 
 pub mod correlate;
 mod lattice;
+mod output;
+mod pack;
 pub mod weight;
 
 use crate::simd::amx::Amx;

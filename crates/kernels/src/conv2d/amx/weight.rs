@@ -21,6 +21,9 @@ const SUMS: usize = 4 << 20;
 /// How many pixels to prefetch ahead of copying: 64 bytes of each of two images are too short for the hardware's own
 /// prefetching.
 const AHEAD: usize = 6;
+/// Steps of 16 places whose products are added to the sums at a time: dy's tiles of a chunk stay in the first-level
+/// cache while all taps and input channels pass by.
+const CHUNK: usize = 8;
 /// Values of a tile of sums.
 const TILE: usize = SIDE * SIDE;
 /// Input channels that lie beside each other in the copy of x: with more, the rows of a tile would be so far apart,
@@ -177,7 +180,6 @@ impl<E: Element> Unit<'_, E> {
         let (plan, g, block) = (self.plan, &self.plan.g, &self.block);
         let (input, output) = (Images::input(g), Images::output(g));
         let (x, dy) = (images::of_units(self.x, &input, piece), images::of_units(self.dy, &output, piece));
-        let row_tiles = plan.row_tiles(block.in_channels);
         let lattice =
             |channels| Lattice::new(&plan.class.taps, g.stride, &input, piece, output.width, channels);
         // Places are multiplied in whole tiles.
@@ -186,7 +188,6 @@ impl<E: Element> Unit<'_, E> {
         transposed(dy, &output, block, piece, &lattice(1), &mut gradients);
         // SAFETY: the only tiles of this thread, which does nothing else while they live.
         let mut tiles = unsafe { Tiles::new(self.amx) };
-        let mut out = Out([0.0; 4 * TILE]);
         for group in groups(block) {
             let lattice = lattice(group.len());
             // So are runs, two tiles at a time.
@@ -200,51 +201,60 @@ impl<E: Element> Unit<'_, E> {
                 let second = x.get(at + input.len()..).filter(|second| !second.is_empty());
                 join_columns(&x[at..], second, input.channels, &chosen, columns, to);
             });
-            let offsets = lattice.offsets(&plan.class.taps);
-            let run_tiles = plan.run_tiles(group.len());
-            for r in 0..g.kernel_height {
-                for run in (0..run_tiles).step_by(2) {
-                    let both = run + 1 < run_tiles;
-                    let first = offsets[r * g.kernel_width] + run * SIDE;
-                    let end =
-                        first + (steps * SIDE - 1) * lattice.pitch() + if both { 2 * SIDE } else { SIDE };
-                    assert!(end <= copy.len(), "a piece reads {end} pairs of {}", copy.len());
-                    let b = Side {
-                        start: copy[first..].as_ptr().cast(),
-                        pitch: 4 * lattice.pitch(),
-                        neighbour: ROW,
-                        step: 4 * SIDE * lattice.pitch(),
-                    };
-                    for out_tile in (0..block.out_channels.div_ceil(SIDE)).step_by(2) {
-                        let a = Side {
-                            start: gradients[out_tile * steps * TILE..][..2 * steps * TILE].as_ptr().cast(),
-                            pitch: ROW,
-                            neighbour: 4 * steps * TILE,
-                            step: 4 * TILE,
-                        };
-                        tiles.clear();
-                        // SAFETY: `gradients` has two tiles for each step, and the last place's last tile of the run
-                        // ends within `copy`, by the assertion.
-                        unsafe {
-                            if both {
-                                tiles.multiply::<2>(a, b, steps);
-                            } else {
-                                tiles.multiply::<1>(a, b, steps);
-                            }
-                        }
-                        tiles.store(&mut out.0);
-                        for i in 0..2 {
-                            let row = (out_tile + i) * g.kernel_height + r;
-                            let index = row * row_tiles + plan.row_tiles(group.start) + run;
-                            let sums = &mut sums[index * TILE..][..if both { 2 } else { 1 } * TILE];
-                            for (j, tile) in sums.chunks_exact_mut(TILE).enumerate() {
-                                let rows = out.0[i * 2 * TILE + j * SIDE..].chunks(2 * SIDE);
-                                for (to, from) in tile.as_chunks_mut::<SIDE>().0.iter_mut().zip(rows) {
-                                    let before = if resume { *to } else { [0.0; SIDE] };
-                                    *to = std::array::from_fn(|i| before[i] + from[i]);
-                                }
-                            }
-                        }
+            for begin in (0..steps).step_by(CHUNK) {
+                let chunk = begin..steps.min(begin + CHUNK);
+                self.products(&mut tiles, &gradients, &copy, &lattice, &group, chunk, sums, resume);
+            }
+        }
+    }
+
+    /// Adds the products of the places in a `chunk` of steps, for a group of input channels, of which `copy` is the
+    /// lattice.
+    #[inline(always)]
+    fn products(
+        &self,
+        tiles: &mut Tiles,
+        gradients: &[f32],
+        copy: &[f32],
+        lattice: &Lattice,
+        group: &Range<usize>,
+        chunk: Range<usize>,
+        sums: &mut [f32],
+        resume: bool,
+    ) {
+        let (plan, block, height) = (self.plan, &self.block, self.plan.g.kernel_height);
+        let (begin, steps) = (chunk.start, chunk.len());
+        let pitch = lattice.pitch();
+        let offsets = lattice.offsets(&plan.class.taps);
+        let row_tiles = plan.row_tiles(block.in_channels);
+        let run_tiles = plan.run_tiles(group.len());
+        let resume = resume || begin > 0;
+        // From a tile of output channels to the next.
+        let (dy_below, below) = (gradients.len() / plan.out_tiles(), height * row_tiles * TILE);
+        for out_tile in (0..block.out_channels.div_ceil(SIDE)).step_by(2) {
+            let dy = &gradients[out_tile * dy_below..][..2 * dy_below][begin * TILE..];
+            assert!(dy.len() >= dy_below + steps * TILE, "dy has two tiles for each step");
+            let a = Side { start: dy.as_ptr().cast(), pitch: ROW, neighbour: 4 * dy_below, step: 4 * TILE };
+            for (r, run) in (0..height).flat_map(|r| (0..run_tiles).step_by(2).map(move |run| (r, run))) {
+                let columns = (run_tiles - run).min(2);
+                let first = offsets[r * plan.g.kernel_width] + run * SIDE + begin * SIDE * pitch;
+                let end = first + (steps * SIDE - 1) * pitch + columns * SIDE;
+                assert!(end <= copy.len(), "a piece reads {end} pairs of {}", copy.len());
+                let b = Side {
+                    start: copy[first..].as_ptr().cast(),
+                    pitch: 4 * pitch,
+                    neighbour: ROW,
+                    step: 4 * SIDE * pitch,
+                };
+                let row = out_tile * height + r;
+                let sums = &mut sums[(row * row_tiles + plan.row_tiles(group.start) + run) * TILE..];
+                assert!(sums.len() >= below + columns * TILE, "the block has two rows of tiles of sums");
+                let sums = sums.as_mut_ptr();
+                // SAFETY: the assertions cover both sides and the sums.
+                unsafe {
+                    match columns {
+                        2 => add::<2>(tiles, a, b, steps, sums, below, resume),
+                        _ => add::<1>(tiles, a, b, steps, sums, below, resume),
                     }
                 }
             }
@@ -252,9 +262,32 @@ impl<E: Element> Unit<'_, E> {
     }
 }
 
-/// Sums of two by two tiles, on their own cache lines.
-#[repr(align(64))]
-struct Out([f32; 4 * TILE]);
+/// Adds products of `steps` tiles to 2 x `N` tiles of `sums` if `resume`, else overwrites these with them.
+///
+/// # Safety
+///
+/// Those of [`Tiles::multiply`] and, with `below`, of [`Tiles::save`].
+#[inline(always)]
+unsafe fn add<const N: usize>(
+    tiles: &mut Tiles,
+    a: Side,
+    b: Side,
+    steps: usize,
+    sums: *mut f32,
+    below: usize,
+    resume: bool,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if resume {
+            tiles.load::<N>(sums, below);
+        } else {
+            tiles.clear();
+        }
+        tiles.multiply::<N>(a, b, steps);
+        tiles.save::<N>(sums, below);
+    }
+}
 
 /// Joins the `chosen` of the `channels` input channels in columns of a row of two images, whose pixels begin `first`
 /// and `second`.
