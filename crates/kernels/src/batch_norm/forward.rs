@@ -1,8 +1,12 @@
 //! BatchNorm's forward pass, once scale and shift are known.
 
 use crate::pieces::{repeated, repeats, rows_per_piece};
-use crate::simd::{Kernel, LINE, STREAM_BYTES, Simd, dispatch};
+use crate::simd::{Kernel, LINE, Simd, dispatch};
 use crate::{Cpu, Element};
+
+/// An output of at least this size leaves the caches before it is read, so it is written past them: this spares
+/// reading the memory that it overwrites.
+pub(super) const STREAM_BYTES: usize = 16 << 20;
 
 /// y = act(x scale + shift + residual), with one scale and shift per channel, and act the ReLU or the identity. NaN
 /// stays NaN.

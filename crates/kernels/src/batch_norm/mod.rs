@@ -139,7 +139,7 @@ mod tests {
         let x = noise(rows * channels, 1);
         let [scale, shift] = [2, 3].map(|seed| noise(channels, seed));
         let mut y = crate::scratch::take::<f32>(x.len());
-        assert!(size_of_val(&*y) >= crate::simd::STREAM_BYTES);
+        assert!(size_of_val(&*y) >= forward::STREAM_BYTES);
         for isa in Isa::all() {
             let cpu = cpu(isa, 2);
             for residual in [None, Some(&x[..])] {

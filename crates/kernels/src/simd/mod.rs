@@ -21,10 +21,6 @@ use crate::Level;
 /// Bytes of a cache line, the unit of [`Simd::prefetch`] and the preferred alignment of streams.
 pub(crate) const LINE: usize = 64;
 
-/// A tensor of at least this size leaves the caches before it is read, so it is written past them: this spares reading
-/// the memory that it overwrites.
-pub(crate) const STREAM_BYTES: usize = 16 << 20;
-
 /// Operations on vectors of [`Simd::LANES`] numbers.
 pub trait Simd: Copy {
     /// A vector.

@@ -5,12 +5,11 @@ use super::super::images::{Cut, Images, Piece};
 use super::super::pack::Source;
 use super::super::sums;
 use super::lattice::{Columns, Lattice, NOWHERE};
-use super::output::{Block, CHANNELS, Output, PLACES};
+use super::output::{Output, PLACES};
 use super::pack::{self, Weights};
 use crate::scratch::{self, Scratch};
 use crate::shared::SharedMut;
 use crate::simd::amx::{Amx, ROW, SIDE, Side, Tiles};
-use crate::simd::{LINE, STREAM_BYTES};
 use crate::{Cpu, Element, Write};
 use half::bf16;
 
@@ -30,15 +29,10 @@ pub fn run<E: Element>(
 ) {
     let weights = &Weights::new(cpu, class, weights);
     let cut = cut(class);
-    let stream = write == Write::Over
-        && size_of_val(dst) >= STREAM_BYTES
-        && class.to.channels.is_multiple_of(CHANNELS)
-        && dst.as_ptr().addr().is_multiple_of(LINE);
     let src = bytemuck::cast_slice(src);
     let dst = SharedMut::new(bytemuck::cast_slice_mut(dst));
     sums::over(cpu, cut.pieces(), sums, |index, sums| {
-        let kernel =
-            PieceKernel { amx, class, weights, piece: cut.piece(index), src, dst, write, stream, sums };
+        let kernel = PieceKernel { amx, class, weights, piece: cut.piece(index), src, dst, write, sums };
         // SAFETY: processors with AMX have AVX-512 with AVX512_BF16.
         unsafe { kernel.run() }
     });
@@ -61,7 +55,6 @@ struct PieceKernel<'a> {
     src: &'a [bf16],
     dst: SharedMut<bf16>,
     write: Write,
-    stream: bool,
     sums: &'a mut [f64],
 }
 
@@ -74,12 +67,13 @@ impl PieceKernel<'_> {
         let images = &self.src[piece.image * from.len()..][..piece.images * from.len()];
         let places = places(class, piece, &lattice);
         let wanted = !self.sums.is_empty();
-        let mut output = Output::new(self.dst, self.write, self.stream, wanted, class.to.channels);
+        // SAFETY: the places of this class and piece belong to this thread.
+        let mut output = unsafe { Output::new(self.dst, self.write, class.to.channels, &places, wanted) };
         if as_they_lie(class, units) && lattice.places() >= PLACES {
             let first = piece.row * from.width * from.channels;
             let pixels = &images[first..][..lattice.places() * from.channels];
             let len = lattice.places() * units;
-            self.products(pixels.as_ptr().cast(), len, &lattice, &places, &mut output);
+            self.products(pixels.as_ptr().cast(), len, &lattice, places.len(), &mut output);
         } else {
             // The last places may be none, and the last tile of a run may reach beyond the run.
             let slack = PLACES * lattice.pitch() + SIDE;
@@ -90,7 +84,7 @@ impl PieceKernel<'_> {
                 let row = &images[image * from.len() + row * from.width * from.channels..];
                 copy_columns(row, from.channels, columns, units * 2, bytemuck::cast_slice_mut(to));
             });
-            self.products(copy.as_ptr(), copy.len(), &lattice, &places, &mut output);
+            self.products(copy.as_ptr(), copy.len(), &lattice, places.len(), &mut output);
         }
         output.finish(self.sums);
     }
@@ -129,37 +123,27 @@ fn copy_columns(row: &[bf16], channels: usize, columns: &Columns, width: usize, 
 }
 
 impl PieceKernel<'_> {
-    /// Computes all places of the piece from the `len` units of the lattice at `src`, and writes those that are pixels.
+    /// Computes `places` places of the piece, all of them, from the `len` units of the lattice at `src`.
     #[inline]
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    fn products(
-        &self,
-        src: *const f32,
-        len: usize,
-        lattice: &Lattice,
-        places: &[usize],
-        output: &mut Output,
-    ) {
+    fn products(&self, src: *const f32, len: usize, lattice: &Lattice, places: usize, output: &mut Output) {
         // SAFETY: the only tiles of this thread, which does nothing else while they live.
         let mut tiles = unsafe { Tiles::new(self.amx) };
         let (weights, pitch) = (self.weights, lattice.pitch());
         let (blocks, block) = (weights.blocks(), weights.block_len());
         let runs = pack::runs(&self.class.taps, lattice.width(), &lattice.offsets(&self.class.taps));
-        assert_eq!(block, runs.iter().map(|run| pack::tiles(run) * SIDE * SIDE).sum(), "weights of all runs");
-        let last = places.len() - PLACES;
+        let steps: usize = runs.iter().map(pack::tiles).sum();
+        assert_eq!(block, steps * SIDE * SIDE, "weights of all runs");
         let reach = runs.iter().map(|run| run.offset + pack::tiles(run) * SIDE).max().unwrap_or(0);
-        let end = (places.len() - 1) * pitch + reach;
+        let end = (places - 1) * pitch + reach;
         assert!(end <= len, "a piece reads {end} units of {len}");
-        // One block of sums is computed while the one before, of which `waiting` tells (first place, block of weights),
-        // is written.
-        let mut sums = [Block::new(), Block::new()];
-        let mut turn = 0;
-        let mut waiting = None;
+        // The rows of the block before that are written after each step.
+        let rows = PLACES.div_ceil(steps.max(1)).max(2);
         let group = (GROUP_BYTES / 4 / (2 * block)).max(1) * 2;
         for first in (0..blocks).step_by(group) {
-            for start in (0..places.len()).step_by(PLACES) {
+            for start in (0..places).step_by(PLACES) {
                 // The last places lie within the lattice too, computed once more instead of any beyond it.
-                let begin = start.min(last);
+                let begin = start.min(places - PLACES);
                 for o in (first..blocks.min(first + group)).step_by(2) {
                     let mut b = Side {
                         start: weights.from(o).as_ptr().cast(),
@@ -169,44 +153,28 @@ impl PieceKernel<'_> {
                     };
                     tiles.clear();
                     for run in &runs {
-                        let a = Side {
+                        let mut a = Side {
                             start: src.wrapping_add(begin * pitch + run.offset).cast(),
                             pitch: 4 * pitch,
                             neighbour: 4 * SIDE * pitch,
                             step: ROW,
                         };
-                        let steps = pack::tiles(run);
-                        // SAFETY: `begin + PLACES <= places.len()`, so that the assertions cover both sides.
-                        unsafe {
-                            match blocks - o {
-                                1 => tiles.multiply::<1>(a, b, steps),
-                                _ => tiles.multiply::<2>(a, b, steps),
+                        for _ in 0..pack::tiles(run) {
+                            // SAFETY: `begin + PLACES <= places`, so that the assertions cover both sides.
+                            unsafe {
+                                match blocks - o {
+                                    1 => tiles.multiply::<1>(a, b, 1),
+                                    _ => tiles.multiply::<2>(a, b, 1),
+                                }
                             }
+                            a.start = a.start.wrapping_add(a.step);
+                            b.start = b.start.wrapping_add(b.step);
+                            output.write_some(rows);
                         }
-                        b.start = b.start.wrapping_add(steps * b.step);
                     }
-                    if let Some(waiting) = waiting.replace((start, o)) {
-                        self.finish(&sums[1 - turn], waiting, places, output);
-                    }
-                    tiles.store(bytemuck::cast_mut(&mut sums[turn].0));
-                    turn = 1 - turn;
+                    output.take(&tiles, begin, start - begin, o * SIDE);
                 }
             }
         }
-        if let Some(waiting) = waiting {
-            self.finish(&sums[1 - turn], waiting, places, output);
-        }
-    }
-
-    /// Hands over the sums of a block of places, of those from `start` on, and of the block `o` of weights and the next.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    fn finish(&self, sums: &Block, (start, o): (usize, usize), places: &[usize], output: &mut Output) {
-        let begin = start.min(places.len() - PLACES);
-        let first = o * SIDE;
-        let channels = (self.class.to.channels - first).min(CHANNELS);
-        // SAFETY: the places of this class and piece belong to this thread, and each pixel has `channels` values from
-        // `first` on.
-        unsafe { output.block(&sums.0[start - begin..], &places[start..begin + PLACES], first, channels) };
     }
 }

@@ -1,101 +1,116 @@
 //! What becomes of a block of sums: they are rounded to bf16 and written, and their sums per channel are taken while
-//! they are in registers.
+//! they are in registers. This happens a few rows at a time between the products of the next block, which take as long:
+//! the processor's window is too short to overlap whole blocks.
 
 use super::lattice::NOWHERE;
 use crate::Write;
 use crate::scratch::{self, Scratch};
 use crate::shared::SharedMut;
-use crate::simd::amx::SIDE;
+use crate::simd::amx::{SIDE, Tiles};
 use half::bf16;
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 /// Places of a block: two tiles.
 pub const PLACES: usize = 2 * SIDE;
 /// Channels of a block: two tiles.
 pub const CHANNELS: usize = 2 * SIDE;
-
-/// Sums of products of 32 places, each of 32 channels, on their own cache lines.
-#[repr(align(64))]
-pub struct Block(pub [[f32; CHANNELS]; PLACES]);
-
-impl Block {
-    pub fn new() -> Block {
-        Block([[0.0; CHANNELS]; PLACES])
-    }
-}
-
-/// The destination of a piece's sums.
-pub struct Output {
-    pub to: SharedMut<bf16>,
-    pub write: Write,
-    /// Whether to write past the caches: whole lines of 32 channels, aligned to their size.
-    pub stream: bool,
-    /// Sums of the values written, if wanted: for each block of channels the sums of even and of odd channels, then
-    /// those of their squares.
-    sums: Option<Scratch<f64>>,
-}
-
 /// Sums of a block of channels.
 const SUMS: usize = 4 * SIDE;
 
-impl Output {
-    /// `sums` tells whether sums per channel are wanted, of how many `channels`.
-    pub fn new(to: SharedMut<bf16>, write: Write, stream: bool, sums: bool, channels: usize) -> Output {
-        let sums = sums.then(|| {
-            let mut sums = scratch::take(channels.div_ceil(CHANNELS) * SUMS);
-            sums.fill(0.0);
-            sums
-        });
-        Output { to, write, stream, sums }
-    }
+/// The destination of a piece's sums.
+pub struct Output<'a> {
+    to: SharedMut<bf16>,
+    write: Write,
+    channels: usize,
+    /// For each place of the piece the index of its pixel's first channel in `to`, or [`NOWHERE`].
+    places: &'a [usize],
+    /// Sums of the values written, if wanted: for each block of channels the sums of even and of odd channels, then
+    /// those of their squares.
+    totals: Option<Scratch<f64>>,
+    /// The block that is being written: its values, its rows that are not written yet, the place of row 0, and its
+    /// first channel.
+    block: Block,
+    rows: Range<usize>,
+    place: usize,
+    first: usize,
+    /// Those of `totals`, of the rows of this block.
+    sums: [__m512; 4],
+}
 
-    /// Writes the sums of `channels` channels from `first` on, a multiple of 32, of each of the `places`, where they
-    /// are pixels.
+/// 32 places by 32 channels, on their own cache lines.
+#[repr(align(64))]
+struct Block([[f32; CHANNELS]; PLACES]);
+
+impl<'a> Output<'a> {
+    /// The destination of at least 32 `places`, each of `channels` channels. `sums` tells whether sums per channel are
+    /// wanted.
     ///
     /// # Safety
     ///
-    /// Nothing else may use these channels of the pixels, which exist, at any of the `places`.
+    /// There must be `channels` values in `to` from each of the `places` on but [`NOWHERE`], and nothing else may use
+    /// them.
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn new(
+        to: SharedMut<bf16>,
+        write: Write,
+        channels: usize,
+        places: &'a [usize],
+        sums: bool,
+    ) -> Output<'a> {
+        assert!(places.len() >= PLACES);
+        let totals = sums.then(|| {
+            let mut totals = scratch::take(channels.div_ceil(CHANNELS) * SUMS);
+            totals.fill(0.0);
+            totals
+        });
+        let sums = [_mm512_setzero_ps(); 4];
+        let block = Block([[0.0; CHANNELS]; PLACES]);
+        Output { to, write, channels, places, totals, block, rows: 0..0, place: 0, first: 0, sums }
+    }
+
+    /// Takes the sums of the 32 places from `place` on, without the first `skip`, and of the channels from `first` on, a
+    /// multiple of 32. Writes what is left of the block before.
     #[inline]
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    pub unsafe fn block(
-        &mut self,
-        block: &[[f32; CHANNELS]],
-        places: &[usize],
-        first: usize,
-        channels: usize,
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match (self.write, self.stream, channels == CHANNELS) {
-                (Write::Add, _, _) => self.rows::<true, false, false>(block, places, first, channels),
-                (Write::Over, true, _) => self.rows::<false, true, true>(block, places, first, channels),
-                (Write::Over, false, true) => self.rows::<false, false, true>(block, places, first, channels),
-                (Write::Over, false, false) => {
-                    self.rows::<false, false, false>(block, places, first, channels);
-                }
-            }
+    pub fn take(&mut self, tiles: &Tiles, place: usize, skip: usize, first: usize) {
+        self.end_block();
+        assert!(place + PLACES <= self.places.len() && first < self.channels);
+        tiles.store(bytemuck::cast_mut(&mut self.block.0));
+        (self.rows, self.place, self.first) = (skip..PLACES, place, first);
+    }
+
+    /// Writes the next `rows` rows of the block that was taken last.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    pub fn write_some(&mut self, rows: usize) {
+        if self.rows.is_empty() {
+            return;
+        }
+        let rows = self.rows.start..self.rows.end.min(self.rows.start + rows);
+        self.rows.start = rows.end;
+        match (self.write, self.channels - self.first >= CHANNELS) {
+            (Write::Add, _) => self.write_rows::<true, false>(rows),
+            (Write::Over, true) => self.write_rows::<false, true>(rows),
+            (Write::Over, false) => self.write_rows::<false, false>(rows),
         }
     }
 
     #[inline]
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    unsafe fn rows<const ADD: bool, const STREAM: bool, const WHOLE: bool>(
-        &mut self,
-        block: &[[f32; CHANNELS]],
-        places: &[usize],
-        first: usize,
-        channels: usize,
-    ) {
-        let mask = if WHOLE { u32::MAX } else { ((1u64 << channels) - 1) as u32 };
-        let mut sums = [_mm512_setzero_ps(); 4];
+    fn write_rows<const ADD: bool, const WHOLE: bool>(&mut self, rows: Range<usize>) {
+        let known = (self.channels - self.first).min(CHANNELS);
+        let mask = if WHOLE { u32::MAX } else { ((1u64 << known) - 1) as u32 };
+        let mut sums = self.sums;
         let odd = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-        for (values, &place) in block.iter().zip(places) {
+        let places = &self.places[self.place..][rows.clone()];
+        for (values, &place) in self.block.0[rows].iter().zip(places) {
             if place == NOWHERE {
                 continue;
             }
-            let to = self.to.at(place + first);
-            // SAFETY: `values` has 32 numbers; the mask lets the channels through for which the caller vouches, all 32
-            // if the lines are written whole.
+            let to = self.to.at(place + self.first);
+            // SAFETY: `values` has 32 numbers; the mask lets the channels through that the pixel has from `first` on,
+            // for which `new` asks.
             unsafe {
                 let mut low = _mm512_loadu_ps(values.as_ptr());
                 let mut high = _mm512_loadu_ps(values.as_ptr().add(SIDE));
@@ -106,9 +121,7 @@ impl Output {
                     high = _mm512_add_ps(high, widen(_mm512_extracti64x4_epi64::<1>(before)));
                 }
                 let rounded = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-                if STREAM {
-                    _mm512_stream_si512(to.cast(), rounded);
-                } else if WHOLE {
+                if WHOLE {
                     _mm512_storeu_si512(to.cast(), rounded);
                 } else {
                     _mm512_mask_storeu_epi16(to.cast(), mask, rounded);
@@ -121,8 +134,17 @@ impl Output {
                 sums[3] = _mm512_fmadd_ps(odd, odd, sums[3]);
             }
         }
-        let Some(totals) = &mut self.sums else { return };
-        let totals = totals[first / CHANNELS * SUMS..][..SUMS].as_chunks_mut::<SIDE>().0;
+        self.sums = sums;
+    }
+
+    /// Writes what is left of the block, and adds its sums to the totals.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    fn end_block(&mut self) {
+        self.write_some(PLACES);
+        let sums = std::mem::replace(&mut self.sums, [_mm512_setzero_ps(); 4]);
+        let Some(totals) = &mut self.totals else { return };
+        let totals = totals[self.first / CHANNELS * SUMS..][..SUMS].as_chunks_mut::<SIDE>().0;
         for (total, sum) in totals.iter_mut().zip(sums) {
             let (low, high) = total.split_at_mut(SIDE / 2);
             // SAFETY: both halves have eight numbers.
@@ -135,19 +157,16 @@ impl Output {
         }
     }
 
-    /// Ends the piece: what was written past the caches is visible to other threads, and `to` receives [sum per channel,
-    /// sum of squares per channel] if they are wanted.
-    pub fn finish(self, to: &mut [f64]) {
-        if self.stream {
-            // SAFETY: every x86-64 processor has SSE.
-            unsafe { _mm_sfence() };
-        }
-        let Some(sums) = self.sums else { return };
-        let (plain, squares) = to.split_at_mut(to.len() / 2);
+    /// Ends the piece: `to` receives [sum per channel, sum of squares per channel] if they are wanted.
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    pub fn finish(mut self, to: &mut [f64]) {
+        self.end_block();
+        let Some(totals) = self.totals else { return };
+        let (plain, squares) = to.split_at_mut(self.channels);
         for (channel, (plain, square)) in plain.iter_mut().zip(squares).enumerate() {
             let (block, within) = (channel / CHANNELS, channel % CHANNELS);
             let at = block * SUMS + within % 2 * SIDE + within / 2;
-            (*plain, *square) = (sums[at], sums[at + 2 * SIDE]);
+            (*plain, *square) = (totals[at], totals[at + 2 * SIDE]);
         }
     }
 }
