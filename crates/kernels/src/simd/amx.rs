@@ -169,7 +169,7 @@ impl Tiles {
     ///
     /// # Safety
     ///
-    /// 256 numbers must be valid for reading at `from + i * below + 256 j`.
+    /// 256 numbers must be valid for reading at `from + i * below + 256 j`, for all i < 2 and j < `N`.
     #[inline(always)]
     pub unsafe fn load<const N: usize>(&mut self, from: *const f32, below: usize) {
         const { assert!(N == 1 || N == 2) };
@@ -333,6 +333,22 @@ mod tests {
                     _ => tiles.multiply::<1>(rows, columns, STEPS),
                 }
             }
+            let below = 2 * SIDE * SIDE + 5;
+            let mut saved = vec![f32::NAN; below + 2 * SIDE * SIDE];
+            // SAFETY: two rows of two tiles, `below` apart, have room.
+            unsafe {
+                match width {
+                    2 => tiles.save::<2>(saved.as_mut_ptr(), below),
+                    _ => tiles.save::<1>(saved.as_mut_ptr(), below),
+                }
+                tiles.clear();
+                match width {
+                    2 => tiles.load::<2>(saved.as_ptr(), below),
+                    _ => tiles.load::<1>(saved.as_ptr(), below),
+                }
+            }
+            let untouched = saved.iter().filter(|value| value.is_nan()).count();
+            assert_eq!(untouched, 5 + (2 - width) * 2 * SIDE * SIDE);
             tiles.store(&mut out);
             for (i, row) in out.chunks_exact(2 * SIDE).enumerate() {
                 for (j, &got) in row[..width * SIDE].iter().enumerate() {

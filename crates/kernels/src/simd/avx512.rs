@@ -21,9 +21,9 @@ pub(super) fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx512::<true>(()))
 }
 
-/// A mask of the first `lanes` lanes.
+/// A mask of the first `lanes` of 16 lanes.
 #[inline(always)]
-fn mask16(lanes: usize) -> __mmask16 {
+pub(crate) fn first_lanes(lanes: usize) -> __mmask16 {
     ((1u32 << lanes) - 1) as __mmask16
 }
 
@@ -103,12 +103,12 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     unsafe fn load_first(self, from: *const f32, lanes: usize) -> __m512 {
         // SAFETY: the token proves AVX-512 F, the caller vouches for the lanes that the mask lets through.
-        unsafe { _mm512_maskz_loadu_ps(mask16(lanes), from) }
+        unsafe { _mm512_maskz_loadu_ps(first_lanes(lanes), from) }
     }
     #[inline(always)]
     unsafe fn store_first(self, to: *mut f32, v: __m512, lanes: usize) {
         // SAFETY: the token proves AVX-512 F, the caller vouches for the lanes that the mask lets through.
-        unsafe { _mm512_mask_storeu_ps(to, mask16(lanes), v) }
+        unsafe { _mm512_mask_storeu_ps(to, first_lanes(lanes), v) }
     }
     #[inline(always)]
     fn where_positive(self, gate: __m512, v: __m512) -> __m512 {
@@ -157,7 +157,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     unsafe fn load_first_bf16(self, from: *const bf16, lanes: usize) -> __m512 {
         // SAFETY: the token proves AVX-512 BW and VL, the caller vouches for the lanes that the mask lets through.
-        unsafe { widen16(_mm256_maskz_loadu_epi16(mask16(lanes), from.cast())) }
+        unsafe { widen16(_mm256_maskz_loadu_epi16(first_lanes(lanes), from.cast())) }
     }
     #[inline(always)]
     unsafe fn store_bf16(self, to: *mut bf16, v: __m512) {
@@ -167,7 +167,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     unsafe fn store_first_bf16(self, to: *mut bf16, v: __m512, lanes: usize) {
         // SAFETY: the token proves AVX-512 BW and VL, the caller vouches for the lanes that the mask lets through.
-        unsafe { _mm256_mask_storeu_epi16(to.cast(), mask16(lanes), narrow16::<BF16>(v)) }
+        unsafe { _mm256_mask_storeu_epi16(to.cast(), first_lanes(lanes), narrow16::<BF16>(v)) }
     }
     #[inline(always)]
     fn prefetch(self, from: *const f32) {

@@ -12,6 +12,8 @@ mod avx2;
 mod avx512;
 mod portable;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::first_lanes;
 use half::bf16;
 
 use crate::Isa;

@@ -27,13 +27,13 @@ pub fn run<E: Element>(
     write: Write,
     sums: Option<&mut [f64]>,
 ) {
-    let weights = &Weights::new(cpu, class, weights);
+    let weights = &Weights::new(cpu, amx, class, weights);
     let cut = cut(class);
     let src = bytemuck::cast_slice(src);
     let dst = SharedMut::new(bytemuck::cast_slice_mut(dst));
     sums::over(cpu, cut.pieces(), sums, |index, sums| {
         let kernel = PieceKernel { amx, class, weights, piece: cut.piece(index), src, dst, write, sums };
-        // SAFETY: processors with AMX have AVX-512 with AVX512_BF16.
+        // SAFETY: the level of `Amx` includes AVX-512 with AVX512_BF16.
         unsafe { kernel.run() }
     });
 }
@@ -67,13 +67,12 @@ impl PieceKernel<'_> {
         let images = &self.src[piece.image * from.len()..][..piece.images * from.len()];
         let places = places(class, piece, &lattice);
         let wanted = !self.sums.is_empty();
-        // SAFETY: the places of this class and piece belong to this thread.
+        // SAFETY: the places are those of pixels of this class and piece, which belong to this thread until `run` ends.
         let mut output = unsafe { Output::new(self.dst, self.write, class.to.channels, &places, wanted) };
         if as_they_lie(class, units) && lattice.places() >= PLACES {
             let first = piece.row * from.width * from.channels;
             let pixels = &images[first..][..lattice.places() * from.channels];
-            let len = lattice.places() * units;
-            self.products(pixels.as_ptr().cast(), len, &lattice, places.len(), &mut output);
+            self.products(pixels, &lattice, places.len(), &mut output);
         } else {
             // The last places may be none, and the last tile of a run may reach beyond the run.
             let slack = PLACES * lattice.pitch() + SIDE;
@@ -84,7 +83,7 @@ impl PieceKernel<'_> {
                 let row = &images[image * from.len() + row * from.width * from.channels..];
                 copy_columns(row, from.channels, columns, units * 2, bytemuck::cast_slice_mut(to));
             });
-            self.products(copy.as_ptr(), copy.len(), &lattice, places.len(), &mut output);
+            self.products(bytemuck::cast_slice(&copy), &lattice, places.len(), &mut output);
         }
         output.finish(self.sums);
     }
@@ -123,10 +122,10 @@ fn copy_columns(row: &[bf16], channels: usize, columns: &Columns, width: usize, 
 }
 
 impl PieceKernel<'_> {
-    /// Computes `places` places of the piece, all of them, from the `len` units of the lattice at `src`.
+    /// Computes all `places` places of the piece from its `lattice`, whose pixels are `src`.
     #[inline]
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    fn products(&self, src: *const f32, len: usize, lattice: &Lattice, places: usize, output: &mut Output) {
+    fn products(&self, src: &[bf16], lattice: &Lattice, places: usize, output: &mut Output) {
         // SAFETY: the only tiles of this thread, which does nothing else while they live.
         let mut tiles = unsafe { Tiles::new(self.amx) };
         let (weights, pitch) = (self.weights, lattice.pitch());
@@ -135,10 +134,11 @@ impl PieceKernel<'_> {
         let steps: usize = runs.iter().map(pack::tiles).sum();
         assert_eq!(block, steps * SIDE * SIDE, "weights of all runs");
         let reach = runs.iter().map(|run| run.offset + pack::tiles(run) * SIDE).max().unwrap_or(0);
-        let end = (places - 1) * pitch + reach;
+        assert!(places >= PLACES, "places are computed {PLACES} at a time");
+        let (end, len) = ((places - 1) * pitch + reach, src.len() / 2);
         assert!(end <= len, "a piece reads {end} units of {len}");
         // The rows of the block before that are written after each step.
-        let rows = PLACES.div_ceil(steps.max(1)).max(2);
+        let rows = PLACES.div_ceil(steps).max(2);
         let group = (GROUP_BYTES / 4 / (2 * block)).max(1) * 2;
         for first in (0..blocks).step_by(group) {
             for start in (0..places).step_by(PLACES) {
@@ -154,7 +154,7 @@ impl PieceKernel<'_> {
                     tiles.clear();
                     for run in &runs {
                         let mut a = Side {
-                            start: src.wrapping_add(begin * pitch + run.offset).cast(),
+                            start: src.as_ptr().wrapping_add(2 * (begin * pitch + run.offset)).cast(),
                             pitch: 4 * pitch,
                             neighbour: 4 * SIDE * pitch,
                             step: ROW,

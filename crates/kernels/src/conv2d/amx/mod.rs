@@ -4,7 +4,7 @@
 //! consecutive output pixels read source pixels at equal distances, for every tap and across the ends of rows and
 //! images. Between the rows and images lie zeros that both neighbours share; a product is computed for every place of
 //! the lattice, and those of places that are no pixel are dropped (or, where products are summed over pixels, the other
-//! factor is 0 there). What a tap's channels lack to a whole tile is multiplied by 0 too: a NaN or an infinity
+//! factor is 0 there). What a run of taps lacks to a whole tile is multiplied by 0 too: a NaN or an infinity
 //! therefore reaches the sums of a neighbouring place as well.
 
 pub mod correlate;

@@ -14,7 +14,7 @@ use std::ops::Range;
 /// Places of a block: two tiles.
 pub const PLACES: usize = 2 * SIDE;
 /// Channels of a block: two tiles.
-pub const CHANNELS: usize = 2 * SIDE;
+const CHANNELS: usize = 2 * SIDE;
 /// Sums of a block of channels.
 const SUMS: usize = 4 * SIDE;
 
@@ -34,7 +34,7 @@ pub struct Output<'a> {
     rows: Range<usize>,
     place: usize,
     first: usize,
-    /// Those of `totals`, of the rows of this block.
+    /// The sums of the rows of this block that are written, in the order of `totals`.
     sums: [__m512; 4],
 }
 
@@ -48,8 +48,8 @@ impl<'a> Output<'a> {
     ///
     /// # Safety
     ///
-    /// There must be `channels` values in `to` from each of the `places` on but [`NOWHERE`], and nothing else may use
-    /// them.
+    /// While this value lives, nothing else may use the `channels` values in `to` from each of the `places` on, nor may
+    /// `to` end.
     #[target_feature(enable = "avx512f")]
     pub unsafe fn new(
         to: SharedMut<bf16>,
@@ -59,6 +59,9 @@ impl<'a> Output<'a> {
         sums: bool,
     ) -> Output<'a> {
         assert!(places.len() >= PLACES);
+        let last = to.len().checked_sub(channels);
+        let inside = |&place: &usize| place == NOWHERE || last.is_some_and(|last| place <= last);
+        assert!(places.iter().all(inside), "a place beyond the destination");
         let totals = sums.then(|| {
             let mut totals = scratch::take(channels.div_ceil(CHANNELS) * SUMS);
             totals.fill(0.0);
@@ -102,7 +105,7 @@ impl<'a> Output<'a> {
         let known = (self.channels - self.first).min(CHANNELS);
         let mask = if WHOLE { u32::MAX } else { ((1u64 << known) - 1) as u32 };
         let mut sums = self.sums;
-        let odd = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+        let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
         let places = &self.places[self.place..][rows.clone()];
         for (values, &place) in self.block.0[rows].iter().zip(places) {
             if place == NOWHERE {
@@ -110,7 +113,7 @@ impl<'a> Output<'a> {
             }
             let to = self.to.at(place + self.first);
             // SAFETY: `values` has 32 numbers; the mask lets the channels through that the pixel has from `first` on,
-            // for which `new` asks.
+            // which exist, as `new` has checked, and belong to `self`.
             unsafe {
                 let mut low = _mm512_loadu_ps(values.as_ptr());
                 let mut high = _mm512_loadu_ps(values.as_ptr().add(SIDE));
@@ -127,7 +130,7 @@ impl<'a> Output<'a> {
                     _mm512_mask_storeu_epi16(to.cast(), mask, rounded);
                 }
                 let even = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(rounded));
-                let odd = _mm512_castsi512_ps(_mm512_and_si512(rounded, odd));
+                let odd = _mm512_castsi512_ps(_mm512_and_si512(rounded, upper));
                 sums[0] = _mm512_add_ps(sums[0], even);
                 sums[1] = _mm512_add_ps(sums[1], odd);
                 sums[2] = _mm512_fmadd_ps(even, even, sums[2]);

@@ -5,7 +5,8 @@ use super::super::pack::Source;
 use super::super::tile::Run;
 use crate::Cpu;
 use crate::scratch::{self, Scratch};
-use crate::simd::amx::{SIDE, transpose};
+use crate::simd::amx::{Amx, SIDE, transpose};
+use crate::simd::first_lanes;
 use smallvec::SmallVec;
 use std::arch::x86_64::*;
 
@@ -20,9 +21,10 @@ pub struct Weights {
 
 impl Weights {
     /// Packs the weights of a class's taps.
-    pub fn new(cpu: &Cpu, class: &Class, source: Source) -> Weights {
+    pub fn new(cpu: &Cpu, _: Amx, class: &Class, source: Source) -> Weights {
         let inputs = class.from.channels;
         let units = inputs.div_ceil(2);
+        // Of the runs, whose offsets are those of pixels elsewhere, only the lengths count here.
         let offsets: PerTap<usize> = class.taps.iter().map(|tap| tap.offset).collect();
         let runs = runs(&class.taps, units, &offsets);
         let block = runs.iter().map(|run| tiles(run) * SIDE * SIDE).sum();
@@ -37,7 +39,7 @@ impl Weights {
                 beyond.fill(0.0);
                 for (to, offset) in known.chunks_exact_mut(units * SIDE).zip(&mut taps) {
                     let from = &source.weights[offset + first * source.stride_out..];
-                    // SAFETY: processors with AMX have AVX-512 with AVX512_BF16.
+                    // SAFETY: the level of `Amx` includes AVX-512 with AVX512_BF16.
                     unsafe {
                         if source.stride_out == 1 {
                             paired(from, source.stride_in, channels, inputs, to);
@@ -93,7 +95,7 @@ pub fn tiles(run: &Run) -> usize {
 /// Packs weights whose output channels are contiguous, in one row per input channel, `stride` apart.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn paired(from: &[f32], stride: usize, channels: usize, inputs: usize, to: &mut [f32]) {
-    let mask = mask16(channels);
+    let mask = first_lanes(channels);
     let row = |input: usize| {
         if input >= inputs {
             return _mm512_setzero_ps();
@@ -121,7 +123,7 @@ fn paired(from: &[f32], stride: usize, channels: usize, inputs: usize, to: &mut 
 fn transposed(from: &[f32], stride: usize, channels: usize, inputs: usize, to: &mut [f32]) {
     for (begin, to) in (0..inputs).step_by(2 * SIDE).zip(to.chunks_mut(SIDE * SIDE)) {
         let known = (inputs - begin).min(2 * SIDE);
-        let (low, high) = (mask16(known.min(SIDE)), mask16(known.saturating_sub(SIDE)));
+        let (low, high) = (first_lanes(known.min(SIDE)), first_lanes(known.saturating_sub(SIDE)));
         let mut rows = [_mm512_setzero_ps(); SIDE];
         for (o, units) in rows.iter_mut().take(channels).enumerate() {
             let row = &from[o * stride + begin..][..known];
@@ -139,9 +141,4 @@ fn transposed(from: &[f32], stride: usize, channels: usize, inputs: usize, to: &
             unsafe { _mm512_storeu_ps(to.as_mut_ptr(), unit) };
         }
     }
-}
-
-/// A mask of the first `lanes` of 16 lanes.
-fn mask16(lanes: usize) -> __mmask16 {
-    ((1u32 << lanes) - 1) as __mmask16
 }

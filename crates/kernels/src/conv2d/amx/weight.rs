@@ -12,6 +12,7 @@ use super::super::images::{self, Cut, Images, Piece};
 use super::lattice::{Columns, Lattice, NOWHERE};
 use crate::shared::SharedMut;
 use crate::simd::amx::{Amx, ROW, SIDE, Side, Tiles, transpose};
+use crate::simd::first_lanes;
 use crate::{Conv2dGeometry, Cpu, Element, scratch};
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -21,6 +22,8 @@ const SUMS: usize = 4 << 20;
 /// How many pixels to prefetch ahead of copying: 64 bytes of each of two images are too short for the hardware's own
 /// prefetching.
 const AHEAD: usize = 6;
+/// About the pixels of a piece: both of its copies stay in the second-level cache.
+const PIXELS: usize = 512;
 /// Steps of 16 places whose products are added to the sums at a time: dy's tiles of a chunk stay in the first-level
 /// cache while all taps and input channels pass by.
 const CHUNK: usize = 8;
@@ -49,9 +52,7 @@ impl Plan {
         let (in_most, out_most) = if g.kernel_width == 1 { (256, 256) } else { (256, 128) };
         let in_block = g.in_channels.div_ceil(g.in_channels.div_ceil(in_most));
         let blocks = Blocks::new(&g, in_block, out_most);
-        // Both copies of a piece stay in the second-level cache.
-        let pixels = ((128 << 10) / blocks.in_block.max(blocks.out_block)).clamp(128, 512);
-        let cut = Cut::new(g.batch, g.out_height(), g.out_width(), pixels);
+        let cut = Cut::new(g.batch, g.out_height(), g.out_width(), PIXELS);
         let parts = UNITS.div_ceil(blocks.count()).min(cut.pieces()).min(SUMS.div_ceil(g.weight_len()));
         Plan { class: Class::forward(&g), g, cut, parts, blocks }
     }
@@ -209,7 +210,7 @@ impl<E: Element> Unit<'_, E> {
     }
 
     /// Adds the products of the places in a `chunk` of steps, for a group of input channels, of which `copy` is the
-    /// lattice.
+    /// lattice. The first chunk overwrites the sums unless it is to `resume`.
     #[inline(always)]
     fn products(
         &self,
@@ -341,7 +342,7 @@ fn transposed<E: Element>(
             let to = &mut to[(tile * steps + step) * TILE..][..TILE];
             let first = tile * SIDE;
             let channels = block.out_channels.saturating_sub(first).min(SIDE);
-            let mask = ((1u32 << channels) - 1) as __mmask16;
+            let mask = first_lanes(channels);
             let mut rows = [_mm512_setzero_ps(); SIDE];
             for (row, &place) in rows.iter_mut().zip(places) {
                 if place == NOWHERE {
