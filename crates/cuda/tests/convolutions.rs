@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::path::PathBuf;
 
-use common::{Stored, assert_close, device, geometry, narrowed, noise, tolerance, widened};
+use common::{Stored, all_memory, assert_close, device, geometry, narrowed, noise, open, tolerance, widened};
 use half::{bf16, f16};
 use simclr_cuda::{ConvolutionLimits, ConvolutionMode, ConvolutionPass, Device, DeviceBuffer};
 use simclr_kernels::conv2d::portable;
@@ -244,6 +244,28 @@ fn what_was_chosen_is_remembered_and_what_is_damaged_chosen_again() {
     }
     assert!(run().y.len() == first.y.len());
     assert!(files().iter().filter(|(.., bytes)| bytes != b"damaged").count() >= 3);
+}
+
+#[test]
+fn a_route_for_lack_of_memory_is_not_remembered() {
+    let Some((device, _alone)) = device() else { return };
+    if !device.name().contains("stand-in") {
+        return;
+    }
+    drop(device);
+    let folder = tempfile::tempdir().unwrap();
+    let g = geometry(1, 6, 8, 8, 3, 1);
+    for full in [true, false] {
+        let device = open(Some(folder.path())).unwrap();
+        let case = Case::<f32>::new(&device, g);
+        let mut y = device.buffer::<f32>(g.output_len()).unwrap();
+        // If all memory is taken, none is left for the workspace of one of the engines.
+        let taken = if full { all_memory(&device) } else { Vec::new() };
+        device.conv2d_forward(&g, EXACT, case.on_x.read(), case.on_w.read(), y.write()).unwrap();
+        drop(taken);
+        let remembered = fs::read_dir(folder.path().join("convolutions")).into_iter().flatten().count();
+        assert_eq!(remembered, if full { 0 } else { 1 });
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 #![cfg(feature = "cuda")]
 
+#[allow(dead_code, reason = "other tests use the rest")]
 mod common;
 
 use std::fs;

@@ -6,7 +6,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{Stored, assert_close, device, geometry, narrowed, noise, open, tolerance, widened};
+use common::{Stored, all_memory, assert_close, device, geometry, narrowed, noise, open, tolerance, widened};
 use half::{bf16, f16};
 use simclr_cuda::{CudaError, Device, DeviceBuffer, Epilogue, Libraries, Matrix, ProductMode};
 use simclr_kernels::conv2d::portable;
@@ -253,10 +253,7 @@ fn a_choice_for_lack_of_memory_is_not_remembered() {
         let (values, mut out) = (device.buffer_of(&a).unwrap(), device.buffer::<f32>(24 * 24).unwrap());
         let a = matrix(&values, 24, 32, false);
         // If all memory is taken, none is left for the workspace of the fastest algorithm.
-        let mut taken = Vec::new();
-        for size in (12..30).rev().filter(|_| full) {
-            taken.extend(std::iter::from_fn(|| device.buffer::<u8>(1 << size).ok()));
-        }
+        let _taken = if full { all_memory(&device) } else { Vec::new() };
         device.product(a, a.t(), Epilogue::None, ProductMode::Exact, out.write(), Write::Over).unwrap();
         let remembered = files(&folder.path().join("products"));
         let algorithms: Vec<_> =

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use simclr_cuda::{Device, Libraries};
+use simclr_cuda::{Device, DeviceBuffer, Libraries};
 use simclr_kernels::Conv2dGeometry;
 
 pub use values::*;
@@ -23,6 +23,12 @@ pub fn device() -> Option<(Device, MutexGuard<'static, ()>)> {
 /// A new device: a GPU, or a stand-in for one; None where neither is available.
 pub fn another_device() -> Option<Device> {
     open(None)
+}
+
+/// Takes all memory of a device but scraps: for the stand-in, which has little.
+pub fn all_memory(device: &Device) -> Vec<DeviceBuffer<u8>> {
+    let of = |bits| std::iter::from_fn(move || device.buffer::<u8>(1_usize << bits).ok());
+    (12..30).rev().flat_map(of).collect()
 }
 
 /// As [`another_device`], with a given cache folder; without one, a GPU uses the user's.

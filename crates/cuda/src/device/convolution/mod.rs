@@ -199,6 +199,8 @@ pub(super) struct Convolutions {
     /// Whether a fused normalisation is faster: see [`Device::norm_conv2d_pays`].
     pays: HashMap<Key, bool>,
     limits: ConvolutionLimits,
+    /// Whether a route was not run for lack of memory, since the search began that goes on now.
+    starved: bool,
 }
 
 // SAFETY: the handle and descriptors may be used by any thread, one at a time; they are behind a lock, and so are all
@@ -338,6 +340,7 @@ impl Convolutions {
             routes: HashMap::new(),
             pays: HashMap::new(),
             limits: ConvolutionLimits::default(),
+            starved: false,
         };
         // SAFETY: the handle was created, and the stream lives as long as the device.
         unsafe { result::set_stream(handle, device.raw_stream().cast()) }.map_err(failed)?;
@@ -355,6 +358,13 @@ impl Convolutions {
 
     /// Computes a convolution, of one piece, on a given route.
     fn run(&mut self, device: &Device, key: &Key, route: &Route, operands: Operands) -> Result<()> {
+        let done = self.run_on(device, key, route, operands);
+        self.starved |= matches!(done, Err(CudaError::OutOfMemory { .. }));
+        done
+    }
+
+    /// As [`Convolutions::run`], which takes note of what lacks memory.
+    fn run_on(&mut self, device: &Device, key: &Key, route: &Route, operands: Operands) -> Result<()> {
         let room = |bytes: usize| (bytes > 0).then(|| device.scratch(bytes)).transpose();
         match route {
             Route::Engine(plan) => {

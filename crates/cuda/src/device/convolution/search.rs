@@ -61,7 +61,11 @@ impl Convolutions {
     /// Searches for a route. A route that another process has stored meanwhile wins: all will use it on the next start.
     fn searched(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Route> {
         self.remembered.forget(&name(key));
-        let chosen = self.chosen(device, key, operands)?;
+        // A search may be part of another.
+        let before = std::mem::take(&mut self.starved);
+        let chosen = self.chosen(device, key, operands);
+        self.starved |= before;
+        let chosen = chosen?;
         Ok(self.known(key).unwrap_or(chosen))
     }
 
@@ -129,7 +133,11 @@ impl Convolutions {
         text.lines().take(FINALISTS).map_while(|line| Memo::read(key.pass, line)).collect()
     }
 
+    /// Stores routes, unless some could not be timed: what memory is free now need not be what is free the next time.
     fn remember(&self, key: &Key, memos: &[Memo]) {
+        if self.starved {
+            return;
+        }
         let lines: Vec<String> = memos.iter().map(Memo::text).collect();
         self.remembered.put(&name(key), lines.join("\n").as_bytes());
     }
