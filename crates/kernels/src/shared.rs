@@ -28,11 +28,6 @@ impl<T> SharedMut<T> {
         SharedMut { start: data.as_mut_ptr(), len: data.len() }
     }
 
-    /// The length of the slice.
-    pub fn len(self) -> usize {
-        self.len
-    }
-
     /// A pointer to the number at `offset`, unchecked.
     #[inline(always)]
     pub fn at(self, offset: usize) -> *mut T {

@@ -59,9 +59,9 @@ impl<'a> Output<'a> {
         sums: bool,
     ) -> Output<'a> {
         assert!(places.len() >= PLACES);
-        let last = to.len().checked_sub(channels);
-        let inside = |&place: &usize| place == NOWHERE || last.is_some_and(|last| place <= last);
-        assert!(places.iter().all(inside), "a place beyond the destination");
+        // The last pixel, too, must end within the destination.
+        let pixels = places.iter().filter(|&&place| place != NOWHERE);
+        to.from(pixels.max().map_or(0, |last| last + channels));
         let totals = sums.then(|| {
             let mut totals = scratch::take(channels.div_ceil(CHANNELS) * SUMS);
             totals.fill(0.0);
