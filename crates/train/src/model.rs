@@ -11,12 +11,14 @@ use crate::checkpoint::{Checkpoint, NamedTensor};
 use crate::config::{HeadKind, Precision, Shortcut};
 use crate::{Config, TrainError};
 
-/// Smallest batch embedded on a GPU.
-const LEAST_IMAGES: usize = 32;
-/// Embedding batch: 128 on a CPU; on a GPU 128 to 256, within `GPU_PIXELS`.
-const IMAGES: usize = 128;
-const GPU_IMAGES: usize = 256;
-const GPU_PIXELS: usize = GPU_IMAGES * 64 * 64;
+/// The most images in a batch that is embedded, and the most pixels.
+const MAX_IMAGES: usize = 128;
+const MAX_PIXELS: usize = MAX_IMAGES * 224 * 224;
+/// Small images fill a GPU only in batches of up to so many, within so many pixels.
+const GPU_MAX_IMAGES: usize = 256;
+const GPU_FULL_PIXELS: usize = GPU_MAX_IMAGES * 64 * 64;
+/// Smallest batch embedded on a GPU, unless large images make even the largest smaller.
+const GPU_MIN_IMAGES: usize = 32;
 
 /// Encoder f and projection head g: f maps views to h, g maps h to z.
 #[derive(Clone, Debug)]
@@ -121,19 +123,23 @@ impl Model {
         Ok(Tensor::from_bytes(&self.device, &shape, bytes, self.activations)?)
     }
 
-    /// The best number of images to [embed](Self::embed) in one batch.
+    /// The best number of images to [embed](Self::embed) in one batch. Fewer if they are larger than 224 x 224, so that
+    /// a batch takes no more memory than it does at that size.
     pub fn images_at_once(&self) -> usize {
+        let within = |pixels: usize| pixels / self.image_size.pow(2).max(1);
+        let most = within(MAX_PIXELS).clamp(1, MAX_IMAGES);
         match self.device.is_gpu() {
-            true => (GPU_PIXELS / self.image_size.pow(2)).clamp(IMAGES, GPU_IMAGES),
-            false => IMAGES,
+            true => within(GPU_FULL_PIXELS).clamp(most, GPU_MAX_IMAGES),
+            false => most,
         }
     }
 
     /// The number of images, padding included, that go through the network when `count` are embedded. A GPU tunes its
     /// kernels for each batch size, so up to [`Model::images_at_once`] there are two: for few images and for many.
     pub(crate) fn embedded_with(&self, count: usize) -> usize {
+        let few = GPU_MIN_IMAGES.min(self.images_at_once());
         match self.device.is_gpu() {
-            true if count <= LEAST_IMAGES => LEAST_IMAGES,
+            true if count <= few => few,
             true => count.next_multiple_of(self.images_at_once()),
             false => count,
         }

@@ -5,6 +5,7 @@ use simclr_engine::Device;
 
 use crate::Config;
 use crate::config::Cache;
+use crate::pretrain::trained_on;
 
 /// The sizes of the decoded images of a data set, estimated from a [`Sample`]. All 0 if unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -20,6 +21,8 @@ pub struct Images {
     /// Bytes to be kept in the system's memory on request (`data.cache = "ram"`). Images kept only if there is room
     /// do not count.
     pub cache: u64,
+    /// Number of images that are held out of training.
+    pub held_out: usize,
 }
 
 impl Images {
@@ -31,18 +34,19 @@ impl Images {
             Cache::Auto => dataset.locality().is_free(),
             Cache::Ram | Cache::Disk => true,
         };
+        let held_out = dataset.len() - trained_on(config, dataset.len());
         if !matters && !device.is_gpu() {
-            return Images::default();
+            return Images { held_out, ..Images::default() };
         }
         let by_order = config.data.cache == Cache::Ram;
         let images = Images::look(dataset);
         let limit = config.data.cache_bytes().unwrap_or(u64::MAX);
-        Images { cache: if by_order { images.all.min(limit) } else { 0 }, ..images }
+        Images { cache: if by_order { images.all.min(limit) } else { 0 }, held_out, ..images }
     }
 
-    /// Estimates the images of `dataset`, none of which is kept on request.
+    /// Estimates the images of `dataset`, none of which is kept on request or held out.
     pub fn look(dataset: &dyn Dataset) -> Images {
         let Sample { bytes: each, shorter, longest, .. } = Sample::of(dataset);
-        Images { all: each * dataset.len() as u64, each, longest, shorter, cache: 0 }
+        Images { all: each * dataset.len() as u64, each, longest, shorter, ..Images::default() }
     }
 }

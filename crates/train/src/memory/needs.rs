@@ -5,7 +5,7 @@ use simclr_engine::{Device, MemoryUse, Mode, Pixels, SingleProcess, Tape, Tensor
 use super::Images;
 use crate::config::Memory;
 use crate::optim::Optimizer;
-use crate::pretrain::{PAIRS, ViewsPlace, forward_backward};
+use crate::pretrain::{ViewsPlace, forward_backward, pairs_at_once};
 use crate::{Config, Model, TrainError};
 
 /// Batches in circulation: two ready, one being made, one in training.
@@ -59,21 +59,21 @@ impl Needs {
         let views = 2 * batch;
         // The loss holds three copies of z.
         let kernels = |step| kernels_on(&model.device, step) + 3 * 4 * (views * model.head.dim()) as u64;
-        let figures = config.data.holdout > 0;
-        let beside_state = |batch, figures| {
-            let found = go_through((model, optimizer), config, memory, batch, figures)?;
+        let embedded = embedded(model, config, images.held_out);
+        let beside_state = |batch, embedded: &[usize]| {
+            let found = go_through((model, optimizer), config, memory, batch, embedded)?;
             Ok::<u64, TrainError>((found.held as u64).saturating_sub(state))
         };
         let image = 3 * model.image_size() * model.image_size();
         let pixels = views * image;
         if !model.device.is_gpu() {
-            let measured = config.train.health_every > 0 || config.train.knn_every > 0;
-            let step = beside_state(Some(batch), figures)?;
+            let step = beside_state(Some(batch), &embedded)?;
             return Ok(Needs {
                 state,
                 step,
                 kernels: kernels(step),
-                checkpoint: if figures && measured { 2 * state } else { state },
+                // There is a best where held-out images are measured.
+                checkpoint: if embedded.is_empty() { state } else { 2 * state },
                 loader: BATCHES * pixels as u64,
                 figures: 0,
                 images: images.cache,
@@ -86,14 +86,17 @@ impl Needs {
             }
             false => Pixels::needs_to_write(pixels),
         };
-        let step = beside_state(Some(batch), false)?;
+        let step = beside_state(Some(batch), &[])?;
         Ok(Needs {
             state,
             step,
             kernels: kernels(step),
             checkpoint: 0,
             loader: loader as u64,
-            figures: if figures { beside_state(None, true)? + (2 * PAIRS * image) as u64 } else { 0 },
+            figures: match embedded.iter().max() {
+                Some(most) => beside_state(None, &embedded)? + (most * image) as u64,
+                None => 0,
+            },
             images: 0,
         })
     }
@@ -132,8 +135,8 @@ fn bytes_of(model: &Model, optimizer: &Optimizer) -> u64 {
         + optimizer.state().map(|(_, value)| bytes(value)).sum::<u64>()
 }
 
-/// Measures the memory of a run's tensors (the state, a step and the figures after an epoch) by a dry run of what the
-/// processor would do, for which it is exact. A GPU keeps less where it fuses operators that are separate here, and
+/// Measures the memory of a run's tensors (the state and a step) by a dry run of what the processor would do, for which
+/// it is exact. A GPU keeps less where it fuses operators that are separate here, and
 /// more for the masks of BatchNorms with a residual and a ReLU, a bit per value: in total a little less for ResNet-18,
 /// and a sixteenth more for ResNet-50 in 16 bits.
 pub fn step_use(
@@ -142,7 +145,7 @@ pub fn step_use(
     memory: Memory,
     batch: usize,
 ) -> Result<MemoryUse, TrainError> {
-    go_through(state, config, memory, Some(batch), config.data.holdout > 0)
+    go_through(state, config, memory, Some(batch), &[])
 }
 
 /// Returns a function that tells whether a run of `config` fits in `bytes` with a given batch. Like [`step_use`], it
@@ -155,26 +158,32 @@ pub(crate) fn fits_in(
     let optimizer = Optimizer::new(&config.optim, &model.parameters)?;
     Ok(move |batch| {
         let memory = config.train.memory.unwrap_or_default();
-        let found = go_through((&model, &optimizer), config, memory, Some(batch), false)?;
+        let found = go_through((&model, &optimizer), config, memory, Some(batch), &[])?;
         Ok(found.held as u64 <= bytes)
     })
 }
 
-/// Measures the state with, if requested, a step of `batch` images and the figures after an epoch.
+/// The numbers of images that are embedded at once for the figures after an epoch, of `held_out` images: pairs of views
+/// for the health figures, single views for kNN.
+fn embedded(model: &Model, config: &Config, held_out: usize) -> Vec<usize> {
+    let health = (config.train.health_every > 0).then(|| 2 * pairs_at_once(model, held_out));
+    let knn = (config.train.knn_every > 0).then(|| model.images_at_once());
+    health.into_iter().chain(knn).filter(|_| held_out > 0).collect()
+}
+
+/// Measures the state with, if requested, a step of `batch` images, and with a forward pass for each number of images
+/// in `embedded`.
 fn go_through(
     state: (&Model, &Optimizer),
     config: &Config,
     memory: Memory,
     batch: Option<usize>,
-    figures: bool,
+    embedded: &[usize],
 ) -> Result<MemoryUse, TrainError> {
     let pass: Pass = &|model, images| {
         drop(forward_backward(model, &config.loss, &SingleProcess, images, None)?);
         Ok(())
     };
-    // Pairs of views for the health figures, single views for kNN.
-    let embedded = [2 * PAIRS, state.0.images_at_once()];
-    let embedded = if figures { &embedded[..] } else { &[] };
     walk(state, memory, batch.map(|batch| (2 * batch, pass)), embedded)
 }
 

@@ -14,9 +14,9 @@ use crate::{Embedding, Model, TrainError};
 /// The most training images that kNN accuracy compares with.
 const BANK: usize = 10_000;
 /// The most pairs of views in a batch.
-pub(crate) const PAIRS: usize = 128;
+const MAX_PAIRS: usize = 128;
 /// The fewest batches that the held-out images are split into.
-const LEAST_BATCHES: usize = 4;
+const MIN_BATCHES: usize = 4;
 /// Seed of the views of held-out images: the same views every epoch, and none that training draws.
 const VIEW_SEED: u64 = 0x6865_616c_7468;
 
@@ -104,14 +104,20 @@ fn uniformity_of((first, second): (&[f32], &[f32]), dim: usize) -> Result<f64, T
     Ok((of(first)? + of(second)?) / 2.0)
 }
 
+/// The number of pairs of views in a batch of `held_out` images: several batches, so that some images may be broken; as
+/// even as possible, so that few images are left over.
+pub(crate) fn pairs_at_once(model: &Model, held_out: usize) -> usize {
+    let most = MAX_PAIRS.min(model.images_at_once());
+    (held_out / held_out.div_ceil(most).max(MIN_BATCHES)).max(1)
+}
+
 fn embed_pairs(
     model: &Model,
     holdout: &Arc<dyn Dataset>,
     views: &[ViewFamily],
     reading: Reading,
 ) -> Result<(Embedded, Vec<Skipped>), TrainError> {
-    // Several batches, so that some images may be broken; as even as possible, so that few images are left over.
-    let batch = holdout.len() / holdout.len().div_ceil(PAIRS).max(LEAST_BATCHES);
+    let batch = pairs_at_once(model, holdout.len());
     let config = LoaderConfig { batch, share: Share::WHOLE, seed: VIEW_SEED, reading, views: views.to_vec() };
     let mut loader = Loader::new(holdout.clone(), config, Position::default());
     let (mut first, mut second) = (Embedded { h: vec![], z: vec![] }, Embedded { h: vec![], z: vec![] });

@@ -37,7 +37,7 @@ pub use batches::Batches;
 pub use cache::CachedImages;
 pub use captured::CapturedStep;
 pub use failure::Failure;
-pub(crate) use health::PAIRS;
+pub(crate) use health::pairs_at_once;
 pub use health::{Health, health, holdout_knn};
 pub use identity::Identity;
 pub(crate) use plan::trained_on;
