@@ -63,10 +63,14 @@ pub fn softplus(x: f32) -> f32 {
     above + 2.0 * t * series
 }
 
-/// The sum of a[i] b[i], in f32 lanes over short runs whose sums are added in f64, always in the same order.
+/// The sum of a[i] b[i], in f32 lanes over short runs whose sums are added in f64, always in the same order. Runs whose
+/// products may be beyond the range of f32 are summed in f64.
 #[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f64 {
     const RUN: usize = 32 * LANES;
+    // What 512 products lose by being less than the least normal value is far below a smaller part of this than f32
+    // resolves.
+    const EXACT: std::ops::Range<f32> = 1e-30..f32::INFINITY;
     let mut total = 0f64;
     for (a, b) in a.chunks(RUN).zip(b.chunks(RUN)) {
         let mut lanes = [0f32; LANES];
@@ -77,9 +81,21 @@ pub fn dot(a: &[f32], b: &[f32]) -> f64 {
                 *lane += a * b;
             }
         }
-        total += f64::from(lanes.iter().sum::<f32>() + tail);
+        let run = lanes.iter().sum::<f32>() + tail;
+        total += if EXACT.contains(&run.abs()) { f64::from(run) } else { wide_dot(a, b) };
     }
     total
+}
+
+/// The sum of a[i] b[i] in f64, which no product of two f32 leaves.
+fn wide_dot(a: &[f32], b: &[f32]) -> f64 {
+    let mut lanes = [0f64; LANES];
+    for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
+        for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
+            *lane += f64::from(*a) * f64::from(*b);
+        }
+    }
+    lanes.iter().sum()
 }
 
 /// The greatest value, or negative infinity if there is none.
@@ -162,6 +178,12 @@ mod tests {
             let a: Vec<f32> = (0..len).map(|i| (i as f32 * 0.7).sin()).collect();
             let want: f64 = a.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
             assert!((dot(&a, &a) - want).abs() <= 1e-5 * (1.0 + want));
+            // The squares of these are no f32.
+            for scale in [1e-35f32, 1e-23, 1e22, 1e38] {
+                let scaled: Vec<f32> = a.iter().map(|v| v * scale).collect();
+                let want: f64 = scaled.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
+                assert!((dot(&scaled, &scaled) - want).abs() <= 1e-5 * want, "{len} times {scale}");
+            }
             assert_eq!(max(&a), a.iter().copied().fold(f32::NEG_INFINITY, f32::max));
             let (mass, moment) = exp_sums(&a, 0.5);
             let want: f64 = a.iter().map(|&v| (f64::from(v) - 0.5).exp()).sum();

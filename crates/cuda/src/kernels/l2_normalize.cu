@@ -9,8 +9,11 @@ DEVICE double dot(const float *a, const float *b, u32 width) {
     return warp_sum(sum);
 }
 
-// max(|x|, EPSILON); NaN propagates.
-DEVICE float norm_of(const float *x, u32 width) { return at_least(EPSILON, (float)sqrt(dot(x, x, width))); }
+// max(|x|, EPSILON); NaN where |x| is NaN or no float, since a division by infinity would give zeros, which look sound.
+DEVICE float norm_of(const float *x, u32 width) {
+    float norm = (float)sqrt(dot(x, x, width));
+    return at_least(EPSILON, norm + (norm - norm));
+}
 
 KERNEL(256, l2_normalize_forward)(const float *x, float *y, u32 rows, u32 width) {
     u32 row = row_of_warp();
@@ -29,6 +32,6 @@ KERNEL(256, l2_normalize_backward)(const float *x, const float *dy, float *dx, u
     dy += (i64)row * width;
     dx += (i64)row * width;
     float norm = norm_of(x, width);
-    float along = norm > EPSILON ? (float)dot(x, dy, width) / (norm * norm) : 0.0f;
+    float along = norm > EPSILON ? (float)(dot(x, dy, width) / ((double)norm * norm)) : 0.0f;
     for (u32 i = threadIdx.x % WARP; i < width; i += WARP) dx[i] = (dy[i] - x[i] * along) / norm;
 }

@@ -36,6 +36,32 @@ fn l2_normalisation_is_the_portable_form() {
     }
 }
 
+/// Squares of these are beyond f32, and in the last row the norm is, too, which must not look like a row of zeros.
+#[test]
+fn l2_normalisation_of_huge_rows_is_the_portable_form() {
+    if compiler().is_none() {
+        return;
+    }
+    let (x, dy) = ([3e19f32, 4e19, 6e25, -8e25, 3e38, 3e38], [1.0f32, 1.0, 1.0, 2.0, 1.0, 1.0]);
+    // Bits, since a NaN equals nothing.
+    let bits = in_every_order(|gpu| {
+        let (x, dy) = (Values::of(&x), Values::of(&dy));
+        let (mut y, mut dx) = (Values::<f32>::fresh(6), Values::<f32>::fresh(6));
+        l2_normalize::l2_normalize_forward(gpu, x.read(), 2, y.write()).unwrap();
+        l2_normalize::l2_normalize_backward(gpu, x.read(), dy.read(), 2, dx.write()).unwrap();
+        [y.get(), dx.get()].map(|values| values.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+    });
+    let [got_y, got_dx] = bits.map(|bits| bits.into_iter().map(f32::from_bits).collect::<Vec<_>>());
+    let (mut y, mut dx) = ([0f32; 6], [0f32; 6]);
+    cpu_l2::l2_normalize_forward(&portable(), &x, 2, &mut y);
+    cpu_l2::l2_normalize_backward(&portable(), &x, &dy, 2, &mut dx);
+    for row in [0..2, 2..4] {
+        assert_close("y", &got_y[row.clone()], &y[row.clone()], 1e-6);
+        assert_close("dx", &got_dx[row.clone()], &dx[row], 1e-5);
+    }
+    assert!(got_y[4..].iter().chain(&got_dx[4..]).all(|value| value.is_nan()), "{got_y:?} {got_dx:?}");
+}
+
 #[test]
 fn cross_entropy_is_the_portable_form() {
     if compiler().is_none() {
