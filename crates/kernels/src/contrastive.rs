@@ -80,7 +80,8 @@ impl Tile<'_> {
         let own = shape.offset + self.start;
         let anchors = Operand::new(&all[own * d..(own + rows) * d], d);
         multiply(anchors, self.views(shape, all).t(), self.values, false);
-        self.values.iter_mut().for_each(|s| *s /= shape.temperature);
+        let scale = 1.0 / shape.temperature;
+        self.values.iter_mut().for_each(|s| *s *= scale);
         for row in 0..rows {
             let own = (shape.offset + self.start + row).wrapping_sub(self.first);
             if own < columns {
@@ -115,6 +116,32 @@ pub(crate) fn walk(
         let mut tile = Tile { start, first, columns, values: &mut values[..rows * columns] };
         tile.fill(shape, all);
         visit(&mut tile);
+    }
+}
+
+/// Calls `visit` with each of `rows` anchors, from `start` on, counted from there, and its similarity to its positive,
+/// the very value that [`walk`] computes: that of [`crate::nt_xent`] may be rounded otherwise, so that a view equal to
+/// the positive would be less similar than it.
+#[inline(always)]
+pub(crate) fn positives(
+    shape: &ContrastiveShape,
+    all: &[f32],
+    (start, rows): (usize, usize),
+    values: &mut [f32],
+    mut visit: impl FnMut(usize, f32),
+) {
+    for first in (0..shape.views).step_by(COLUMNS) {
+        let columns = COLUMNS.min(shape.views - first);
+        let mut tile = Tile { start, first, columns, values: &mut values[..rows * columns] };
+        if (0..rows).all(|row| tile.positive(shape, row).is_none()) {
+            continue;
+        }
+        tile.fill(shape, all);
+        for row in 0..rows {
+            if let Some(column) = tile.positive(shape, row) {
+                visit(row, tile.values[row * columns + column]);
+            }
+        }
     }
 }
 

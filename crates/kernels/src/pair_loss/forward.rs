@@ -2,7 +2,7 @@
 
 use super::{Pair, PairLoss, Term};
 use crate::Cpu;
-use crate::contrastive::{ContrastiveShape, ROWS, values, walk};
+use crate::contrastive::{ContrastiveShape, ROWS, positives, values, walk};
 use crate::math::{sigmoid, softplus};
 use crate::nt_xent::Anchor;
 
@@ -140,6 +140,7 @@ fn of_mined(
     losses: &mut [f32],
     values: &mut [f32],
 ) {
+    positives(shape, all, (start, pairs.len()), values, |row, s| pairs[row].positive = s);
     let mut mined =
         [Mined { below: f32::NEG_INFINITY, below_at: 0, least: f32::INFINITY, least_at: 0 }; ROWS];
     walk(

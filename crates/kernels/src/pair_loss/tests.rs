@@ -228,6 +228,41 @@ fn bits_do_not_depend_on_threads() {
     }
 }
 
+/// A view equal to the positive is as similar as it, whatever the temperature, and never mined.
+#[test]
+fn a_copy_of_the_positive_is_not_semi_hard() {
+    for temperature in [0.07f32, 0.1, 0.2, 0.3, 0.5, 0.9] {
+        for dim in [3, 24, 128] {
+            let mut z = views(300, dim);
+            // Views 0 to 149 are first views, whose positives 150 to 299 have copies among the first views.
+            for i in 0..75 {
+                z.copy_within((150 + i) * dim..(151 + i) * dim, (75 + i) * dim);
+            }
+            let shape = ContrastiveShape { temperature, ..shape_of((300, 0, 0, dim)) };
+            let loss = PairLoss { term: Term::Margin(0.3), semi_hard: true };
+            let (pairs, _) = forward(&cpu(Isa::detect(), 1), &shape, loss, &z);
+            let wide: Vec<f64> = z.iter().map(|&v| f64::from(v)).collect();
+            let mut asked = 0;
+            for (i, pair) in pairs.iter().enumerate().take(75) {
+                // Where no view is less similar than the positive, its copy is one of the least similar.
+                let s = similarities(&shape, &wide, i);
+                if s.iter().any(|&other| other < s[150 + i] - 1e-3) {
+                    assert_ne!(pair.negative, (75 + i) as f32, "{temperature} {dim}: {pair:?}");
+                    asked += 1;
+                }
+            }
+            assert!(asked > 50, "{asked}");
+        }
+    }
+    // View 1 is a copy of view 3, the positive of view 0; the most similar of the others is view 5.
+    let z = [1.0, 0.65, 0.2, 0.65, 0.1, 0.3];
+    let shape = ContrastiveShape { anchors: 6, views: 6, offset: 0, dim: 1, temperature: 0.1 };
+    let loss = PairLoss { term: Term::Margin(0.4), semi_hard: true };
+    let (pairs, losses) = forward(&cpu(Isa::detect(), 1), &shape, loss, &z);
+    assert_eq!(pairs[0].negative, 5.0);
+    assert!((losses[0] - 0.05).abs() < 1e-6, "{losses:?}");
+}
+
 /// Forward results for whole numbers, whose products are exact in every order, at a temperature of 1.
 fn whole(z: &[f32], term: Term) -> (Vec<Pair>, Vec<f32>) {
     let shape = ContrastiveShape { anchors: z.len(), views: z.len(), offset: 0, dim: 1, temperature: 1.0 };
