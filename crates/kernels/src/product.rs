@@ -6,6 +6,10 @@
 
 use gemm::Parallelism;
 
+/// The most products that are summed in one go. `gemm` cuts longer sums by the size of the first-level cache, but never
+/// ones of up to 512, so that results depend on the instruction set alone.
+const DEPTH: usize = 512;
+
 /// The element types of [`multiply`]: `f32` and `f64`.
 pub trait Real: Copy + Send + Sync + private::Sealed + 'static {
     /// 0.
@@ -80,31 +84,36 @@ pub fn multiply<T: Real>(a: Operand<T>, b: Operand<T>, out: &mut [T], accumulate
     if out.is_empty() {
         return;
     }
-    // SAFETY: by the three assertions above, every element that gemm reads of `a` and `b` lies below their `reach`
-    // and so within their slices, and the a.rows x b.cols elements written are exactly those of `out`, which
-    // is borrowed mutably and overlaps neither. Steps fit `isize` because they do not exceed a slice's length.
-    unsafe {
-        gemm::gemm(
-            a.rows,
-            b.cols,
-            a.cols,
-            out.as_mut_ptr(),
-            1,
-            b.cols as isize,
-            accumulate,
-            a.values.as_ptr(),
-            a.col_step as isize,
-            a.row_step as isize,
-            b.values.as_ptr(),
-            b.col_step as isize,
-            b.row_step as isize,
-            if accumulate { T::ONE } else { T::ZERO },
-            T::ONE,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
+    // A product of no depth is 0.
+    for first in (0..a.cols.max(1)).step_by(DEPTH) {
+        let accumulate = accumulate || first > 0;
+        // SAFETY: by the three assertions above, every element that gemm reads of `a` and `b`, columns and rows from
+        // `first` on, lies below their `reach` and so within their slices, and the a.rows x b.cols elements written are
+        // exactly those of `out`, which is borrowed mutably and overlaps neither. Steps fit `isize` because they do not
+        // exceed a slice's length.
+        unsafe {
+            gemm::gemm(
+                a.rows,
+                b.cols,
+                DEPTH.min(a.cols - first),
+                out.as_mut_ptr(),
+                1,
+                b.cols as isize,
+                accumulate,
+                a.values.as_ptr().add(first * a.col_step),
+                a.col_step as isize,
+                a.row_step as isize,
+                b.values.as_ptr().add(first * b.row_step),
+                b.col_step as isize,
+                b.row_step as isize,
+                if accumulate { T::ONE } else { T::ZERO },
+                T::ONE,
+                false,
+                false,
+                false,
+                Parallelism::None,
+            );
+        }
     }
 }
 
@@ -143,6 +152,26 @@ mod tests {
                 prop_assert_eq!(&out, &twice);
             }
         }
+    }
+
+    /// A long sum is that of its parts, whatever the caches.
+    #[test]
+    fn long_sums_are_cut_by_their_length_alone() {
+        let (m, n, k) = (37, 21, 2 * DEPTH + 76);
+        let value = |i: usize| (i as f32 * 0.37).sin();
+        let (a, b): (Vec<f32>, Vec<f32>) =
+            ((0..m * k).map(value).collect(), (0..n * k).map(|i| value(i + 7)).collect());
+        let (a, b) = (Operand::new(&a, k), Operand::new(&b, k));
+        let (mut whole, mut parts) = (vec![f32::NAN; m * n], vec![f32::NAN; m * n]);
+        multiply(a, b.t(), &mut whole, false);
+        for first in (0..k).step_by(DEPTH) {
+            let len = DEPTH.min(k - first);
+            multiply(a.columns(first, len), b.columns(first, len).t(), &mut parts, first > 0);
+        }
+        assert_eq!(whole, parts);
+        let mut nothing = [f32::NAN; 6];
+        multiply(Operand::new(&[], 2).t(), Operand::new(&[0f32; 0], 3), &mut nothing, false);
+        assert_eq!(nothing, [0.0; 6]);
     }
 
     /// Two empty matrices whose product would have 2^64 + 1 values, which wraps to 1.
