@@ -68,7 +68,8 @@ impl Large {
 
     /// Adds a stretch and takes a range of it.
     fn grow(&mut self, bytes: usize, hollow: bool) -> Place {
-        let (wanted, least) = (self.arena.next_stretch(bytes), bytes.next_multiple_of(HUGE_PAGE));
+        let least = bytes.checked_next_multiple_of(HUGE_PAGE).unwrap_or(bytes);
+        let wanted = self.arena.next_stretch(bytes);
         let mut len = wanted;
         if !hollow {
             let block = Block::untouched(wanted).or_else(|| {
