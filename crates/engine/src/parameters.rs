@@ -57,6 +57,9 @@ impl Parameters {
     }
 
     /// Adds a tensor under a name that is not taken.
+    ///
+    /// # Errors
+    /// [`EngineError::DuplicateParameter`] if the name is taken: nothing is added.
     pub fn add(
         &mut self,
         name: impl Into<String>,
@@ -64,10 +67,11 @@ impl Parameters {
         value: Tensor,
     ) -> Result<ParameterId> {
         let name = name.into();
-        let id = ParameterId(self.entries.len());
-        if self.by_name.insert(name.clone(), id).is_some() {
+        if self.by_name.contains_key(&name) {
             return Err(EngineError::DuplicateParameter(name));
         }
+        let id = ParameterId(self.entries.len());
+        self.by_name.insert(name.clone(), id);
         self.entries.push((name, kind, value));
         Ok(id)
     }
@@ -135,5 +139,24 @@ impl Parameters {
     /// The number of trained values.
     pub fn trained_values(&self) -> usize {
         self.entries.iter().filter(|(_, kind, _)| kind.is_trained()).map(|(_, _, value)| value.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Device;
+
+    #[test]
+    fn a_name_that_is_taken_is_refused_and_stays_that_of_the_first() {
+        let device = Device::cpu(1).unwrap();
+        let of = |len| Tensor::zeros(&device, &[len]).unwrap();
+        let mut parameters = Parameters::new();
+        let first = parameters.add("w", ParameterKind::Weight, of(1)).unwrap();
+        let refused = parameters.add("w", ParameterKind::Weight, of(2)).unwrap_err();
+        assert!(matches!(refused, EngineError::DuplicateParameter(name) if name == "w"));
+        parameters.add("v", ParameterKind::Weight, of(3)).unwrap();
+        assert_eq!((parameters.find("w"), parameters.len()), (Some(first), 2));
+        assert_eq!(parameters.get(first).len(), 1);
     }
 }
