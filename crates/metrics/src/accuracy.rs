@@ -3,11 +3,12 @@
 use crate::MetricsError;
 use crate::error::check_labels;
 
-/// The class with the highest score, in a tie the lowest such class. 0 if there are no scores.
+/// The class with the highest score, in a tie the lowest such class. A score that is NaN counts as the lowest. 0 if
+/// there are no scores.
 pub fn likeliest(scores: &[f32]) -> u32 {
     let mut best = 0;
     for (class, score) in scores.iter().enumerate() {
-        if *score > scores[best] {
+        if *score > scores[best] || scores[best].is_nan() && !score.is_nan() {
             best = class;
         }
     }
@@ -170,6 +171,7 @@ mod tests {
         assert_eq!(top_k(&[], &[], 3, 1), Ok(0.0));
         assert!(top_k(&scores[1..], &labels, 3, 1).is_err());
         assert_eq!((likeliest(&scores[..3]), likeliest(&scores[3..6]), likeliest(&[])), (1, 0, 0));
+        assert_eq!([&[f32::NAN, -1.0, 2.0][..], &[f32::NAN; 2], &[1.0, f32::NAN]].map(likeliest), [2, 0, 0]);
         assert!(top_k(&scores, &[2, 1, 3], 3, 1).is_err());
     }
 }
