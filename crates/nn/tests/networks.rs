@@ -174,18 +174,27 @@ fn selective_kernels_are_those_of_simclr_v2() {
 
 #[test]
 fn the_last_gamma_of_each_branch_starts_at_zero() {
-    let (_, parameters) = build(&spec(Depth::D18, 0.125, Stem::Small));
-    let (mut last, mut others) = (0, 0);
-    for (name, kind, value) in parameters.iter() {
-        if kind == ParameterKind::Norm && name.ends_with(".weight") {
-            let is_last = name.contains(".bn2.");
-            let expected = if is_last { 0.0 } else { 1.0 };
-            assert!(value.as_slice().unwrap().iter().all(|&v| v == expected), "{name}");
-            *(if is_last { &mut last } else { &mut others }) += 1;
+    let selective = ResNetSpec { selective_kernels: Some(0.0625), ..spec(Depth::D50, 0.125, Stem::Small) };
+    for (spec, last_norm, counts) in [
+        // Eight branches of two; one in the stem, and three of shortcuts.
+        (spec(Depth::D18, 0.125, Stem::Small), ".bn2.", (8, 8 + 1 + 3)),
+        // Sixteen branches of three; one in the stem, and four of shortcuts.
+        (spec(Depth::D50, 0.125, Stem::Small), ".bn3.", (16, 32 + 1 + 4)),
+        // One more in each branch, within the attention.
+        (selective, ".bn3.", (16, 48 + 1 + 4)),
+    ] {
+        let (_, parameters) = build(&spec);
+        let (mut last, mut others) = (0, 0);
+        for (name, kind, value) in parameters.iter() {
+            if kind == ParameterKind::Norm && name.ends_with(".weight") {
+                let is_last = name.contains(last_norm);
+                let expected = if is_last { 0.0 } else { 1.0 };
+                assert!(value.as_slice().unwrap().iter().all(|&v| v == expected), "{name}");
+                *(if is_last { &mut last } else { &mut others }) += 1;
+            }
         }
+        assert_eq!((last, others), counts, "{spec:?}");
     }
-    // Eight branches of two; one in the stem, and three of shortcuts.
-    assert_eq!((last, others), (8, 8 + 1 + 3));
 }
 
 #[test]
