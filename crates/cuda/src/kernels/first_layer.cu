@@ -412,6 +412,8 @@ DEVICE void correlate(const T *x, const float *w, const float *coefficients, con
                             pixel[late][q / 2][q % 2] = taps.any(words + row * STEP / 2, q, column + late * 8);
                         }
                     }
+                    // The gradients were fetched lane by lane.
+                    __syncwarp();
 #pragma unroll
                     for (int m = 0; m < TILES; ++m) {
                         const Affine by = affines[own_channel / 2 + m];
@@ -449,6 +451,8 @@ DEVICE void correlate(const T *x, const float *w, const float *coefficients, con
                         under[q][late] &= inside;
                     }
                 }
+                // The next gradients were, too.
+                __syncwarp();
 #pragma unroll
                 for (int m = 0; m < SQUARES; ++m) {
                     const bool upper = APART == 2 ? warp % 2 : m;

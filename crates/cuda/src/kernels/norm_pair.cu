@@ -81,7 +81,9 @@ template <int N> struct Products {
 KERNEL(BY_TWOS, norm_pair_backward_sums)
 (const T *dy, const u8 *mask, const T *branch, const T *shortcut, const float *of_branch, const float *of_shortcut, i64 rows, u32 channels,
  u32 lanes, i64 rows_per_piece, double *partials) {
+    // In 16 bits as much as a block may declare.
     SHARED double places[3 * WIDTH * SUM_THREADS];
+    static_assert(sizeof(places) <= 48 << 10, "a block's shared memory");
     if (channels % WIDTH == 0) {
         Products<WIDTH> terms{dy, mask, {branch, shortcut}, {of_branch, of_shortcut}, channels};
         row_sums<WIDTH, 2, 3>(terms, rows, channels, lanes, rows_per_piece, partials, places);
