@@ -75,7 +75,7 @@ pub trait Collective: Send + Sync {
     /// # Errors
     /// Those of [`Collective::exchange`], and tensors on a device that this collective does not reach: for GPUs use
     /// [`between_gpus`](crate::between_gpus).
-    fn all_reduce(&self, list: &mut dyn Iterator<Item = &mut Tensor>) -> Result<()> {
+    fn all_reduce_tensors(&self, list: &mut dyn Iterator<Item = &mut Tensor>) -> Result<()> {
         if self.size() == 1 {
             return Ok(());
         }
@@ -91,8 +91,8 @@ pub trait Collective: Send + Sync {
     /// Fills `all` with every worker's `own`, f32, by rank.
     ///
     /// # Errors
-    /// Those of [`Collective::all_reduce`].
-    fn gather(&self, own: &Tensor, all: &mut Tensor) -> Result<()> {
+    /// Those of [`Collective::all_reduce_tensors`].
+    fn all_gather_tensor(&self, own: &Tensor, all: &mut Tensor) -> Result<()> {
         self.all_gather(own.as_slice()?, all.as_mut_slice()?)
     }
 

@@ -15,8 +15,8 @@ use simclr_kernels::{
 use crate::loss_scale::rescaled;
 use crate::tensor::{Stored, typed};
 use crate::{
-    Arithmetic, BackwardSums, Bytes, EngineError, Gate, Kernels, LossScale, Mask, NormParameters, Result,
-    Rule, Stride, Tensor, Trained,
+    Arithmetic, BackwardSums, Bytes, EngineError, Gate, Kernels, LossScale, Mask, NormParameters,
+    ParameterUpdate, Result, Rule, StepInputs, Tensor,
 };
 
 pub(crate) struct CpuKernels {
@@ -507,8 +507,8 @@ impl Kernels for CpuKernels {
         Ok(cross_entropy::softmax_cross_entropy(&self.cpu, logits, labels, classes, dlogits))
     }
 
-    fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()> {
-        update::update(&self.cpu, rule, stride, list)
+    fn update(&self, rule: &Rule, inputs: StepInputs, list: &mut [ParameterUpdate]) -> Result<()> {
+        update::update(&self.cpu, rule, inputs, list)
     }
 
     fn replace(&self, verdict: &Tensor, list: &mut [(&mut Tensor, &Tensor)]) -> Result<()> {

@@ -32,7 +32,7 @@ use simclr_kernels::{AvgPoolGeometry, Conv2dGeometry, PoolGeometry, Write};
 
 use crate::{
     Arithmetic, BackwardSums, Bytes, DType, Deferred, FirstLayer, Gate, Kernels, LossScale, Mask, NormConv2d,
-    NormPair, NormParameters, Result, Rule, Stride, Tensor, Trained,
+    NormPair, NormParameters, ParameterUpdate, Result, Rule, StepInputs, Tensor,
 };
 use batch_norm::typed_gate;
 
@@ -507,20 +507,20 @@ impl Kernels for CudaKernels {
         Ok(gpu.values(mean.read())?[0])
     }
 
-    fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()> {
+    fn update(&self, rule: &Rule, inputs: StepInputs, list: &mut [ParameterUpdate]) -> Result<()> {
         let known;
-        let (hyper, finite, unscale) = match stride {
-            Stride::Deferred(Deferred { hyper, verdict, scale }) => {
+        let (hyper, finite, unscale) = match inputs {
+            StepInputs::Deferred(Deferred { hyper, verdict, scale }) => {
                 let unscale = scale.map(|scale| scale.unscale.gpu()).transpose()?;
                 (hyper.gpu()?, taken(&verdict.values)?, unscale.unwrap_or(self.one.read()))
             }
-            Stride::Now { rate, step } => {
+            StepInputs::Now { rate, step } => {
                 known = self.gpu.buffer_of(&rule.hyper(rate, step))?;
                 (known.read(), self.sound.read(), self.one.read())
             }
         };
         let mut tensors = ops::optimizer::TensorList::new();
-        for Trained { gradient, value, state, adapted } in list {
+        for ParameterUpdate { gradient, value, state, adapted } in list {
             let (w, v) = (value.gpu_mut(&self.gpu)?, state.gpu_mut(&self.gpu)?);
             tensors.push(w, gradient.gpu()?, Some(v), *adapted)?;
         }

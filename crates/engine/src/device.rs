@@ -96,17 +96,26 @@ impl Default for Arithmetic {
 
 impl Device {
     /// The CPU, with `threads` threads (0: one per core) and its best instruction set.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`](crate::EngineError::Device) if the threads cannot be started.
     pub fn cpu(threads: usize) -> Result<Device> {
         Device::cpu_with(threads, Isa::detect())
     }
 
     /// The CPU with a chosen instruction set, for tests and measurements.
+    ///
+    /// # Errors
+    /// As [`Device::cpu`].
     pub fn cpu_with(threads: usize, isa: Isa) -> Result<Device> {
         let cpu = cpu(threads, isa)?;
         Ok(Device::of(&cpu, Pool::default(), CpuKernels { cpu: cpu.clone() }))
     }
 
     /// [`Device::cpu_with`], timing every kernel.
+    ///
+    /// # Errors
+    /// As [`Device::cpu`].
     pub fn cpu_profiled(threads: usize, isa: Isa) -> Result<(Device, Profile)> {
         let (cpu, profile) = (cpu(threads, isa)?, Profile::default());
         let kernels = Watched { inner: CpuKernels { cpu: cpu.clone() }, watch: profile.clone() };
@@ -132,6 +141,9 @@ impl Device {
 
     /// A device for dry runs: its kernels do nothing and its large tensors (above a MiB) have no values, but
     /// [`Device::memory`] reports what they would take. Tells how much memory a computation needs before it runs.
+    ///
+    /// # Errors
+    /// As [`Device::cpu`].
     pub fn dry() -> Result<Device> {
         let cpu = cpu(1, Isa::PORTABLE)?;
         let kernels = Watched { inner: CpuKernels { cpu: cpu.clone() }, watch: Skip };
@@ -163,6 +175,9 @@ impl Device {
     }
 
     /// GPU number `ordinal` if it works, else the CPU and the reason why the GPU is not used.
+    ///
+    /// # Errors
+    /// As [`Device::cpu`]: a GPU that does not work is no error.
     pub fn auto(ordinal: usize, threads: usize) -> Result<(Device, Option<EngineError>)> {
         match Device::cuda(ordinal, threads) {
             Ok(device) => Ok((device, None)),
@@ -189,6 +204,9 @@ impl Device {
 
     /// Bytes still free for tensors, if the device has memory of its own; `None` for the CPU, which shares the
     /// system's.
+    ///
+    /// # Errors
+    /// Errors of the device.
     pub fn free_bytes(&self) -> Result<Option<u64>> {
         match &self.shared.place {
             Place::Host(_) => Ok(None),

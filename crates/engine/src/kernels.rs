@@ -5,7 +5,9 @@ use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::pair_loss::PairLoss;
 use simclr_kernels::{AvgPoolGeometry, Conv2dGeometry, PoolGeometry, Write};
 
-use crate::{Arithmetic, Bytes, EngineError, LossScale, Mask, Result, Rule, Stride, Tensor, Trained};
+use crate::{
+    Arithmetic, Bytes, EngineError, LossScale, Mask, ParameterUpdate, Result, Rule, StepInputs, Tensor,
+};
 
 /// Where the ReLU after a BatchNorm let values through: see [`simclr_kernels::batch_norm::Gate`].
 #[derive(Clone, Copy, Debug)]
@@ -384,7 +386,7 @@ pub trait Kernels: Send + Sync {
     fn softmax_cross_entropy(&self, logits: &Tensor, labels: &[u32], dlogits: &mut Tensor) -> Result<f64>;
 
     /// One optimiser step on each parameter of `list`.
-    fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()>;
+    fn update(&self, rule: &Rule, inputs: StepInputs, list: &mut [ParameterUpdate]) -> Result<()>;
     /// Copies the second tensor of each pair to the first, if the values of a [`crate::Verdict`] say that the last step
     /// is taken.
     fn replace(&self, verdict: &Tensor, list: &mut [(&mut Tensor, &Tensor)]) -> Result<()>;

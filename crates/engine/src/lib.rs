@@ -63,7 +63,7 @@ pub use simclr_kernels::{Isa, Level};
 pub use spare::BufferUpdates;
 pub use tape::{Gradients, Mode, Segment, Tape, Var};
 pub use tensor::{DType, Stored, Tensor};
-pub use update::{Deferred, Rule, Stride, Trained};
+pub use update::{Deferred, ParameterUpdate, Rule, StepInputs};
 pub use verdict::{Verdict, VerdictFigures};
 pub use view_maker::{KeptAt, Source, ViewMaker, impossible_on_gpu};
 

@@ -36,6 +36,9 @@ impl LossScale {
     pub const INTERVAL: u32 = 2000;
 
     /// The loss scale at the start of a run.
+    ///
+    /// # Errors
+    /// Errors of the device.
     pub fn new(device: &Device) -> Result<LossScale> {
         let one = || Tensor::zeros(device, &[1]);
         let mut scale = LossScale { scale: one()?, unscale: one()?, steps: one()? };
@@ -49,12 +52,18 @@ impl LossScale {
     }
 
     /// Updates the factor after a step that was judged.
+    ///
+    /// # Errors
+    /// Errors of the device.
     pub fn update(&mut self, verdict: &Verdict) -> Result<()> {
         let device = self.scale.device().clone();
         device.kernels().update_loss_scale(&verdict.values, self)
     }
 
     /// The figures, after waiting for all started steps to end.
+    ///
+    /// # Errors
+    /// Errors of the device.
     pub fn figures(&self) -> Result<LossScaleFigures> {
         let ([mut scale], [mut steps]) = ([0.0f32], [0.0f32]);
         self.scale.read(std::slice::from_mut(&mut scale))?;

@@ -117,6 +117,9 @@ impl Parameters {
     }
 
     /// Replaces a tensor by one of the same shape.
+    ///
+    /// # Errors
+    /// [`EngineError::Shape`](crate::EngineError::Shape) if it has another shape.
     pub fn set(&mut self, id: ParameterId, value: Tensor) -> Result<()> {
         let (_, _, old) = &mut self.entries[id.0];
         if old.shape() != value.shape() {

@@ -78,6 +78,9 @@ pub(crate) enum Node<'a> {
 /// A part of a network that can be run again: see [`Tape::checkpoint`].
 pub trait Segment<'a>: Sync {
     /// Computes the output from `inputs`. It must depend on nothing but these and parameters.
+    ///
+    /// # Errors
+    /// Those of its operators.
     fn forward(&'a self, tape: &mut Tape<'a>, inputs: &[Var]) -> Result<Var>;
 }
 
@@ -213,6 +216,9 @@ impl<'a> Tape<'a> {
     /// rest.
     ///
     /// The result is exact, BatchNorm over the whole batch included.
+    ///
+    /// # Errors
+    /// Those of the segment.
     pub fn checkpoint(&mut self, inputs: &[&Var], segment: &'a dyn Segment<'a>) -> Result<Var> {
         let blind: SmallVec<[Var; 2]> = inputs.iter().map(|&var| Var { node: None, ..var.clone() }).collect();
         if !self.recording {
@@ -243,6 +249,9 @@ impl<'a> Tape<'a> {
 
     /// Like [`Tape::backward`], but calls `complete` once for each parameter, as soon as its gradient is final. The
     /// walk continues when `complete` returns.
+    ///
+    /// # Errors
+    /// As [`Tape::backward`], and those of `complete`.
     pub fn backward_with(
         &mut self,
         output: &Var,
@@ -460,9 +469,9 @@ impl Gradients {
     /// Replaces each gradient by its sum over all workers. On a GPU this is one exchange.
     ///
     /// # Errors
-    /// Those of [`Collective::all_reduce`].
+    /// Those of [`Collective::all_reduce_tensors`].
     pub fn all_reduce(&mut self, collective: &dyn Collective) -> Result<()> {
-        collective.all_reduce(&mut self.by_parameter.iter_mut().flatten())
+        collective.all_reduce_tensors(&mut self.by_parameter.iter_mut().flatten())
     }
 
     /// The parameters that have a gradient, in order, each with its gradient.

@@ -98,6 +98,9 @@ impl Tensor {
     }
 
     /// A tensor of `value`s.
+    ///
+    /// # Errors
+    /// Errors of the device.
     pub fn full(device: &Device, shape: &[usize], value: f32) -> Result<Tensor> {
         let mut tensor = Tensor::empty(device, shape);
         device.kernels().fill(&mut tensor, value)?;
@@ -105,11 +108,18 @@ impl Tensor {
     }
 
     /// A tensor of zeros.
+    ///
+    /// # Errors
+    /// Errors of the device.
     pub fn zeros(device: &Device, shape: &[usize]) -> Result<Tensor> {
         Tensor::full(device, shape, 0.0)
     }
 
     /// A tensor of the given values, row-major.
+    ///
+    /// # Errors
+    /// [`EngineError::Shape`](crate::EngineError::Shape) if the number of values is not that of the shape; errors of
+    /// the device.
     pub fn from_slice(device: &Device, shape: &[usize], values: &[f32]) -> Result<Tensor> {
         if count(shape) != values.len() {
             return Err(EngineError::shape("tensor", format!("{shape:?}"), values.len()));
@@ -120,11 +130,18 @@ impl Tensor {
     }
 
     /// [`Tensor::from_slice`] of a vector.
+    ///
+    /// # Errors
+    /// As [`Tensor::from_slice`].
     pub fn from_vec(device: &Device, shape: &[usize], values: Vec<f32>) -> Result<Tensor> {
         Tensor::from_slice(device, shape, &values)
     }
 
     /// 8-bit values mapped to [0, 1], as a loader's images are, stored as `dtype`.
+    ///
+    /// # Errors
+    /// [`EngineError::Shape`](crate::EngineError::Shape) if the number of bytes is not that of the shape; errors of the
+    /// device.
     pub fn from_bytes(device: &Device, shape: &[usize], bytes: &[u8], dtype: DType) -> Result<Tensor> {
         if count(shape) != bytes.len() {
             return Err(EngineError::shape("tensor", format!("{shape:?}"), bytes.len()));
@@ -135,6 +152,9 @@ impl Tensor {
     }
 
     /// [`Tensor::from_bytes`] of pixels that are on the device already.
+    ///
+    /// # Errors
+    /// Errors of the device.
     pub fn from_pixels(pixels: &Pixels, dtype: DType) -> Result<Tensor> {
         let device = pixels.device();
         let mut tensor = Tensor::empty_of(device, pixels.shape(), dtype);
@@ -180,38 +200,55 @@ impl Tensor {
         &self.device
     }
 
-    /// The f32 values in place. An error if they have another type or are not in host memory.
+    /// The f32 values in place.
+    ///
+    /// # Errors
+    /// They have another type or are not in host memory.
     pub fn as_slice(&self) -> Result<&[f32]> {
         self.values()
     }
 
-    /// The values in place. An error if they have another type or are not in host memory.
+    /// The values in place.
+    ///
+    /// # Errors
+    /// They have another type or are not in host memory.
     pub fn values<E: Stored>(&self) -> Result<&[E]> {
         self.check_type::<E>()?;
         self.memory.host()
     }
 
     /// The f32 values in place, for writing. Shared values are copied first: other clones keep theirs.
+    ///
+    /// # Errors
+    /// As [`Tensor::as_slice`].
     pub fn as_mut_slice(&mut self) -> Result<&mut [f32]> {
         self.values_mut()
     }
 
     /// [`Tensor::values`] for writing. Shared values are copied first: other clones keep theirs.
+    ///
+    /// # Errors
+    /// As [`Tensor::values`].
     pub fn values_mut<E: Stored>(&mut self) -> Result<&mut [E]> {
         self.check_type::<E>()?;
         let device = self.device.clone();
         self.memory.host_mut(device.place())
     }
 
-    /// Copies all values into `to`, wherever they are. An error if the type or the number of values differs.
+    /// Copies all values into `to`, wherever they are.
+    ///
+    /// # Errors
+    /// The type or the number of values differs; errors of the device.
     pub fn read<E: Stored>(&self, to: &mut [E]) -> Result<()> {
         self.check_type::<E>()?;
         self.check_len(to.len())?;
         self.memory.read(self.device.place(), to)
     }
 
-    /// Replaces all values, wherever they are; other clones keep theirs. An error if the type or the number of values
-    /// differs.
+    /// Replaces all values, wherever they are; other clones keep theirs.
+    ///
+    /// # Errors
+    /// The type or the number of values differs; errors of the device.
     pub fn write<E: Stored>(&mut self, values: &[E]) -> Result<()> {
         self.check_type::<E>()?;
         self.check_len(values.len())?;
@@ -234,6 +271,9 @@ impl Tensor {
     }
 
     /// The values in f32, copied to the host.
+    ///
+    /// # Errors
+    /// Errors of the device.
     pub fn to_vec(&self) -> Result<Vec<f32>> {
         match self.dtype {
             DType::F32 => self.copied(),
@@ -250,6 +290,10 @@ impl Tensor {
     }
 
     /// The values rounded to another type.
+    ///
+    /// # Errors
+    /// [`EngineError::Value`](crate::EngineError::Value) for a type that the device does not have; errors of the
+    /// device.
     pub fn cast(&self, dtype: DType) -> Result<Tensor> {
         if dtype == self.dtype {
             return Ok(self.clone());
@@ -290,6 +334,9 @@ impl Tensor {
     }
 
     /// self += other, in place if no clone shares the values.
+    ///
+    /// # Errors
+    /// [`EngineError::Shape`](crate::EngineError::Shape) if the shapes differ; errors of the device.
     pub fn add_assign(&mut self, other: &Tensor) -> Result<()> {
         if self.shape() != other.shape() {
             return Err(EngineError::shape("add", format!("{:?}", self.shape()), other.shape()));

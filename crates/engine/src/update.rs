@@ -36,7 +36,7 @@ pub enum Rule {
 
 impl Rule {
     /// The number of state values per value of a parameter.
-    pub fn copies(&self) -> usize {
+    pub fn state_per_value(&self) -> usize {
         match self {
             Rule::AdamW { .. } => 2,
             Rule::Lars { .. } | Rule::Momentum { .. } => 1,
@@ -55,12 +55,12 @@ impl Rule {
 
 /// A parameter, with what its update needs.
 #[derive(Debug)]
-pub struct Trained<'a> {
+pub struct ParameterUpdate<'a> {
     /// Its gradient.
     pub gradient: &'a Tensor,
     /// The parameter.
     pub value: &'a mut Tensor,
-    /// The optimiser's state: [`Rule::copies`] values per value of the parameter.
+    /// The optimiser's state: [`Rule::state_per_value`] values per value of the parameter.
     pub state: &'a mut Tensor,
     /// Whether it decays and LARS adapts its rate: true for weights, false for biases and BatchNorms.
     pub adapted: bool,
@@ -68,7 +68,7 @@ pub struct Trained<'a> {
 
 /// Where an update's learning rate and step come from.
 #[derive(Clone, Copy, Debug)]
-pub enum Stride<'a> {
+pub enum StepInputs<'a> {
     /// From the caller, now.
     Now {
         /// The learning rate.
@@ -93,22 +93,29 @@ pub struct Deferred<'a> {
 
 impl Device {
     /// Takes one optimiser step on parameters of this device, each with a gradient of its shape.
-    pub fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`EngineError::Shape`](crate::EngineError::Shape) for a gradient or a state that does not fit its parameter;
+    /// errors of the device.
+    pub fn update(&self, rule: &Rule, inputs: StepInputs, list: &mut [ParameterUpdate]) -> Result<()> {
         for trained in list.iter() {
             if trained.gradient.shape() != trained.value.shape() {
                 let expected = format!("{:?}", trained.value.shape());
                 return Err(EngineError::shape("update", expected, trained.gradient.shape()));
             }
-            let values = rule.copies() * trained.value.len();
+            let values = rule.state_per_value() * trained.value.len();
             if trained.state.len() != values {
                 let expected = format!("{values} values of state");
                 return Err(EngineError::shape("update", expected, trained.state.shape()));
             }
         }
-        self.kernels().update(rule, stride, list)
+        self.kernels().update(rule, inputs, list)
     }
 
     /// Copies the second tensor of each pair to the first, if the verdict is that the last step is taken.
+    ///
+    /// # Errors
+    /// [`EngineError::Shape`](crate::EngineError::Shape) if the shapes of a pair differ; errors of the device.
     pub fn replace(&self, verdict: &Verdict, list: &mut [(&mut Tensor, &Tensor)]) -> Result<()> {
         for (to, from) in list.iter() {
             if to.shape() != from.shape() {
@@ -119,16 +126,22 @@ impl Device {
     }
 
     /// The sum of squares of all values of f32 tensors, f64, (1).
-    pub fn squares<'t>(&self, list: impl IntoIterator<Item = &'t Tensor>) -> Result<Tensor> {
+    ///
+    /// # Errors
+    /// Errors of the device.
+    pub fn sum_of_squares_on_device<'t>(&self, list: impl IntoIterator<Item = &'t Tensor>) -> Result<Tensor> {
         let mut sum = Tensor::empty_of(self, &[1], DType::F64);
         self.kernels().sum_of_squares(&mut list.into_iter(), &mut sum)?;
         Ok(sum)
     }
 
-    /// [`Device::squares`], read back to the host.
+    /// [`Device::sum_of_squares_on_device`], read back to the host.
+    ///
+    /// # Errors
+    /// Errors of the device.
     pub fn sum_of_squares<'t>(&self, list: impl IntoIterator<Item = &'t Tensor>) -> Result<f64> {
         let mut sum = [0.0];
-        self.squares(list)?.read(&mut sum)?;
+        self.sum_of_squares_on_device(list)?.read(&mut sum)?;
         Ok(sum[0])
     }
 }
@@ -153,17 +166,18 @@ mod tests {
         let scale = LossScale::new(&device).unwrap();
         let scaled = tensor(&[0.5, -2.0, 1.0].map(|g| g * scale.figures().unwrap().scale));
         for rule in &rules {
-            let updated = |gradient: &Tensor, stride: Stride| {
+            let updated = |gradient: &Tensor, inputs: StepInputs| {
                 let mut value = tensor(&[1.0, 2.0, -3.0]);
-                let mut state = tensor(&vec![0.25; 3 * rule.copies()]);
-                let mut list = [Trained { gradient, value: &mut value, state: &mut state, adapted: true }];
-                device.update(rule, stride, &mut list)?;
+                let mut state = tensor(&vec![0.25; 3 * rule.state_per_value()]);
+                let mut list =
+                    [ParameterUpdate { gradient, value: &mut value, state: &mut state, adapted: true }];
+                device.update(rule, inputs, &mut list)?;
                 Ok::<_, EngineError>((value.to_vec()?, state.to_vec()?))
             };
             let deferred = |gradient: &Tensor, hyper: &Tensor, scale: Option<&LossScale>| {
-                updated(gradient, Stride::Deferred(Deferred { hyper, verdict: &verdict, scale }))
+                updated(gradient, StepInputs::Deferred(Deferred { hyper, verdict: &verdict, scale }))
             };
-            let now = updated(&gradient, Stride::Now { rate, step }).unwrap();
+            let now = updated(&gradient, StepInputs::Now { rate, step }).unwrap();
             assert!(now.0 != [1.0, 2.0, -3.0]);
             let hyper = tensor(&rule.hyper(rate, step));
             assert_eq!(deferred(&gradient, &hyper, None).unwrap(), now);

@@ -38,6 +38,9 @@ pub struct VerdictFigures {
 
 impl Verdict {
     /// A verdict on no steps yet.
+    ///
+    /// # Errors
+    /// Errors of the device.
     pub fn new(device: &Device) -> Result<Verdict> {
         let mut verdict = Verdict { values: Tensor::empty_of(device, &[VALUES], DType::F64) };
         verdict.set(&VerdictFigures { sound: true, ..VerdictFigures::default() })?;
@@ -49,6 +52,10 @@ impl Verdict {
     ///
     /// If the gradients were multiplied by a `scale` above 1 and only they are non-finite, the step is skipped: it
     /// counts as sound but changes nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::Shape`](crate::EngineError::Shape) if there are not 3 sums and 1 sum of squares; errors of the
+    /// device.
     pub fn judge(
         &mut self,
         sums: &Tensor,
@@ -66,6 +73,9 @@ impl Verdict {
     }
 
     /// The figures, after waiting for all started steps to end.
+    ///
+    /// # Errors
+    /// Errors of the device.
     pub fn figures(&self) -> Result<VerdictFigures> {
         let mut values = [0.0; VALUES];
         self.values.read(&mut values)?;
@@ -83,6 +93,9 @@ impl Verdict {
     }
 
     /// Replaces the figures: later steps are added to these sums.
+    ///
+    /// # Errors
+    /// Errors of the device.
     pub fn set(&mut self, figures: &VerdictFigures) -> Result<()> {
         let sound = if figures.sound { 1.0 } else { 0.0 };
         let mut values = [0.0; VALUES];

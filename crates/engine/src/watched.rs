@@ -11,7 +11,7 @@ use simclr_kernels::{AvgPoolGeometry, Write};
 use crate::profile::{Shape, Work};
 use crate::{
     Arithmetic, BackwardSums, Bytes, Conv2dGeometry, FirstLayer, Gate, Kernels, LossScale, Mask, NormConv2d,
-    NormPair, NormParameters, PoolGeometry, Result, Rule, Stride, Tensor, Trained,
+    NormPair, NormParameters, ParameterUpdate, PoolGeometry, Result, Rule, StepInputs, Tensor,
 };
 
 /// What to do about each kernel call.
@@ -424,14 +424,14 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         self.time(work, cost, |k| k.softmax_cross_entropy(logits, labels, dlogits))
     }
 
-    fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()> {
+    fn update(&self, rule: &Rule, inputs: StepInputs, list: &mut [ParameterUpdate]) -> Result<()> {
         // LARS reads weights and gradients a second time, for their norms.
         let twice = matches!(rule, Rule::Lars { .. });
-        let moved = list.iter().map(|Trained { gradient: g, value: w, state: v, adapted }| {
+        let moved = list.iter().map(|ParameterUpdate { gradient: g, value: w, state: v, adapted }| {
             bytes([g, w, v, w, v]) + if twice && *adapted { bytes([w, g]) } else { 0 }
         });
         let cost = (0, moved.sum());
-        self.time(("optimizer", "update", Shape::Any), cost, |k| k.update(rule, stride, list))
+        self.time(("optimizer", "update", Shape::Any), cost, |k| k.update(rule, inputs, list))
     }
 
     fn replace(&self, verdict: &Tensor, list: &mut [(&mut Tensor, &Tensor)]) -> Result<()> {

@@ -76,7 +76,7 @@ impl Collective for Counting {
         Ok(vec![own.to_vec()])
     }
 
-    fn all_reduce(&self, _: &mut dyn Iterator<Item = &mut Tensor>) -> Result<()> {
+    fn all_reduce_tensors(&self, _: &mut dyn Iterator<Item = &mut Tensor>) -> Result<()> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

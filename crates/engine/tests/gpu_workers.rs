@@ -53,9 +53,9 @@ fn tensors_are_exchanged_and_who_never_comes_is_given_up() {
                 let (shared, own) = (single.clone(), Tensor::from_slice(gpu, &[1, 2], &[rank, 7.0]).unwrap());
                 let mut double = Tensor::empty_of(gpu, &[2], DType::F64);
                 double.write(&[1e-3, f64::from(rank)]).unwrap();
-                between.all_reduce(&mut [&mut single, &mut double].into_iter()).unwrap();
+                between.all_reduce_tensors(&mut [&mut single, &mut double].into_iter()).unwrap();
                 let mut all = Tensor::empty(gpu, &[2, 2]);
-                between.gather(&own, &mut all).unwrap();
+                between.all_gather_tensor(&own, &mut all).unwrap();
                 assert_eq!(single.to_vec().unwrap(), [1.0, 2.0, -5.0]);
                 assert_eq!(shared.to_vec().unwrap(), [rank, 1.0, -2.5], "clones keep their values");
                 let mut sums = [0.0; 2];
@@ -69,7 +69,7 @@ fn tensors_are_exchanged_and_who_never_comes_is_given_up() {
                     gone.store(true, Ordering::Relaxed);
                     return;
                 }
-                between.all_reduce(&mut std::iter::once(&mut single)).unwrap();
+                between.all_reduce_tensors(&mut std::iter::once(&mut single)).unwrap();
                 gpu.synchronize().unwrap();
                 assert!(gone.load(Ordering::Relaxed), "the exchange ended although no other worker came");
                 let told = between.check().unwrap_err().to_string();

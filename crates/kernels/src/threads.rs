@@ -22,6 +22,9 @@ pub struct ThreadsError {
 
 impl Threads {
     /// Starts `count` threads (0: as many as the processor has).
+    ///
+    /// # Errors
+    /// The system refuses to start a thread.
     pub fn new(count: usize) -> Result<Threads, ThreadsError> {
         rayon::ThreadPoolBuilder::new()
             .num_threads(count)

@@ -11,30 +11,30 @@ use simclr_cuda::{Communicator, Device, GROUP_ID};
 use crate::{Collective, DType, EngineError, Result, Tensor};
 
 /// How often to check whether a worker has gone.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// More messages than a worker sends to another without waiting for an answer.
-const LAST_WORDS: usize = 8;
+const MAX_PENDING_MESSAGES: usize = 8;
 /// The time limit for connecting the GPUs.
-const CONNECTING: Duration = Duration::from_secs(300);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Workers that exchange tensors on GPUs, and everything else through `host`.
 pub(super) struct BetweenGpus<'h> {
     host: &'h dyn Collective,
     gpu: Device,
     communicator: Arc<Communicator>,
-    watch: Option<Watch>,
+    watchdog: Option<Watchdog>,
 }
 
 impl<'h> BetweenGpus<'h> {
     pub(super) fn join(host: &'h dyn Collective, gpu: &Device) -> Result<BetweenGpus<'h>> {
-        let group = told(host, gpu)?;
-        let communicator = Arc::new(joined(host, gpu, group)?);
-        let watch = Some(Watch::start(communicator.clone(), host.gone())?);
-        Ok(BetweenGpus { host, gpu: gpu.clone(), communicator, watch })
+        let group = agree_on_group(host, gpu)?;
+        let communicator = Arc::new(join_or_give_up(host, gpu, group)?);
+        let watchdog = Some(Watchdog::start(communicator.clone(), host.gone())?);
+        Ok(BetweenGpus { host, gpu: gpu.clone(), communicator, watchdog })
     }
 
     /// Passes on the result of a call to `host`. An error sets the `gone` flag, which ends exchanges that wait.
-    fn heard<R>(&self, result: Result<R>) -> Result<R> {
+    fn flag_error<R>(&self, result: Result<R>) -> Result<R> {
         if let (Err(_), Some(gone)) = (&result, self.host.gone()) {
             gone.store(true, Ordering::Relaxed);
         }
@@ -42,7 +42,7 @@ impl<'h> BetweenGpus<'h> {
     }
 
     /// Passes on the result of starting an exchange on the GPU, or, if the group was left, why it was.
-    fn started<E: Into<EngineError>>(&self, started: std::result::Result<(), E>) -> Result<()> {
+    fn check_started<E: Into<EngineError>>(&self, started: std::result::Result<(), E>) -> Result<()> {
         match started {
             Err(_) if self.communicator.has_left() => self.check(),
             started => started.map_err(Into::into),
@@ -52,7 +52,7 @@ impl<'h> BetweenGpus<'h> {
 
 /// Returns the id of the group that worker 0 creates. If any worker cannot take part, all workers get its error, so
 /// that none is left waiting.
-fn told(host: &dyn Collective, gpu: &Device) -> Result<[u8; GROUP_ID]> {
+fn agree_on_group(host: &dyn Collective, gpu: &Device) -> Result<[u8; GROUP_ID]> {
     let own = match host.rank() {
         0 => gpu.new_group().map(Vec::from),
         _ => gpu.can_exchange().map(|()| Vec::new()),
@@ -78,7 +78,7 @@ fn told(host: &dyn Collective, gpu: &Device) -> Result<[u8; GROUP_ID]> {
 
 /// Joins the group on a separate thread, which is abandoned if another worker goes before it has joined: NCCL would
 /// wait for that worker for ever.
-fn joined(host: &dyn Collective, gpu: &Device, group: [u8; GROUP_ID]) -> Result<Communicator> {
+fn join_or_give_up(host: &dyn Collective, gpu: &Device, group: [u8; GROUP_ID]) -> Result<Communicator> {
     let (gone, (joining, wait)) = (host.gone(), channel());
     let (gpu, rank, size) = (gpu.clone(), host.rank(), host.size());
     let problem = |what: String| EngineError::Collective(what);
@@ -87,9 +87,9 @@ fn joined(host: &dyn Collective, gpu: &Device, group: [u8; GROUP_ID]) -> Result<
         // Sending fails only if this function has given up waiting.
         .spawn(move || drop(joining.send(gpu.join_group(group, rank, size))))
         .map_err(|error| problem(format!("starting the thread that joins a group of GPUs: {error}")))?;
-    let end = Instant::now() + CONNECTING;
+    let end = Instant::now() + CONNECT_TIMEOUT;
     loop {
-        match wait.recv_timeout(LOOK) {
+        match wait.recv_timeout(POLL_INTERVAL) {
             Ok(joined) => return joined.map_err(|error| problem(error.to_string())),
             Err(RecvTimeoutError::Timeout)
                 if gone.as_ref().is_some_and(|gone| gone.load(Ordering::Relaxed)) =>
@@ -98,7 +98,7 @@ fn joined(host: &dyn Collective, gpu: &Device, group: [u8; GROUP_ID]) -> Result<
             }
             Err(RecvTimeoutError::Timeout) if Instant::now() < end => {}
             Err(_) => {
-                let seconds = CONNECTING.as_secs();
+                let seconds = CONNECT_TIMEOUT.as_secs();
                 return Err(problem(format!(
                     "GPUs were not connected within {seconds} seconds: does the network let NCCL through, and does NCCL_SOCKET_IFNAME name the right interface? \
                      NCCL_DEBUG=INFO tells more"
@@ -118,22 +118,22 @@ impl Collective for BetweenGpus<'_> {
     }
 
     fn exchange(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
-        self.heard(self.host.exchange(own))
+        self.flag_error(self.host.exchange(own))
     }
 
     fn all_reduce_sum(&self, values: &mut [f64]) -> Result<()> {
-        self.heard(self.host.all_reduce_sum(values))
+        self.flag_error(self.host.all_reduce_sum(values))
     }
 
     fn all_reduce_sum_f32(&self, values: &mut [f32]) -> Result<()> {
-        self.heard(self.host.all_reduce_sum_f32(values))
+        self.flag_error(self.host.all_reduce_sum_f32(values))
     }
 
     fn all_gather(&self, own: &[f32], all: &mut [f32]) -> Result<()> {
-        self.heard(self.host.all_gather(own, all))
+        self.flag_error(self.host.all_gather(own, all))
     }
 
-    fn all_reduce(&self, list: &mut dyn Iterator<Item = &mut Tensor>) -> Result<()> {
+    fn all_reduce_tensors(&self, list: &mut dyn Iterator<Item = &mut Tensor>) -> Result<()> {
         let mut problem = None;
         let started = self.communicator.exchange(|exchange| {
             for tensor in list {
@@ -151,13 +151,13 @@ impl Collective for BetweenGpus<'_> {
             }
             Ok(())
         });
-        self.started(started)?;
+        self.check_started(started)?;
         problem.map_or(Ok(()), Err)
     }
 
-    fn gather(&self, own: &Tensor, all: &mut Tensor) -> Result<()> {
+    fn all_gather_tensor(&self, own: &Tensor, all: &mut Tensor) -> Result<()> {
         let (own, all) = (own.gpu::<f32>()?, all.gpu_mut(&self.gpu)?);
-        self.started(self.communicator.exchange(|exchange| exchange.all_gather(own, all)))
+        self.check_started(self.communicator.exchange(|exchange| exchange.all_gather(own, all)))
     }
 
     fn check(&self) -> Result<()> {
@@ -165,8 +165,8 @@ impl Collective for BetweenGpus<'_> {
             return self.host.check();
         }
         // The worker that has gone may have sent its reason, behind earlier messages.
-        for _ in 0..LAST_WORDS {
-            self.heard(self.host.exchange(b""))?;
+        for _ in 0..MAX_PENDING_MESSAGES {
+            self.flag_error(self.host.exchange(b""))?;
         }
         Err(EngineError::Collective("GPUs no longer reach each other".to_owned()))
     }
@@ -187,22 +187,22 @@ impl Drop for BetweenGpus<'_> {
     fn drop(&mut self) {
         // An error here was already reported to whoever used the results.
         let _ = self.gpu.synchronize();
-        drop(self.watch.take());
+        drop(self.watchdog.take());
     }
 }
 
 /// A thread that aborts exchanges when a worker has gone or a connection has broken.
-struct Watch {
+struct Watchdog {
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Watch {
-    fn start(communicator: Arc<Communicator>, gone: Option<Arc<AtomicBool>>) -> Result<Watch> {
+impl Watchdog {
+    fn start(communicator: Arc<Communicator>, gone: Option<Arc<AtomicBool>>) -> Result<Watchdog> {
         let (end, ended) = channel::<()>();
         let watch = move || {
             let has_gone = || gone.as_ref().is_some_and(|gone| gone.load(Ordering::Relaxed));
-            while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(LOOK) {
+            while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(POLL_INTERVAL) {
                 if has_gone() || communicator.has_failed() {
                     return communicator.leave();
                 }
@@ -212,11 +212,11 @@ impl Watch {
         let thread = thread.map_err(|error| {
             EngineError::Device(format!("starting the thread that watches over workers: {error}"))
         })?;
-        Ok(Watch { end: Some(end), thread: Some(thread) })
+        Ok(Watchdog { end: Some(end), thread: Some(thread) })
     }
 }
 
-impl Drop for Watch {
+impl Drop for Watchdog {
     fn drop(&mut self) {
         self.end = None;
         if let Some(thread) = self.thread.take() {

@@ -5,16 +5,16 @@ use simclr_kernels::verdict::TAKEN;
 use simclr_kernels::{Cpu, optimizer};
 
 use super::one_of;
-use crate::{Deferred, EngineError, Result, Rule, Stride, Trained};
+use crate::{Deferred, EngineError, ParameterUpdate, Result, Rule, StepInputs};
 
 /// One optimiser step on each of `list`; none if it is deferred and the verdict is against it.
-pub(super) fn update(cpu: &Cpu, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()> {
-    let (rate, corrections, unscale) = match stride {
-        Stride::Now { rate, step } => {
+pub(super) fn update(cpu: &Cpu, rule: &Rule, inputs: StepInputs, list: &mut [ParameterUpdate]) -> Result<()> {
+    let (rate, corrections, unscale) = match inputs {
+        StepInputs::Now { rate, step } => {
             let [_, first, second] = rule.hyper(rate, step);
             (rate, [first, second], None)
         }
-        Stride::Deferred(Deferred { hyper, verdict, scale }) => {
+        StepInputs::Deferred(Deferred { hyper, verdict, scale }) => {
             if verdict.values.values::<f64>()?[TAKEN] == 0.0 {
                 return Ok(());
             }
@@ -25,7 +25,7 @@ pub(super) fn update(cpu: &Cpu, rule: &Rule, stride: Stride, list: &mut [Trained
             (f64::from(rate), [first, second], unscale)
         }
     };
-    for Trained { gradient, value, state, adapted } in list {
+    for ParameterUpdate { gradient, value, state, adapted } in list {
         let unscaled: Vec<f32>;
         let g = match unscale {
             Some(unscale) => {

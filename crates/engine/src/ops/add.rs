@@ -4,6 +4,9 @@ use crate::tape::BackwardContext;
 use crate::{EngineError, Result, Tape, Tensor, Var};
 
 /// y = a + b, which have the same shape. For a BatchNorm and a residual, use that operator's own argument instead.
+///
+/// # Errors
+/// [`EngineError::Shape`](crate::EngineError::Shape) if the operands do not fit together; errors of the device.
 pub fn add(tape: &mut Tape, a: &Var, b: &Var) -> Result<Var> {
     if a.tensor().shape() != b.tensor().shape() {
         return Err(EngineError::shape("add", format!("{:?}", a.tensor().shape()), b.tensor().shape()));

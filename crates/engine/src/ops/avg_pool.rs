@@ -11,6 +11,10 @@ use crate::{EngineError, Result, Tape, Tensor, Var};
 ///
 /// Where windows reach beyond the image, to its right or below, missing pixels count as zeros if `zeros`, and are
 /// left out of the mean otherwise: TensorFlow's `VALID`, on an image padded by a row and a column, and `SAME`.
+///
+/// # Errors
+/// [`EngineError::Value`](crate::EngineError::Value) for another stride,
+/// [`EngineError::Shape`](crate::EngineError::Shape) if x is no images; errors of the device.
 pub fn avg_pool(tape: &mut Tape, x: &Var, stride: usize, zeros: bool) -> Result<Var> {
     let [batch, height, width, channels] = image_shape("avg_pool", x.tensor())?;
     let geometry = AvgPoolGeometry { batch, height, width, channels, stride, zeros };

@@ -30,6 +30,10 @@ pub struct BatchNorm {
 /// x and residual are (..., C). In training, the mean and the biased variance are those of all pixels of all images
 /// of all workers (the paper's global BatchNorm), including the variance between workers' means; otherwise they are
 /// the running averages. arXiv:1502.03167, algorithm 1.
+///
+/// # Errors
+/// [`EngineError::Shape`](crate::EngineError::Shape) if the operands do not fit together; errors of the device, and of
+/// workers that do not answer.
 pub fn batch_norm(
     tape: &mut Tape,
     x: &Var,
@@ -117,7 +121,7 @@ pub(super) fn prepare_sums(
     let found = coefficients(tape, device, norm, |tape| {
         // All workers have the same number of images.
         let (mut sums, collective) = (sums()?, tape.collective());
-        collective.all_reduce(&mut std::iter::once(&mut sums))?;
+        collective.all_reduce_tensors(&mut std::iter::once(&mut sums))?;
         let values = shape.iter().product::<usize>() / gamma.tensor().len();
         Ok((sums, (values * collective.size()) as f64))
     })?;
@@ -304,7 +308,7 @@ impl StatisticsSums<'_> {
         }
         let alone = self.alone();
         if let Some(backward) = self.backward.as_mut().filter(|_| !alone) {
-            self.of.collective.all_reduce(&mut std::iter::once(&mut self.sums))?;
+            self.of.collective.all_reduce_tensors(&mut std::iter::once(&mut self.sums))?;
             let (kernels, coefficients) = (device.kernels(), &self.of.coefficients);
             kernels.batch_norm_backward_coefficients(&self.sums, self.of.count, coefficients, backward)?;
         }

@@ -29,6 +29,9 @@ pub struct ContrastiveSums {
 
 impl ContrastiveSums {
     /// The figures. On a GPU this waits for all started work.
+    ///
+    /// # Errors
+    /// Errors of the device.
     pub fn figures(&self) -> Result<ContrastiveFigures> {
         let mut totals = [0.0; 3];
         self.sums.read(&mut totals)?;
@@ -66,7 +69,7 @@ pub(super) fn of_all_workers(collective: &dyn Collective, own: Tensor) -> Result
     let mut shape: SmallVec<[usize; 4]> = own.shape().into();
     shape[0] *= collective.size();
     let mut all = Tensor::empty(own.device(), &shape);
-    collective.gather(&own, &mut all)?;
+    collective.all_gather_tensor(&own, &mut all)?;
     Ok(all)
 }
 
@@ -80,7 +83,7 @@ pub(super) fn mean(
     let (collective, device) = (tape.collective(), z.device());
     let mut sums = Tensor::empty_of(device, &[3], DType::F64);
     figures(&mut sums)?;
-    collective.all_reduce(&mut std::iter::once(&mut sums))?;
+    collective.all_reduce_tensors(&mut std::iter::once(&mut sums))?;
     let mut value = Tensor::empty(device, &[1]);
     device.kernels().mean_loss(&sums, views, &mut value)?;
     Ok((value, ContrastiveSums { sums, views }))

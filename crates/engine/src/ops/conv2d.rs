@@ -19,6 +19,10 @@ pub struct Conv2d {
 ///
 /// P = (H + 2 padding - R) / stride + 1, rounded down, Q likewise. x may be f32 or bf16, and on a GPU f16, and y has
 /// the type of x; w is f32. Products accumulate in f32.
+///
+/// # Errors
+/// [`EngineError::Shape`](crate::EngineError::Shape) if x and w do not fit together,
+/// [`EngineError::Value`](crate::EngineError::Value) for a window that does not fit; errors of the device.
 pub fn conv2d(tape: &mut Tape, x: &Var, w: &Var, conv: Conv2d) -> Result<Var> {
     let geometry = geometry(x.tensor(), w.tensor(), conv)?;
     let device = x.tensor().device();

@@ -6,6 +6,10 @@ use crate::{DType, EngineError, Result, Tape, Tensor, Var};
 
 /// The mean over all pixels of x1 + x2, where x holds the channels of stream x1, then those of x2: (N, H, W, 2 C) to
 /// (N, C), in f32 whatever the type of x. arXiv:1903.06586, equations 1 and 2.
+///
+/// # Errors
+/// [`EngineError::Shape`](crate::EngineError::Shape) if x is no images of an even number of channels; errors of the
+/// device.
 pub fn fuse(tape: &mut Tape, x: &Var) -> Result<Var> {
     let shape @ [batch, _, _, channels] = image_shape("fuse", x.tensor())?;
     if !channels.is_multiple_of(2) {

@@ -5,6 +5,9 @@ use crate::tape::BackwardContext;
 use crate::{DType, Result, Tape, Tensor, Var};
 
 /// The mean over all pixels: (N, H, W, C) to (N, C), in f32 whatever the type of x.
+///
+/// # Errors
+/// [`EngineError::Shape`](crate::EngineError::Shape) if x is no images; errors of the device.
 pub fn global_avg_pool(tape: &mut Tape, x: &Var) -> Result<Var> {
     let shape @ [batch, _, _, channels] = image_shape("global_avg_pool", x.tensor())?;
     let device = x.tensor().device();

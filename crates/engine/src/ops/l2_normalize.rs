@@ -5,6 +5,9 @@ use crate::tape::BackwardContext;
 use crate::{Result, Tape, Tensor, Var};
 
 /// y = x / max(|x|, 1e-12) for every row of x (N, C).
+///
+/// # Errors
+/// [`EngineError::Shape`](crate::EngineError::Shape) if x is no rows; errors of the device.
 pub fn l2_normalize(tape: &mut Tape, x: &Var) -> Result<Var> {
     row_shape("l2_normalize", x.tensor())?;
     let device = x.tensor().device();

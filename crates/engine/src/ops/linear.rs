@@ -5,6 +5,9 @@ use crate::tape::BackwardContext;
 use crate::{EngineError, Result, Tape, Tensor, Var};
 
 /// y (N, out) = x (N, in) w^T + bias, with w (out, in) and bias (out).
+///
+/// # Errors
+/// [`EngineError::Shape`](crate::EngineError::Shape) if the operands do not fit together; errors of the device.
 pub fn linear(tape: &mut Tape, x: &Var, w: &Var, bias: Option<&Var>) -> Result<Var> {
     let [rows, inputs] = row_shape("linear", x.tensor())?;
     let [outputs, weight_inputs] = row_shape("linear weights", w.tensor())?;

@@ -8,6 +8,10 @@ use crate::{EngineError, PoolGeometry, Result, Tape, Tensor, Var};
 ///
 /// `padding` is the number of rows added above and below, and likewise of columns at the left and right; padding is
 /// never the maximum.
+///
+/// # Errors
+/// [`EngineError::Value`](crate::EngineError::Value) for a window that does not fit,
+/// [`EngineError::Shape`](crate::EngineError::Shape) if x is no images; errors of the device.
 pub fn max_pool(tape: &mut Tape, x: &Var, side: usize, stride: usize, padding: [usize; 2]) -> Result<Var> {
     let [batch, in_height, in_width, channels] = image_shape("max_pool", x.tensor())?;
     let geometry = PoolGeometry { batch, in_height, in_width, channels, side, stride, padding };

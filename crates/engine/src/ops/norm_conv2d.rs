@@ -13,6 +13,9 @@ use crate::{Conv2dGeometry, DType, Mode, ParameterId, Result, Tape, Tensor, Var}
 ///
 /// In training with channel sums, the device decides whether to fuse. The ReLU's output may then be rounded on the
 /// way, and the gradients of the weights are; everything else is the same.
+///
+/// # Errors
+/// As [`batch_norm`](super::batch_norm()) and [`conv2d`](super::conv2d()).
 pub fn norm_conv2d(
     tape: &mut Tape,
     x: Var,

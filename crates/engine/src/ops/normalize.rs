@@ -41,6 +41,9 @@ impl Normalization {
 }
 
 /// y = (x - mean) / deviation of images x (N, H, W, C). No gradient flows back to the images.
+///
+/// # Errors
+/// [`EngineError::Shape`](crate::EngineError::Shape) if x has not as many channels; errors of the device.
 pub fn normalize(tape: &mut Tape, x: &Var, by: &Normalization) -> Result<Var> {
     let (x, coefficients) = (x.tensor(), &by.coefficients);
     if x.last_dim() != coefficients.last_dim() {

@@ -4,6 +4,9 @@ use crate::tape::BackwardContext;
 use crate::{Result, Tape, Tensor, Var};
 
 /// y = max(x, 0), for any shape. The gradient at 0 is 0.
+///
+/// # Errors
+/// Errors of the device.
 pub fn relu(tape: &mut Tape, x: &Var) -> Result<Var> {
     let x_value = x.tensor();
     let mut y = Tensor::empty_of(x_value.device(), x_value.shape(), x_value.dtype());

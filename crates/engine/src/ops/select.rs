@@ -7,6 +7,9 @@ use crate::{EngineError, Result, Tape, Tensor, Var};
 /// y = a x1 + b x2, (N, H, W, C), where x (N, H, W, 2 C) holds the channels of stream x1, then those of x2, logits
 /// (N, 2 C) likewise l1 and l2, and (a, b) = softmax(l1, l2) for each channel of each image. arXiv:1903.06586,
 /// equations 5 and 6.
+///
+/// # Errors
+/// [`EngineError::Shape`](crate::EngineError::Shape) if the operands do not fit together; errors of the device.
 pub fn select(tape: &mut Tape, x: &Var, logits: &Var) -> Result<Var> {
     let [batch, height, width, channels] = image_shape("select", x.tensor())?;
     if !channels.is_multiple_of(2) {

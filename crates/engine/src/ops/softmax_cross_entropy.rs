@@ -6,6 +6,10 @@ use crate::{Result, Tape, Tensor, Var};
 
 /// The mean over rows of `-log softmax(logits)[label]`. Logits are (N, classes), labels N numbers below `classes`.
 /// The result has one value.
+///
+/// # Errors
+/// [`EngineError::Shape`](crate::EngineError::Shape) if there is not one label a row,
+/// [`EngineError::Value`](crate::EngineError::Value) for a label that is no class; errors of the device.
 pub fn softmax_cross_entropy(tape: &mut Tape, logits: &Var, labels: &[u32]) -> Result<Var> {
     let [rows, classes] = row_shape("softmax_cross_entropy", logits.tensor())?;
     check_labels("softmax_cross_entropy", labels, [rows, classes])?;

@@ -14,7 +14,7 @@ use common::{gpu, tensor, values};
 use simclr_engine::ops::{self, BatchNorm, Conv2d};
 use simclr_engine::{
     Arithmetic, DType, Deferred, Device, LossScale, LossScaleFigures, Mode, ParameterId, ParameterKind,
-    Parameters, Result, Rule, SingleProcess, Stride, Tape, Tensor, Trained, Var, Verdict,
+    ParameterUpdate, Parameters, Result, Rule, SingleProcess, StepInputs, Tape, Tensor, Var, Verdict,
 };
 
 const TYPES: [DType; 3] = [DType::F32, DType::Bf16, DType::F16];
@@ -353,16 +353,16 @@ fn optimizers_and_sums() {
         let mut all = Vec::new();
         for rule in &rules {
             let mut w = [tensor(device, "v", &[3, 50]), tensor(device, "w", &[7])];
-            let mut v = [150, 7].map(|len| Tensor::zeros(device, &[rule.copies() * len]).unwrap());
+            let mut v = [150, 7].map(|len| Tensor::zeros(device, &[rule.state_per_value() * len]).unwrap());
             let mut hyper = Tensor::zeros(device, &[3]).unwrap();
             let mut verdict = Verdict::new(device).unwrap();
             for step in 1..=4 {
-                let mut list: Vec<Trained> = w
+                let mut list: Vec<ParameterUpdate> = w
                     .iter_mut()
                     .zip(&mut v)
                     .zip(&g)
                     .enumerate()
-                    .map(|(i, ((value, state), gradient))| Trained {
+                    .map(|(i, ((value, state), gradient))| ParameterUpdate {
                         gradient,
                         value,
                         state,
@@ -373,13 +373,13 @@ fn optimizers_and_sums() {
                 // The last step is unsound, and changes nothing.
                 let mut sums = Tensor::empty_of(device, &[3], DType::F64);
                 sums.write(&[if step == 4 { f64::NAN } else { 5.0 }, 1.0, 2.0]).unwrap();
-                verdict.judge(&sums, &device.squares(&g).unwrap(), 2, None).unwrap();
+                verdict.judge(&sums, &device.sum_of_squares_on_device(&g).unwrap(), 2, None).unwrap();
                 let deferred = Deferred { hyper: &hyper, verdict: &verdict, scale: None };
-                let stride = match step {
-                    1 => Stride::Now { rate: 0.3, step },
-                    _ => Stride::Deferred(deferred),
+                let inputs = match step {
+                    1 => StepInputs::Now { rate: 0.3, step },
+                    _ => StepInputs::Deferred(deferred),
                 };
-                device.update(rule, stride, &mut list).unwrap();
+                device.update(rule, inputs, &mut list).unwrap();
             }
             let figures = verdict.figures().unwrap();
             assert_eq!((figures.sound, figures.steps, figures.loss_sum), (false, 3, 7.5));
@@ -415,11 +415,11 @@ fn scaled_steps(device: &Device, scale: f32, overflows: [bool; 5]) -> (Vec<Vec<f
         hyper.write(&rule.hyper(0.1, step)).unwrap();
         let mut sums = Tensor::empty_of(device, &[3], DType::F64);
         sums.write(&[step as f64, 1.0, 2.0]).unwrap();
-        verdict.judge(&sums, &device.squares([&g]).unwrap(), 2, Some(&loss_scale)).unwrap();
+        verdict.judge(&sums, &device.sum_of_squares_on_device([&g]).unwrap(), 2, Some(&loss_scale)).unwrap();
         device.replace(&verdict, &mut [(&mut average, &g)]).unwrap();
         let deferred = Deferred { hyper: &hyper, verdict: &verdict, scale: Some(&loss_scale) };
-        let mut list = [Trained { gradient: &g, value: &mut w, state: &mut v, adapted: true }];
-        device.update(&rule, Stride::Deferred(deferred), &mut list).unwrap();
+        let mut list = [ParameterUpdate { gradient: &g, value: &mut w, state: &mut v, adapted: true }];
+        device.update(&rule, StepInputs::Deferred(deferred), &mut list).unwrap();
         loss_scale.update(&verdict).unwrap();
         scales.push(loss_scale.figures().unwrap().scale);
         let norm = verdict.figures().unwrap().gradient_norm;
@@ -493,8 +493,10 @@ fn ten_steps(device: &Device, dtype: DType) -> Vec<f32> {
             let Some(gradient) = gradients.get(id) else { continue };
             let rule = Rule::Momentum { momentum: 0.9, decay: 0.0, nesterov: false };
             let (value, state) = (parameters.get_mut(id), &mut state[id.index()]);
-            let stride = Stride::Now { rate: 0.05, step: 1 };
-            device.update(&rule, stride, &mut [Trained { gradient, value, state, adapted: true }]).unwrap();
+            let inputs = StepInputs::Now { rate: 0.05, step: 1 };
+            device
+                .update(&rule, inputs, &mut [ParameterUpdate { gradient, value, state, adapted: true }])
+                .unwrap();
         }
         figures.loss as f32
     };

@@ -3,8 +3,8 @@
 //! None of them decays BatchNorm parameters and biases; LARS does not adapt their rate either.
 
 use simclr_engine::{
-    Deferred, Device, Gradients, ParameterId, ParameterKind, Parameters, Result, Rule, Stride, Tensor,
-    Trained,
+    Deferred, Device, Gradients, ParameterId, ParameterKind, ParameterUpdate, Parameters, Result, Rule,
+    StepInputs, Tensor,
 };
 
 use crate::config::{OptimConfig, OptimizerName};
@@ -32,7 +32,7 @@ impl Optimizer {
                     return Ok(None);
                 }
                 let value = parameters.get(id);
-                Tensor::zeros(value.device(), &[rule.copies(), value.len()]).map(Some)
+                Tensor::zeros(value.device(), &[rule.state_per_value(), value.len()]).map(Some)
             })
             .collect::<Result<_>>()?;
         Ok(Optimizer { rule, steps: 0, state })
@@ -46,16 +46,16 @@ impl Optimizer {
     /// Updates every parameter that has a gradient.
     pub fn step(&mut self, rate: f64, parameters: &mut Parameters, gradients: &Gradients) -> Result<()> {
         self.steps += 1;
-        let stride = Stride::Now { rate, step: self.steps };
+        let inputs = StepInputs::Now { rate, step: self.steps };
         let gpu = parameters.iter().next().map(|(_, _, value)| value.device().clone()).filter(Device::is_gpu);
         if let Some(device) = gpu {
-            let mut list: Vec<Trained> = trained(&mut self.state, parameters, gradients).collect();
-            return device.update(&self.rule, stride, &mut list);
+            let mut list: Vec<ParameterUpdate> = trained(&mut self.state, parameters, gradients).collect();
+            return device.update(&self.rule, inputs, &mut list);
         }
         // One parameter at a time: a list of all would be allocated.
         for trained in trained(&mut self.state, parameters, gradients) {
             let device = trained.value.device().clone();
-            device.update(&self.rule, stride, &mut [trained])?;
+            device.update(&self.rule, inputs, &mut [trained])?;
         }
         Ok(())
     }
@@ -75,8 +75,8 @@ impl Optimizer {
         gradients: &Gradients,
     ) -> Result<()> {
         let device = deferred.hyper.device().clone();
-        let mut list: Vec<Trained> = trained(&mut self.state, parameters, gradients).collect();
-        device.update(&self.rule, Stride::Deferred(deferred), &mut list)
+        let mut list: Vec<ParameterUpdate> = trained(&mut self.state, parameters, gradients).collect();
+        device.update(&self.rule, StepInputs::Deferred(deferred), &mut list)
     }
 
     /// The state of each trained parameter, for a checkpoint.
@@ -120,9 +120,9 @@ fn trained<'a>(
     state: &'a mut [Option<Tensor>],
     parameters: &'a mut Parameters,
     gradients: &'a Gradients,
-) -> impl Iterator<Item = Trained<'a>> {
+) -> impl Iterator<Item = ParameterUpdate<'a>> {
     parameters.iter_mut().zip(state).filter_map(|((id, kind, value), state)| {
         let (gradient, state) = (gradients.get(id)?, state.as_mut()?);
-        Some(Trained { gradient, value, state, adapted: kind == ParameterKind::Weight })
+        Some(ParameterUpdate { gradient, value, state, adapted: kind == ParameterKind::Weight })
     })
 }

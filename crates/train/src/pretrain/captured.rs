@@ -78,7 +78,7 @@ impl CapturedStep {
             let images = Tensor::from_pixels(pixels, model.activations())?;
             let Pass { sums, gradients, mut averages } =
                 forward_backward(model, loss, collective, images, scale.as_ref())?;
-            let squares = device.squares(gradients.iter().map(|(_, gradient)| gradient))?;
+            let squares = device.sum_of_squares_on_device(gradients.iter().map(|(_, gradient)| gradient))?;
             verdict.judge(&sums.sums, &squares, sums.views, scale.as_ref())?;
             let mut moved = vec![None; model.parameters.len()];
             averages.drain().for_each(|(id, average)| moved[id.index()] = Some(average));

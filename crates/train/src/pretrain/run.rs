@@ -308,9 +308,9 @@ impl<'r> Run<'r> {
             self.state.step += 1;
             return Ok(());
         }
-        let (figures, taken) = train_step(model, optimizer, loss, self.team.collective, views, rate)?;
+        let figures = train_step(model, optimizer, loss, self.team.collective, views, rate)?;
         self.figures = figures;
-        if !taken {
+        if !figures.is_finite() {
             return Err(self.not_finite(self.state.step, self.figures_in_words()));
         }
         self.state.step += 1;

@@ -19,7 +19,8 @@ pub struct StepFigures {
 }
 
 impl StepFigures {
-    fn is_finite(&self) -> bool {
+    /// Whether loss and gradients are finite: [`train_step`] has then taken the step, and else changed nothing.
+    pub fn is_finite(&self) -> bool {
         self.batch.loss.is_finite() && self.gradient_norm.is_finite()
     }
 }
@@ -27,7 +28,7 @@ impl StepFigures {
 /// Runs one step on `views`, 2n 8-bit images (n first views, then the n second views).
 ///
 /// Parameters, running averages and the optimiser change only if loss and gradients are finite; otherwise nothing
-/// changes, and the second value is false. The loss is not scaled: to train in fp16, use
+/// changes (see [`StepFigures::is_finite`]). The loss is not scaled: to train in fp16, use
 /// [`CapturedStep`](super::CapturedStep).
 ///
 /// # Errors
@@ -40,7 +41,7 @@ pub fn train_step(
     collective: &dyn Collective,
     views: &[u8],
     rate: f64,
-) -> Result<(StepFigures, bool), TrainError> {
+) -> Result<StepFigures, TrainError> {
     let device = model.device.clone();
     device.install(|| {
         let images = model.images(views)?;
@@ -49,13 +50,13 @@ pub fn train_step(
         let squares = model.device.sum_of_squares(gradients.iter().map(|(_, gradient)| gradient))?;
         let figures = StepFigures { batch: sums.figures()?, gradient_norm: squares.sqrt() };
         if !figures.is_finite() {
-            return Ok((figures, false));
+            return Ok(figures);
         }
         for (id, average) in averages.drain() {
             model.parameters.set(id, average)?;
         }
         optimizer.step(rate, &mut model.parameters, &gradients)?;
-        Ok((figures, true))
+        Ok(figures)
     })
 }
 
@@ -93,7 +94,7 @@ pub(crate) fn forward_backward(
     // fewer launches.
     let mut exchange = |_: ParameterId, gradient: &mut Tensor| match device.is_gpu() {
         true => Ok(()),
-        false => collective.all_reduce(&mut std::iter::once(gradient)),
+        false => collective.all_reduce_tensors(&mut std::iter::once(gradient)),
     };
     let mut gradients = tape.backward_with(&value, start, &mut exchange)?;
     if device.is_gpu() {
