@@ -96,7 +96,7 @@ impl Training {
 
     /// Whether all epochs were done before.
     pub fn is_finished(&self) -> bool {
-        self.saved().is_some_and(|meta| meta.epoch >= self.config.train.epochs)
+        self.saved().is_some_and(|meta| meta.has_finished(self.config.train.epochs))
     }
 
     /// Completes a run that was stopped after its last checkpoint, with all epochs done: writes its encoder to a file,

@@ -45,6 +45,12 @@ impl AppendLog {
         Ok(())
     }
 
+    /// Takes back what follows `length` bytes, as far as the system permits; resuming would cut it off as well.
+    pub(crate) fn take_back(&mut self, length: u64) {
+        let _ = self.out.truncate(length);
+        self.length = length;
+    }
+
     /// Syncs the log to disk and returns its length.
     pub(crate) fn sync(&mut self) -> Result<u64, TrainError> {
         self.out.sync().map_err(TrainError::io("write", &self.path))?;

@@ -50,6 +50,11 @@ impl MetricsLog {
         self.0.append(&line)
     }
 
+    /// Takes back the lines after the first `bytes` bytes, as far as the system permits.
+    pub(crate) fn take_back(&mut self, bytes: u64) {
+        self.0.take_back(bytes);
+    }
+
     /// The length in bytes, including what is not yet on the disk.
     pub fn length(&self) -> u64 {
         self.0.length()

@@ -234,7 +234,7 @@ impl Pretrain {
             (Some(out), true) => {
                 let looked = training::look(out, |config| self.settings.resolve_over(config, self.threads));
                 let (config, saved) = looked.map_err(|error| self.longer(self.settings.named(error), out))?;
-                if saved.as_ref().is_some_and(|meta| meta.epoch >= config.train.epochs) {
+                if saved.as_ref().is_some_and(|meta| meta.has_finished(config.train.epochs)) {
                     say_finished(out, &config);
                     return Ok(Done::Finished);
                 }

@@ -35,6 +35,13 @@ pub struct Meta {
     pub extra: Extra,
 }
 
+impl Meta {
+    /// Whether `epochs` epochs are done and recorded.
+    pub fn has_finished(&self, epochs: u64) -> bool {
+        self.epoch >= epochs && !self.extra.epoch_due
+    }
+}
+
 /// Fields added to the record over time; older checkpoints may lack any of them.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -54,6 +61,10 @@ pub struct Extra {
     /// Steps skipped because scaled gradients overflowed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped_steps: Option<u64>,
+    /// Whether an epoch has ended with this step, and an error kept its figures from being recorded: that is still to
+    /// be done.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub epoch_due: bool,
     /// A checksum of the sizes of the image files, if the data set reports them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sizes: Option<u32>,

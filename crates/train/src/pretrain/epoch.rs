@@ -23,10 +23,23 @@ const NEAR: f64 = 0.01;
 const HOT: f64 = 1.0;
 
 impl Run<'_> {
-    /// Measures the figures that are due, and records the state if it is the best so far.
-    pub(super) fn end_epoch(&mut self, observer: &mut dyn Observer) -> Result<EpochRecord, TrainError> {
-        let EpochSums { steps, loss, contrastive_accuracy } = std::mem::take(&mut self.state.sums);
+    /// Measures the figures that are due, notes whether the state is the best so far, and logs the epoch. After an
+    /// error, all of it can be done once more, now or when the run is resumed.
+    pub(super) fn end_epoch(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let record = self.epoch_record(observer)?;
+        if let Some(keeper) = &mut self.keeper {
+            keeper.folder.check_in_place()?;
+            keeper.log(|logs| logs.epoch(&record))?;
+        }
+        self.state.epoch_due = false;
+        self.state.sums = EpochSums::default();
         self.set_sums()?;
+        observer.epoch(&record);
+        Ok(())
+    }
+
+    fn epoch_record(&mut self, observer: &mut dyn Observer) -> Result<EpochRecord, TrainError> {
+        let EpochSums { steps, loss, contrastive_accuracy } = self.state.sums;
         let Measured { health, knn_top1, skipped } = self.measure()?;
         self.list_skipped(skipped, observer)?;
         let mean = |sum: f64| sum / steps.max(1) as f64;

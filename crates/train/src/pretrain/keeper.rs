@@ -52,6 +52,20 @@ impl<'r> Keeper<'r> {
         Ok((Keeper { folder, logs, saver, identity }, skipped))
     }
 
+    /// Writes to the logs. If the disk is full, the cache on it makes room for them, too.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`]; the logs are then as they were, as far as the system permits.
+    pub(super) fn log(
+        &mut self,
+        write: impl Fn(&mut Logs) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        match write(&mut self.logs) {
+            Err(error) if error.is_full_disk() && self.saver.make_room() => write(&mut self.logs),
+            written => written,
+        }
+    }
+
     /// Holds the state, the best so far, in memory until the next one is saved.
     ///
     /// # Errors

@@ -60,7 +60,7 @@ pub struct EpochRecord {
     pub skipped: usize,
 }
 
-/// Writes records to both logs.
+/// Writes records to both logs: to both of them or, as far as the system permits, to none.
 #[derive(Debug)]
 pub(super) struct Logs {
     pub(super) metrics: MetricsLog,
@@ -76,7 +76,6 @@ struct Line<'a, T> {
 
 impl Logs {
     pub(super) fn step(&mut self, record: &StepRecord) -> Result<(), TrainError> {
-        self.metrics.append(&Line { kind: "step", record })?;
         let mut values = vec![
             ("train/loss", record.loss),
             ("train/contrastive_accuracy", record.contrastive_accuracy),
@@ -88,11 +87,10 @@ impl Logs {
             ("speed/waited_s", record.waited_s),
         ];
         values.extend(record.loss_scale.map(|scale| ("train/loss_scale", scale)));
-        self.events.scalars(record.step, &values)
+        self.append(&Line { kind: "step", record }, record.step, &values)
     }
 
     pub(super) fn epoch(&mut self, record: &EpochRecord) -> Result<(), TrainError> {
-        self.metrics.append(&Line { kind: "epoch", record })?;
         let mut values = vec![
             ("epoch/train_loss", record.train_loss),
             ("epoch/train_contrastive_accuracy", record.train_contrastive_accuracy),
@@ -101,6 +99,12 @@ impl Logs {
             values.extend(Health::FIGURES.map(|(_, tag, figure)| (tag, figure(health))));
         }
         values.extend(record.knn_top1.map(|knn| ("holdout/knn_top1", knn)));
-        self.events.scalars(record.step, &values)
+        self.append(&Line { kind: "epoch", record }, record.step, &values)
+    }
+
+    fn append(&mut self, line: &impl Serialize, step: u64, values: &[(&str, f64)]) -> Result<(), TrainError> {
+        let before = self.metrics.length();
+        self.metrics.append(line)?;
+        self.events.scalars(step, values).inspect_err(|_| self.metrics.take_back(before))
     }
 }

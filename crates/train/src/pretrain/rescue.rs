@@ -3,14 +3,15 @@
 use crate::TrainError;
 
 use super::run::Run;
-use super::{Failure, Observer};
+use super::{Batches, Failure, Observer};
 
 impl Run<'_> {
     /// What ended the run from outside (the data, the disk, another worker) costs none of the steps that were taken:
-    /// their state is saved once more. Where it is not known any more, since a GPU has failed for example, the steps
-    /// after the newest checkpoint are lost. That checkpoint is told in either case. What ended the run from inside is
-    /// recorded, and names the checkpoint itself.
-    pub(super) fn rescue(&mut self, error: &TrainError, observer: &mut dyn Observer) {
+    /// their state is saved once more, also where the figures of an epoch that has ended are still due. Where it is not
+    /// known any more, since a GPU has failed for example, or the last step could not be logged, the steps after the
+    /// newest checkpoint are lost. That checkpoint is told in either case. What ended the run from inside is recorded,
+    /// and names the checkpoint itself.
+    pub(super) fn rescue(&mut self, error: &TrainError, batches: &Batches, observer: &mut dyn Observer) {
         if let Some(keeper) = &self.keeper {
             // The first error is the one to report.
             let _ = Failure::record(keeper.folder, error, self.config, keeper.identity);
@@ -19,12 +20,16 @@ impl Run<'_> {
             return;
         }
         let is_known = self.whole && self.settle().is_ok();
-        let (step, done) = (self.state.step, self.plan.done);
-        let Some(keeper) = self.keeper.as_mut() else { return };
         // Otherwise the checkpoints there may be those of another run.
-        if keeper.folder.check_in_place().is_err() {
+        if self.keeper.as_ref().is_none_or(|keeper| keeper.folder.check_in_place().is_err()) {
             return;
         }
+        if is_known {
+            // The run goes on behind the batches that have met them.
+            let _ = self.note_skipped(batches, observer);
+        }
+        let (step, done) = (self.state.step, self.plan.done);
+        let Some(keeper) = self.keeper.as_mut() else { return };
         let _ = keeper.saver.wait();
         let is_saved = keeper.saver.newest() == Some(keeper.saver.checkpoints().path(step));
         if is_known && step > done && !is_saved {

@@ -82,6 +82,6 @@ impl Resumed {
 
     /// Whether all epochs are done.
     pub fn is_finished(&self) -> bool {
-        self.checkpoint().is_some_and(|checkpoint| checkpoint.meta.epoch >= self.config.train.epochs)
+        self.checkpoint().is_some_and(|checkpoint| checkpoint.meta.has_finished(self.config.train.epochs))
     }
 }

@@ -48,7 +48,7 @@ pub(super) struct Run<'r> {
     /// Images that could not be used, including those listed before the run was resumed.
     pub(super) skipped: Vec<Skipped>,
     pub(super) state: State,
-    /// Whether the state is consistent: the step is complete and the places of all workers are known.
+    /// Whether the state is consistent: the step is complete and logged, and the places of all workers are known.
     pub(super) whole: bool,
     /// The captured step, if a GPU trains.
     captured: Option<CapturedStep>,
@@ -139,7 +139,7 @@ impl<'r> Run<'r> {
         }
         let mut batches = self.batches()?;
         let trained = self.train(&mut batches, observer).map_err(|error| self.explain(error));
-        trained.inspect_err(|error| self.rescue(error, observer))?;
+        trained.inspect_err(|error| self.rescue(error, &batches, observer))?;
         self.conclude()
     }
 
@@ -147,17 +147,15 @@ impl<'r> Run<'r> {
     fn train(&mut self, batches: &mut Batches, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let mut since = Since::now();
         let mut stopped = false;
+        if self.state.epoch_due {
+            self.finish_epoch(batches, observer)?;
+            self.keep(false, true, batches, observer)?;
+            since = Since::now();
+        }
         while !self.is_finished() && !stopped {
             let turn = self.advance(batches, &mut since, observer)?;
             if turn.end_of_epoch {
-                self.note_skipped(batches, observer)?;
-                self.share_skipped(observer)?;
-                let record = self.end_epoch(observer)?;
-                if let Some(keeper) = &mut self.keeper {
-                    keeper.folder.check_in_place()?;
-                    keeper.logs.epoch(&record)?;
-                }
-                observer.epoch(&record);
+                self.finish_epoch(batches, observer)?;
                 since = Since::now();
             }
             // Several workers have agreed on stopping; a single one also asks again after measuring.
@@ -165,6 +163,13 @@ impl<'r> Run<'r> {
             self.keep(stopped, turn.end_of_epoch, batches, observer)?;
         }
         Ok(())
+    }
+
+    /// Does what follows the last step of an epoch, once it is logged.
+    fn finish_epoch(&mut self, batches: &Batches, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        self.note_skipped(batches, observer)?;
+        self.share_skipped(observer)?;
+        self.end_epoch(observer)
     }
 
     /// Saves the state if that is due.
@@ -240,9 +245,9 @@ impl<'r> Run<'r> {
         }
         let epochs = self.epochs();
         let stop = self.team.take_turn(&mut self.state.places, batch.position, observer.stop())?;
-        self.whole = true;
         batches.recycle(batch);
         let turn = Turn { end_of_epoch: self.epochs() > epochs, stop };
+        self.state.epoch_due = turn.end_of_epoch;
         // While the step computes.
         if !self.is_finished() && batches.brings() && self.wait(batches, observer) {
             batches.bring()?;
@@ -251,10 +256,12 @@ impl<'r> Run<'r> {
             self.settle()?;
             let record = self.step_record(rate, since)?;
             if let Some(keeper) = &mut self.keeper {
-                keeper.logs.step(&record)?;
+                keeper.log(|logs| logs.step(&record))?;
             }
+            self.whole = true;
             observer.step(&record);
         }
+        self.whole = true;
         Ok(turn)
     }
 
@@ -407,7 +414,11 @@ impl<'r> Run<'r> {
     }
 
     /// Lists newly found broken images in the run folder.
-    fn note_skipped(&mut self, batches: &Batches, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    pub(super) fn note_skipped(
+        &mut self,
+        batches: &Batches,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
         self.list_skipped(batches.skipped(), observer)
     }
 

@@ -87,6 +87,11 @@ impl Saver {
         Ok(())
     }
 
+    /// Has the cache give way to other files on its disk. Returns whether there is more room now.
+    pub(super) fn make_room(&self) -> bool {
+        self.cache.as_ref().is_some_and(|cache| cache.give_way())
+    }
+
     /// Starts to save the held state, if any, and then the state that `checkpoint` makes.
     ///
     /// # Errors

@@ -31,6 +31,8 @@ pub(super) struct State {
     pub(super) loss_scale: Option<LossScaleFigures>,
     pub(super) skipped_steps: u64,
     pub(super) best: Option<Best>,
+    /// Whether an epoch has ended with this step and is not recorded yet: its sums are still those of its steps.
+    pub(super) epoch_due: bool,
 }
 
 impl State {
@@ -47,6 +49,7 @@ impl State {
             loss_scale: None,
             skipped_steps: 0,
             best: None,
+            epoch_due: false,
         })
     }
 
@@ -89,6 +92,7 @@ impl State {
         state.loss_scale = extra.loss_scale.map(|scale| LossScaleFigures { scale: scale as f32, steps });
         state.skipped_steps = extra.skipped_steps.unwrap_or(0);
         state.best = meta.best.clone();
+        state.epoch_due = extra.epoch_due;
         Ok(state)
     }
 
@@ -112,6 +116,7 @@ impl State {
             loss_scale: self.loss_scale.map(|figures| figures.scale.into()),
             loss_scale_steps: self.loss_scale.map(|figures| figures.steps),
             skipped_steps: self.loss_scale.map(|_| self.skipped_steps),
+            epoch_due: self.epoch_due,
             sizes: identity.sizes,
             worker_places: (self.places.len() > 1).then(|| self.places.iter().map(|place| place.0).collect()),
             ..Extra::default()

@@ -325,7 +325,8 @@ impl Ablate {
                 if Failure::of(&run).is_some_and(|failure| failure.is_of(config, identity)) {
                     done = *steps;
                 } else if let (_, Some(meta)) = training::look(folder, |_| Ok(config.clone()))? {
-                    done = if meta.epoch >= config.train.epochs { *steps } else { meta.step.min(*steps) };
+                    done =
+                        if meta.has_finished(config.train.epochs) { *steps } else { meta.step.min(*steps) };
                 }
             }
             trained += usize::from(done == *steps);

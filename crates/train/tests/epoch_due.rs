@@ -1,0 +1,197 @@
+//! An error at the end of an epoch costs neither its steps nor its figures.
+
+mod common;
+mod watching;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::{Disturbed, bits};
+use simclr_data::{Dataset, Made, Subset};
+use simclr_engine::Device;
+use simclr_train::checkpoint::Checkpoint;
+use simclr_train::file_system::{Disk, FileSystem, Output};
+use simclr_train::pretrain::{Resumed, look, pretrain, resume};
+use simclr_train::run_folder::RunFolder;
+use simclr_train::{Config, TrainError};
+use watching::Watch;
+
+const IMAGES: usize = 176;
+
+/// Two epochs of ten steps.
+fn config() -> Config {
+    common::usual(&["data.strict=true", "train.checkpoint_every=1000"], &[])
+}
+
+fn images() -> Arc<dyn Dataset> {
+    Arc::new(Made::new(IMAGES, 16, 0))
+}
+
+/// The lines of the log, without values that depend on the clock.
+fn lines(folder: &Path) -> Vec<serde_json::Map<String, serde_json::Value>> {
+    let log = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    let line = |line: &str| {
+        let mut line: serde_json::Map<_, _> = serde_json::from_str(line).unwrap();
+        line.retain(|key, _| !["views_per_s", "waited_s"].contains(&key.as_str()));
+        line
+    };
+    log.lines().map(line).collect()
+}
+
+/// Goes on with the run to its end, and compares it with one that nothing has disturbed.
+fn ends_as_undisturbed(path: &Path) {
+    let device = Device::cpu(1).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let whole = RunFolder::create(folder.path(), &config()).unwrap();
+    pretrain(&images(), &config(), &whole, None, &device, &mut ()).unwrap();
+    let Resumed { folder: run, config, from, .. } = resume(path).unwrap();
+    let from = from.map(|found| found.checkpoint);
+    let outcome = pretrain(&images(), &config, &run, from.as_ref(), &device, &mut ()).unwrap();
+    assert!(outcome.finished && outcome.step == 20, "{outcome:?}");
+    let last =
+        |run: &RunFolder| -> Checkpoint { run.checkpoints(1).latest_good().unwrap().unwrap().checkpoint };
+    let (ended, expected) = (last(&run), last(&whole));
+    assert!(bits(&ended) == bits(&expected));
+    assert_eq!(ended.meta.best, expected.meta.best);
+    assert_eq!(ended.meta.extra, expected.meta.extra);
+    assert_eq!(lines(path), lines(folder.path()));
+    drop(run);
+    assert!(look(path).unwrap().is_finished());
+}
+
+#[test]
+fn an_error_among_held_out_images_leaves_the_epochs_end_to_be_done() {
+    // The end of the first epoch, and that of the last.
+    for (stop_after, step) in [(None, 10), (Some(13), 20)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let device = Device::cpu(1).unwrap();
+        let mut run = RunFolder::create(&path, &config()).unwrap();
+        let mut from = None;
+        if stop_after.is_some() {
+            let mut watch = Watch { stop_after, ..Watch::default() };
+            pretrain(&images(), &config(), &run, None, &device, &mut watch).unwrap();
+            drop(run);
+            let resumed = resume(&path).unwrap();
+            from = resumed.from.map(|found| found.checkpoint);
+            run = resumed.folder;
+        }
+        let (_, held_out) = Subset::split_off_holdout(images(), 16, config().train.seed).unwrap();
+        let held_out: BTreeSet<usize> = held_out.indices().iter().map(|&index| index as usize).collect();
+        let before = move |index| if held_out.contains(&index) { Err("torn") } else { Ok(()) };
+        let torn: Arc<dyn Dataset> = Arc::new(Disturbed { images: Made::new(IMAGES, 16, 0), before });
+        let error = pretrain(&torn, &config(), &run, from.as_ref(), &device, &mut ()).unwrap_err();
+        assert!(matches!(error, TrainError::Data(_)), "{error}");
+        drop(run);
+
+        let looked = look(&path).unwrap();
+        assert!(!looked.is_finished());
+        assert_eq!(looked.checkpoint().unwrap().meta.step, step);
+        ends_as_undisturbed(&path);
+    }
+}
+
+/// A disk on which the log `of` takes no record that contains `refused`.
+#[derive(Debug, Clone)]
+struct Refusing {
+    of: &'static str,
+    refused: &'static str,
+}
+
+struct Log {
+    out: Box<dyn Output>,
+    path: PathBuf,
+    disk: Refusing,
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Refusing { of, refused } = &self.disk;
+        let is_refused = self.path.file_name().unwrap().to_string_lossy().starts_with(of)
+            && bytes.windows(refused.len()).any(|part| part == refused.as_bytes());
+        if is_refused { Err(io::Error::other("refused")) } else { self.out.write(bytes) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl Seek for Log {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.out.seek(to)
+    }
+}
+
+impl Output for Log {
+    fn sync(&mut self) -> io::Result<()> {
+        self.out.sync()
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.out.truncate(length)
+    }
+}
+
+impl FileSystem for Refusing {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn Output>> {
+        Disk.create(path)
+    }
+
+    fn append(&self, path: &Path) -> io::Result<(Box<dyn Output>, u64)> {
+        let (out, length) = Disk.append(path)?;
+        Ok((Box::new(Log { out, path: path.to_owned(), disk: self.clone() }), length))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<(Box<dyn Read>, u64)> {
+        Disk.open(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Disk.remove(path)
+    }
+
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        Disk.create_folder(path)
+    }
+
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        Disk.remove_folder(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        Disk.sync_folder(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        Disk.list(path)
+    }
+}
+
+#[test]
+fn a_log_that_takes_no_line_at_the_end_of_an_epoch_gets_it_when_the_run_goes_on() {
+    for (of, refused, saved) in [
+        ("metrics", "\"step\":10,\"epoch\":1.0", None),
+        ("metrics", "\"kind\":\"epoch\"", Some(10)),
+        ("events", "epoch/train_loss", Some(10)),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let disk = Refusing { of, refused };
+        let run = RunFolder::create_on(&path, &config(), Arc::new(disk)).unwrap();
+        let device = Device::cpu(1).unwrap();
+        let error = pretrain(&images(), &config(), &run, None, &device, &mut ()).unwrap_err();
+        assert!(error.to_string().contains("refused"), "{error}");
+        drop(run);
+        let looked = look(&path).unwrap();
+        assert_eq!(looked.checkpoint().map(|checkpoint| checkpoint.meta.step), saved, "{of} {refused}");
+        ends_as_undisturbed(&path);
+    }
+}
