@@ -119,7 +119,6 @@ impl Layers<'_> {
         if let Some(chosen) = &self.chosen {
             overlay(&mut merged, chosen.clone(), "what the data suggests")?;
         }
-        let chosen_warmup = photos::warmup(&merged);
         if let Some(begun) = begun {
             let mut known = begun.to_table()?;
             known.retain(|name, _| ["data", "encoder"].contains(&name));
@@ -130,7 +129,7 @@ impl Layers<'_> {
         }
         overlay_batch(&mut merged, |merged| self.overlay_given(merged))?;
         if self.preset == Some(photos::NAME) && self.base.is_none() {
-            photos::follow_epochs(chosen_warmup, &mut merged);
+            photos::follow_epochs(&self.stated()?, &mut merged);
         }
         // A resumed run keeps its resolved variant unless it is set, or `selective_kernels`, which decides `auto`,
         // has changed.

@@ -132,16 +132,13 @@ fn warmup_of(epochs: f64) -> f64 {
     (epochs / 10.0).min(10.0)
 }
 
-/// The warm-up of a configuration, in epochs.
-pub(crate) fn warmup(config: &Table) -> Option<f64> {
-    config.get("optim")?.get("warmup_epochs")?.as_float()
-}
-
-/// Adapts the warm-up to the epochs, which may have been set, if it is still the `chosen` one.
-pub(crate) fn follow_epochs(chosen: Option<f64>, merged: &mut Table) {
+/// Adapts the warm-up to the epochs, which may have been set, unless it is `stated` itself.
+pub(crate) fn follow_epochs(stated: &Table, merged: &mut Table) {
+    if stated.get("optim").is_some_and(|optim| optim.get("warmup_epochs").is_some()) {
+        return;
+    }
     let epochs = merged.get("train").and_then(|train| train.get("epochs")).and_then(Value::as_integer);
     if let Some(epochs) = epochs
-        && warmup(merged) == chosen
         && let Some(Value::Table(optim)) = merged.get_mut("optim")
     {
         optim.insert("warmup_epochs".to_owned(), Value::from(warmup_of(epochs as f64)));
@@ -219,8 +216,13 @@ mod tests {
         // The warm-up follows the epochs unless it is set.
         assert_eq!(config.optim.warmup_epochs, 2.0);
         let sets = ["train.epochs=20", "optim.warmup_epochs=3"].map(str::to_owned);
-        let config = Config::resolve(&Layers { sets: &sets, ..layers }).unwrap();
+        let config = Config::resolve(&Layers { sets: &sets, ..layers.clone() }).unwrap();
         assert_eq!(config.optim.warmup_epochs, 3.0);
+        // Also if it is set to what would be chosen without the epochs.
+        let own = choices.table["optim"]["warmup_epochs"].as_float().unwrap();
+        let sets = ["train.epochs=50".to_owned(), format!("optim.warmup_epochs={own}")];
+        let config = Config::resolve(&Layers { sets: &sets, ..layers }).unwrap();
+        assert_eq!((own, config.optim.warmup_epochs), (10.0, 10.0));
     }
 
     #[test]
