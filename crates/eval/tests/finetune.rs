@@ -208,6 +208,19 @@ fn each_network_has_the_rate_that_does_best_on_a_part_of_its_labels() {
     assert!(single.to_string().contains("choose the rate"), "{single}");
 }
 
+/// Nothing but the features tells what the last step's update was worth: here of the only step.
+#[test]
+fn a_rate_that_diverges_in_the_last_step_is_not_chosen() {
+    let models = Versus::alone(models(2).trained);
+    let of = |rate| FineTune { epochs: Some(1), batch: Some(60), rate, ..quick(HALF) };
+    let tuned = finetune(&models, &splits(), &of(Rate::BestOf(vec![1e-3, 1e30])), &mut |_| ()).unwrap();
+    let details = &tuned.evaluation.trained.details;
+    assert_eq!((tuned.steps, &details["rate"]), (1, &1e-3.into()));
+    assert!(details["rates"][1]["validation"].is_null(), "{details:?}");
+    let alone = finetune(&models, &splits(), &of(Rate::Is(1e30)), &mut |_| ()).unwrap_err();
+    assert!(matches!(alone, EvalError::Diverged { epoch: 1, .. }), "{alone}");
+}
+
 #[test]
 fn broken_images_are_left_out_and_counted() {
     let train = Toy { broken: (0..20).collect(), ..Toy::new(&RGB, 120, 1) };

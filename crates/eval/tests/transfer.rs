@@ -291,6 +291,18 @@ fn rates_and_decays_are_tried_once_each() {
     assert!(matches!(error, EvalError::Option { name: "rates", .. }), "{error}");
 }
 
+#[test]
+fn a_rate_that_diverges_in_the_last_step_is_not_chosen() {
+    let folder = tempfile::tempdir().unwrap();
+    let encoder = save(folder.path(), &models(2).trained, 3);
+    let set = open(TOYS, &toys(), 0).unwrap();
+    let mut options = quick(&[1e-3, 1e30], &[0.0]);
+    options.tuning.steps = 1;
+    let (entry, _) = measure_by(Protocol::FineTune, &encoder, &set, &options);
+    let found: Vec<bool> = entry.grid.iter().map(|point| point.validation.is_some()).collect();
+    assert_eq!((found, &entry.trained.unwrap().chosen["rate"]), (vec![true, false], &1e-3.into()));
+}
+
 /// An encoder for which all images are alike, and which cannot learn: nothing passes its first ReLU.
 fn blind() -> Model {
     let mut model = models(2).trained;

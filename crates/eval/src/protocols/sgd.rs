@@ -9,7 +9,7 @@ use simclr_engine::{Parameters, Tensor};
 use simclr_metrics::likeliest;
 use simclr_train::config::{OptimConfig, OptimizerName, Scaling, ScheduleKind};
 use simclr_train::optim::Optimizer;
-use simclr_train::{Config, Model, Schedule};
+use simclr_train::{Config, Embedding, Model, Schedule, TrainError};
 
 use super::examples::Examples;
 use super::versus::{Progress, Side};
@@ -153,8 +153,24 @@ impl Learnt {
     pub(super) fn tested(&self, scores: Vec<f32>) -> Result<Vec<f32>, EvalError> {
         match scores.iter().all(|score| score.is_finite()) {
             true => Ok(scores),
-            false => Err(EvalError::Diverged { epoch: self.epoch, rate: self.rate, loss: f64::NAN }),
+            false => Err(self.diverged()),
         }
+    }
+
+    /// Passes on the features of images by an encoder that was trained along with the classifier.
+    ///
+    /// # Errors
+    /// [`EvalError::Diverged`] if a feature is not finite, as for [`Learnt::tested`]; errors of encoding.
+    pub(super) fn encoded(&self, found: Result<Embedding, EvalError>) -> Result<Embedding, EvalError> {
+        match found {
+            Err(EvalError::Train(TrainError::FeaturesNotFinite { .. })) => Err(self.diverged()),
+            other => other,
+        }
+    }
+
+    /// In the last step.
+    fn diverged(&self) -> EvalError {
+        EvalError::Diverged { epoch: self.epoch, rate: self.rate, loss: f64::NAN }
     }
 
     /// Those of `classes` without a readable image in `part`.

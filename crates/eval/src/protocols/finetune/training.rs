@@ -113,7 +113,7 @@ impl Training<'_> {
         let part = Examples::labelled(few.train().clone());
         let learnt = Lessons::new(self.side, network.model(), &part, self.reading(), &sgd)?
             .teach(&mut network, watch)?;
-        let test = encode_set(self.side, network.model(), "test", few, false, watch)?;
+        let test = learnt.encoded(encode_set(self.side, network.model(), "test", few, false, watch))?;
         let scores = learnt.tested(network.scores(&test.h)?)?;
         let mut details = learnt.details(&sgd, start.elapsed().as_secs_f64());
         details.extend([
@@ -143,7 +143,8 @@ impl Training<'_> {
         let learnt = Lessons::new(self.side, network.model(), rest, self.reading(), &sgd)?
             .teach(&mut network, watch)?;
         let which = (self.side, "validation");
-        let seen = encode_images(which, network.model(), &validation.images, false, self.reading(), watch)?;
+        let seen = encode_images(which, network.model(), &validation.images, false, self.reading(), watch);
+        let seen = learnt.encoded(seen)?;
         let scores = learnt.tested(network.scores(&seen.h)?)?;
         Ok(Metric::Top1.of(&scores, &validation.targets.select(&seen.indices), self.few.classes().len())?)
     }
