@@ -1,6 +1,8 @@
 //! The results on a data set, and how they are stored in the run folder.
 
-use std::path::PathBuf;
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -17,6 +19,8 @@ use crate::{EvalError, Metric};
 
 /// The folder of entries, below `RUN/evaluation`.
 const FOLDER: &str = "transfer";
+/// The file in it that a process locks while it merges and writes an entry.
+const LOCK: &str = "lock";
 /// The configuration keys that determine how an image is processed, before the first layer and in the network:
 /// prefixes of tables, and single keys.
 const OF_ENCODERS: [&str; 6] =
@@ -236,6 +240,7 @@ impl Entry {
     /// # Errors
     /// [`EvalError::Train`] when it cannot be written.
     pub(super) fn save(&mut self, run: &RunFolder) -> Result<(), EvalError> {
+        let _lock = lock(&Entry::folder(run))?;
         if let Some(saved) = self.saved(run) {
             self.take_in(saved);
         }
@@ -299,27 +304,74 @@ impl Entry {
     }
 }
 
+/// Waits until no other process has the lock of `folder`, and locks it until the file is dropped. A file system without
+/// locks does without.
+///
+/// # Errors
+/// [`EvalError::Io`] when the file cannot be created.
+fn lock(folder: &Path) -> Result<File, EvalError> {
+    let path = folder.join(LOCK);
+    let create = || {
+        fs::create_dir_all(folder)?;
+        OpenOptions::new().write(true).create(true).truncate(false).open(&path)
+    };
+    let file = create().map_err(|source| EvalError::Io { path: path.clone(), source })?;
+    if let Err(error) = file.lock() {
+        // Only once, as there may be a result every minute.
+        static WARNED: Once = Once::new();
+        WARNED.call_once(|| {
+            tracing::warn!("{} cannot be locked ({error}): let no other process write there", path.display());
+        });
+    }
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use serde_json::json;
 
     use super::*;
 
-    #[test]
-    fn of_settings_that_do_as_well_the_first_is_taken() {
-        let point = |rate: f64, validation: Option<f64>, fails_on_all: bool| GridPoint {
-            rate,
-            decay: 0.0,
-            validation,
-            validation_images: 9,
-            fails_on_all,
-            seconds: 0.0,
-        };
+    /// An entry without results.
+    fn empty() -> Entry {
         let identity = json!({ "encoder": "", "data": "", "metric": "top1", "seed": 0, "version": 1 });
         let entry = json!({
             "set": "a", "protocol": "finetune", "identity": identity, "step": 1, "classes": 2, "trained": null, "random": null,
         });
-        let mut entry: Entry = serde_json::from_value(entry).unwrap();
+        serde_json::from_value(entry).unwrap()
+    }
+
+    fn point(rate: f64, validation: Option<f64>, fails_on_all: bool) -> GridPoint {
+        GridPoint { rate, decay: 0.0, validation, validation_images: 9, fails_on_all, seconds: 0.0 }
+    }
+
+    #[test]
+    fn what_processes_save_at_the_same_time_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        drop(RunFolder::create(&path, &Config::default()).unwrap());
+        let (writers, points) = (4, 25);
+        thread::scope(|scope| {
+            for writer in 0..writers {
+                let path = &path;
+                scope.spawn(move || {
+                    let (run, mut entry) = (RunFolder::open(path).unwrap().0, empty());
+                    for number in 0..points {
+                        entry.grid.push(point(f64::from(writer * points + number), Some(0.5), false));
+                        entry.save(&run).unwrap();
+                    }
+                });
+            }
+        });
+        let saved = empty().saved(&RunFolder::open(&path).unwrap().0).unwrap();
+        assert_eq!(saved.grid.len() as u32, writers * points);
+    }
+
+    #[test]
+    fn of_settings_that_do_as_well_the_first_is_taken() {
+        let mut entry = empty();
         assert_eq!(entry.best(), None);
         entry.grid = vec![
             point(0.1, None, false),
