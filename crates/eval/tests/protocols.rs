@@ -264,6 +264,16 @@ fn the_random_encoder_has_settled_averages() {
     assert_ne!(model.store().unwrap()[0].data, fresh.store().unwrap()[0].data);
 }
 
+/// More images than a batch has, and fewer that can be read.
+#[test]
+fn the_random_encoder_makes_do_with_what_can_be_read() {
+    let (device, of) = (Device::cpu(2).unwrap(), |broken| Toy { broken, ..Toy::new(&RGB, 100, 1) }.shared());
+    let made = |images| random_encoder(&config(), &images, &device, &mut |_| ());
+    assert!(made(of((40..100).collect())).is_ok() && made(of((1..100).collect())).is_ok());
+    let none = made(of((0..100).collect())).unwrap_err().to_string();
+    assert!(none.contains("0 readable"), "{none}");
+}
+
 #[test]
 fn the_random_encoder_sees_the_views_of_both_branches() {
     let (toy, device) = (Toy::new(&RGB, 60, 1).shared(), Device::cpu(2).unwrap());

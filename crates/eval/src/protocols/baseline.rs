@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use simclr_data::{Dataset, Loader, LoaderConfig, Position, Reading, Share};
+use simclr_data::{DataError, Dataset, Loader, LoaderConfig, Position, Reading, Share};
 use simclr_engine::{Device, Mode, ParameterId, SingleProcess, Tape, Tensor};
 use simclr_nn::Memory;
 use simclr_train::{Config, Model};
@@ -39,11 +39,33 @@ pub fn random_encoder(
     let seed = config.train.seed ^ ANOTHER_DRAW;
     let mut model = Model::with_seed(config, device, seed)?;
     let views = config.view.families(config.data.image_size)?.to_vec();
+    let reading = Reading { threads: device.threads(), strict: config.data.strict };
     // At most half of a small set, so that a few of its images may be broken.
     let batch = (BATCH / views.len()).min(train.len().div_ceil(2));
-    let batches = (PASSES * train.len() / batch.max(1)).clamp(BATCHES[0], BATCHES[1]);
-    let reading = Reading { threads: device.threads(), strict: config.data.strict };
-    let loader = LoaderConfig { batch, share: Share::WHOLE, seed, reading, views };
+    let loader = |batch| LoaderConfig { batch, share: Share::WHOLE, seed, reading, views: views.clone() };
+    let means = match means(&model, train, loader(batch), watch) {
+        // So many are broken that the rest makes no batch.
+        Err(EvalError::Data(DataError::TooFewImages { usable: usable @ 1.., .. })) => {
+            means(&model, train, loader(usable.div_ceil(2)), watch)
+        }
+        found => found,
+    }?;
+    for (id, mean) in means {
+        let mean: Vec<f32> = mean.into_iter().map(|value| value as f32).collect();
+        let tensor = Tensor::from_vec(device, model.parameters.get(id).shape(), mean)?;
+        model.parameters.set(id, tensor)?;
+    }
+    Ok(model)
+}
+
+/// The means of the batches' statistics over views of `train`: of each running average of `model`, which stays as it is.
+fn means(
+    model: &Model,
+    train: &Arc<dyn Dataset>,
+    loader: LoaderConfig,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<HashMap<ParameterId, Vec<f64>>, EvalError> {
+    let batches = (PASSES * train.len() / loader.batch.max(1)).clamp(BATCHES[0], BATCHES[1]);
     let mut loader = Loader::new(train.clone(), loader, Position::default());
     // There is no backward pass, so the tape keeps as little as it can: the inputs of the blocks. With a decay of 0
     // the running averages are those of the batch alone.
@@ -67,10 +89,5 @@ pub fn random_encoder(
         }
         loader.recycle(batch);
     }
-    for (id, mean) in means {
-        let mean: Vec<f32> = mean.into_iter().map(|value| value as f32).collect();
-        let tensor = Tensor::from_vec(device, model.parameters.get(id).shape(), mean)?;
-        model.parameters.set(id, tensor)?;
-    }
-    Ok(model)
+    Ok(means)
 }
