@@ -30,13 +30,18 @@ impl ShownClasses {
     }
 
     fn parse(text: &[u8], origin: &str) -> Result<ShownClasses, EvalError> {
-        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        // Looked at before it is split: a record may begin lines before the one that is at fault.
+        let text = str::from_utf8(text).map_err(|error| {
+            let before = &text[..error.valid_up_to()];
+            let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+            bad(origin, format!("line {line} is not text in UTF-8"))
+        })?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text).as_bytes();
         let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
         let mut first = None;
         let mut shown: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for (line, record) in reader.records().enumerate() {
-            let record = record
-                .map_err(|error| bad(origin, format!("line {} is not read as CSV: {error}", line + 1)))?;
+        for record in reader.records() {
+            let record = record.map_err(|error| bad(origin, format!("is not read as CSV: {error}")))?;
             let mut cells = record.iter().map(str::trim).filter(|cell| !cell.is_empty());
             let Some(path) = cells.next() else { continue };
             let path = path.replace('\\', "/");
@@ -154,6 +159,14 @@ mod tests {
             let shown = vec![t, f, t, /**/ t, t, f, /**/ f, t, f, /**/ f, f, f];
             assert_eq!(targets, Targets::Several { classes: 3, shown });
         }
+    }
+
+    /// Blank lines and line breaks within quotes count.
+    #[test]
+    fn a_line_that_is_no_text_is_named_by_its_number() {
+        let text = b"a/1.jpg,cat\n\n\n\"b/1\n.jpg\",dog\n\n2.jpg,\xff\xfe\n3.jpg,cat\n";
+        let error = ShownClasses::parse(text, "labels.csv").err().unwrap().to_string();
+        assert_eq!(error, "labels.csv: line 7 is not text in UTF-8");
     }
 
     #[test]
