@@ -157,8 +157,12 @@ fn left(taken: Duration, done: u64, all: u64) -> String {
         return String::new();
     }
     let share = done as f64 / all as f64;
-    let left = taken.mul_f64((1.0 - share) / share);
-    format!(", {:.0}%, {} left", 100.0 * share, terminal::clock(left))
+    let percent = format!(", {:.0}%", 100.0 * share);
+    match Duration::try_from_secs_f64(taken.as_secs_f64() * (1.0 - share) / share) {
+        Ok(left) => format!("{percent}, {} left", terminal::clock(left)),
+        // Longer than anyone can wait.
+        Err(_) => percent,
+    }
 }
 
 /// Describes training on `images` by stochastic gradient descent: epochs, steps and batch.
@@ -201,5 +205,6 @@ mod tests {
     fn the_time_left_follows_the_share_done() {
         assert_eq!(left(Duration::from_secs(60), 25, 100), ", 25%, 3:00 left");
         assert_eq!([left(Duration::from_secs(60), 0, 9), left(Duration::from_secs(60), 9, 9)], ["", ""]);
+        assert_eq!(left(Duration::from_secs(60), 1, u64::MAX), ", 0%");
     }
 }
