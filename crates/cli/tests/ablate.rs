@@ -23,7 +23,15 @@ fn ablate(study: &Path, data: &Path, out: &Path, more: &[&str]) -> Vec<String> {
         ["ablate", path(study), path(data), "--out", path(out), "--threads", "1"].map(str::to_owned).to_vec();
     words.extend(more.iter().map(|&word| word.to_owned()));
     words.push("--set".to_owned());
-    words.extend(TINY.map(str::to_owned));
+    // What the variants set themselves cannot be set for all.
+    let variants = fs::read_to_string(study).unwrap_or_default();
+    let variants = variants.split_once("[[variant]]").map_or("", |(_, variants)| variants);
+    let is_varied = |key: &str| match (path(study), key) {
+        ("batch", "train.batch") | ("head-size", "head.dim") => true,
+        _ => variants.contains(&format!("\"{key}=")),
+    };
+    let common = TINY.iter().filter(|set| !is_varied(set.split('=').next().unwrap_or_default()));
+    words.extend(common.map(|&set| set.to_owned()));
     words
 }
 
@@ -383,6 +391,15 @@ fn what_is_wrong_is_said_before_anything_is_trained() {
     simclr(&missing).expect(2, &["temperature, head", "TOML"]);
     let run = dir.path().join("run");
     simclr(&pretrain(&data, &run, &[])).expect(0, &[]);
+    // A value for all variants that each of them replaces.
+    let own = "title = \"t\"\n[[variant]]\nname = \"a\"\nset = [\"loss.temperature=1\"]\n\
+        [[variant]]\nname = \"b\"\nset = [\"loss.temperature=2\"]\n";
+    let own = write(dir.path(), own);
+    for study in [Path::new("temperature"), &own] {
+        let words = ablate(study, &data, &out, &["--set", "loss.temperature=0.3"]);
+        let told = ["--set loss.temperature=0.3: would be without effect", "the study varies this key"];
+        simclr(&words).expect(2, &told);
+    }
     let study = write(dir.path(), STUDY);
     simclr(&ablate(&study, &data, &run, &[])).expect(2, &["it is a run"]);
     // A study's folder may not be among the images or hold something else.

@@ -85,6 +85,11 @@ impl Study {
         keys(&self.set)
     }
 
+    /// Whether each variant sets `key`, so that no value for all of them has an effect.
+    pub fn varies(&self, key: &str) -> bool {
+        self.variants.iter().all(|variant| variant.sets(key))
+    }
+
     /// Parses a study; messages call it `origin`.
     ///
     /// # Errors

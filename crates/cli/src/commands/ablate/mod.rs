@@ -56,7 +56,7 @@ STUDY is one of the paper's, or a TOML file:
   paper_contrastive = 87.8     # optional: of the contrastive accuracy
 
 What all variants have in common comes from --preset, --config and --set, the settings of listed operators too where the study does not \
-give them. Each training is a run folder in DIR, which other commands accept; \
+give them. --set cannot give a key that each variant sets itself. Each training is a run folder in DIR, which other commands accept; \
 DIR/report.html compares those that are finished; another study needs a DIR of its own. One that fails, or does not converge, does not keep the others: it is told at the end, with \
 exit code 1. With the same arguments, a second run reuses finished results and continues interrupted \
 ones.
@@ -136,6 +136,7 @@ impl Planned {
 impl Ablate {
     pub fn run(mut self) -> Result<Done> {
         let mut study = Study::find(&self.study)?;
+        check_sets(&self.settings.sets, &study)?;
         if let Some(out) = &self.out {
             let data: Vec<PathBuf> = self.data.iter().chain(&self.train).chain(&self.test).cloned().collect();
             folder::check(out, &study, &data)?;
@@ -454,6 +455,21 @@ impl Ablate {
         write_atomically(&Disk, &out.join(REPORT), |file| file.write_all(page.as_bytes()))?;
         Ok(())
     }
+}
+
+/// Rejects settings for all variants that none of them would have.
+fn check_sets(sets: &[String], study: &Study) -> Result<()> {
+    for set in sets {
+        if let Some((key, _)) = set.split_once('=')
+            && study.varies(key.trim())
+        {
+            return Err(usage(format!(
+                "--set {set}: would be without effect, as the study varies this key: each variant sets it; leave it out, or give \
+                 a study of your own (--help shows one)"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn not_converged(step: u64) -> String {
