@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::html::{escape, page, percent};
 use super::sections::{self, bar};
-use crate::study::{Chance, Column, Order, Row, Study, columns, main_judge};
+use crate::study::{Chance, Column, Judge, Order, Row, Study, columns, main_judge};
 
 /// The page of what came of a study so far. `recipe` is what all variants have in common, as TOML; `seeds` how
 /// often each was trained; `test_images` how many judged it.
@@ -14,8 +14,13 @@ pub fn study_page(study: &Study, rows: &[Row], seeds: usize, test_images: usize,
     let mut out = String::from("<section>\n<h2>Variants</h2>\n");
     // The bars are of the figure that the paper's are of, or of the first that there is.
     let main = main_judge(rows);
+    let published = |row: &Row| row.variant.published(main.map_or(Judge::Linear, Judge::beside));
     if let Some(main) = main {
-        let paper = if has_paper { " <i class=\"c1\"></i> the paper’s" } else { "" };
+        let paper = if rows.iter().any(|row| published(row).is_some()) {
+            " <i class=\"c1\"></i> the paper’s"
+        } else {
+            ""
+        };
         let _ = writeln!(out, "<p class=\"key\"><i class=\"c0\"></i> {}{paper}</p>", main.title());
     }
     out.push_str("<div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">variant</th><th scope=\"col\" class=\"bars\"></th>");
@@ -25,7 +30,7 @@ pub fn study_page(study: &Study, rows: &[Row], seeds: usize, test_images: usize,
     out.push_str("</tr></thead>\n<tbody>\n");
     for row in rows {
         let own = main.and_then(|main| row.mean(main)).map(|mean| mean.mean);
-        let paper = row.variant.paper.map(|paper| paper / 100.0);
+        let paper = published(row).map(|paper| paper / 100.0);
         let _ = write!(
             out,
             "<tr><th scope=\"row\">{}<br><small>{}</small></th><td class=\"bars\">{}{}</td>",

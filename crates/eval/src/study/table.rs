@@ -34,6 +34,15 @@ impl Judge {
             Judge::Contrastive => "contrastive",
         }
     }
+
+    /// The measure whose published figures it is compared with. There are none of kNN or z, which are accuracies of
+    /// the same task as the linear one.
+    pub fn beside(self) -> Judge {
+        match self {
+            Judge::Knn | Judge::Linear | Judge::LinearOfZ => Judge::Linear,
+            Judge::Contrastive => Judge::Contrastive,
+        }
+    }
 }
 
 /// One run of a variant.
@@ -202,10 +211,14 @@ pub struct Order {
 }
 
 impl Order {
-    /// The agreement by `judge`; `None` if no two variants with different figures were measured.
+    /// The agreement by `judge` with the figures [beside](Judge::beside) it; `None` if no two variants with different
+    /// figures were measured.
     pub fn of(rows: &[Row], judge: Judge) -> Option<Order> {
-        let known: Vec<(f64, f64)> =
-            rows.iter().filter_map(|row| Some((row.variant.paper?, row.mean(judge)?.mean))).collect();
+        let figures = judge.beside();
+        let known: Vec<(f64, f64)> = rows
+            .iter()
+            .filter_map(|row| Some((row.variant.published(figures)?, row.mean(judge)?.mean)))
+            .collect();
         let mut order = Order { pairs: 0, agreeing: 0, tied: 0 };
         for (at, a) in known.iter().enumerate() {
             for b in known[..at].iter().filter(|b| b.0 != a.0) {
@@ -289,6 +302,17 @@ mod tests {
             ]
         );
         assert_eq!(found([None; 4]), [Published(Judge::Linear)]);
+        // What was published of the two has opposite orders for accuracies and contrastive accuracies.
+        let trial = |variant, score| Trial { scores: [Some(score); 4], ..trial(variant, 0, 0.0) };
+        let order = |study: &Study| {
+            let rows = rows(study, &[trial(0, 0.9), trial(1, 0.8)]);
+            let agreeing =
+                |judge: &Judge| Order::of(&rows, *judge).map(|order| (order.pairs, order.agreeing));
+            Judge::ALL.iter().map(agreeing).collect::<Vec<_>>()
+        };
+        assert_eq!(order(&study), [Some((1, 0)), Some((1, 0)), Some((1, 0)), Some((1, 1))]);
+        let head = Study::find("head").unwrap();
+        assert_eq!(order(&head)[Judge::Contrastive as usize], None);
     }
 
     #[test]
