@@ -114,8 +114,10 @@ fn what_cannot_be_written() {
     let [shards, own] = ["shards", "shards/own.parquet"].map(|name| dir.path().join(name));
     fs::create_dir(&shards).unwrap();
     shell("tar cf \"$1/0.tar\" -C \"$2\" .", &[&shards, &data]).expect(0, &[]);
-    simclr(&["embed", path(&run), path(&shards), "--out", path(&own)])
-        .expect(2, &["read for the images", "elsewhere"]);
+    for images in [&[path(&shards)][..], &[path(&shards), path(&data)], &[path(&data), path(&shards)]] {
+        simclr(&[&["embed", path(&run)], images, &["--out", path(&own)]].concat())
+            .expect(2, &["read for the images", "elsewhere"]);
+    }
     assert!(!own.exists());
     simclr(&["embed", path(&run), path(&shards), "--out", path(&shards.join("a.npy"))])
         .expect(0, &["47 rows"]);

@@ -276,11 +276,12 @@ fn several(sources: Vec<(String, Source)>) -> Source {
     let joined = |sets: Vec<(String, Arc<dyn Dataset>)>, classes: &[String]| -> Option<Arc<dyn Dataset>> {
         (!sets.is_empty()).then(|| Arc::new(Concat::new(sets, classes.to_vec())) as Arc<dyn Dataset>)
     };
-    let kinds = sources.len();
+    let archives = sources.iter().any(|(_, source)| source.kind.is_of_archives());
+    let kind = SourceKind::Several { sets: sources.len(), archives };
     let unlabelled = joined(unlabelled, &classes);
     let test = joined(test, &of_test);
     let train: Arc<dyn Dataset> = Arc::new(Concat::new(train, classes));
-    Source { train, test, unlabelled, kind: SourceKind::Several(kinds), left_out }
+    Source { train, test, unlabelled, kind, left_out }
 }
 
 fn open_stl10(files: &stl10::Files, options: DecodeOptions) -> Result<Source, DataError> {

@@ -54,8 +54,13 @@ pub enum SourceKind {
     Zip,
     /// A text or CSV file of paths.
     List,
-    /// This many of these together.
-    Several(usize),
+    /// Several of these together.
+    Several {
+        /// How many.
+        sets: usize,
+        /// Whether the images of any lie in archives.
+        archives: bool,
+    },
     /// Images rendered by this program.
     Made,
     /// Images that a program holds in memory.
@@ -68,7 +73,7 @@ impl SourceKind {
         let parent = || path.parent().unwrap_or(Path::new("")).to_owned();
         match self {
             // Several are called by their whole paths.
-            Self::Several(_) => PathBuf::new(),
+            Self::Several { .. } => PathBuf::new(),
             Self::List => parent(),
             // A table's name is a part of its images' names, as a shard's is where there are several.
             Self::Parquet if !path.is_dir() => parent(),
@@ -87,10 +92,12 @@ impl SourceKind {
         }
     }
 
-    /// Whether its images lie in archives, beside which another one would be read as well, or in their place.
+    /// Whether its images, or some of several, lie in archives, beside which another one would be read as well, or in
+    /// their place.
     pub fn is_of_archives(self) -> bool {
         match self {
             Self::Shards | Self::Parquet | Self::Zip => true,
+            Self::Several { archives, .. } => archives,
             Self::Folder
             | Self::ClassFolders
             | Self::Cifar10
@@ -98,7 +105,6 @@ impl SourceKind {
             | Self::Stl10
             | Self::Idx
             | Self::List
-            | Self::Several(_)
             | Self::Made
             | Self::InMemory => false,
         }
@@ -108,7 +114,7 @@ impl SourceKind {
 impl fmt::Display for SourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Several(count) => return write!(f, "{count} data sets"),
+            Self::Several { sets, .. } => return write!(f, "{sets} data sets"),
             Self::Stl10 => "STL-10 binaries",
             Self::Shards => "tar shards",
             Self::Parquet => "Parquet files",

@@ -182,7 +182,8 @@ fn zip_archives_are_parts_by_their_names() {
     assert_eq!((source.train.len(), source.test.unwrap().len(), source.left_out.count), (6, 4, 2));
     // An archive that is listed explicitly is wanted.
     let source = several(&[&at("train.zip"), &at("more.zip"), &at("test.zip")]);
-    assert_eq!((source.kind, source.train.len()), (SourceKind::Several(2), 10));
+    let both = SourceKind::Several { sets: 2, archives: true };
+    assert_eq!((source.kind, source.train.len()), (both, 10));
     assert_eq!(colors(&*source.test.unwrap()), [10, 12, 11, 13]);
     write(&at("test.zip"), set(10..14, &["bee", "dog"]));
     let test = open(dir.path()).unwrap().test.unwrap();
