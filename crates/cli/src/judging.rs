@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use simclr_data::DataError;
 use simclr_eval::EvalError;
 use simclr_eval::protocols::{
-    self, Evaluation, Opened, Paired, Scores, Splits, TrainedEncoder, Versus, random_encoder,
+    self, Edge, Evaluation, FEW_TO_CHOOSE_BY, Opened, Paired, Scores, Splits, TrainedEncoder, Versus,
+    random_encoder,
 };
+use simclr_eval::report::short;
 use simclr_train::run_folder::{RunFolder, result_file};
 use simclr_train::{Model, TrainError};
 
@@ -160,6 +162,25 @@ pub fn warn_of_unlearnt(classes: &[String], of: &str) {
         }
     };
     terminal::warn(&format!("{of}no training image of {which} could be read, yet {whose} test images count"));
+}
+
+/// Warns of settings that few images chose: `what` were.
+pub fn warn_of_chance(what: &str, images: usize) {
+    if images < FEW_TO_CHOOSE_BY {
+        terminal::warn(&format!(
+            "{what} chosen on {}: a matter of chance with fewer than {FEW_TO_CHOOSE_BY}",
+            terminal::counted(images, "validation image")
+        ));
+    }
+}
+
+/// Says that the rate of a network, chosen among those given by `option`, is the lowest or the highest of them.
+pub fn say_edge(network: &str, rate: f64, edge: Edge, option: &str) {
+    let beyond = edge.beyond();
+    terminal::say(&format!(
+        "{network}: the best rate, {}, is the {edge} of those tried; a {beyond} one may do better ({option})",
+        short(rate)
+    ));
 }
 
 /// Warns if all test images were predicted to be of one class.

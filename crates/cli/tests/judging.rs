@@ -250,6 +250,24 @@ fn uneven_classes_are_told() {
 }
 
 #[test]
+fn what_the_choice_of_a_rate_is_worth_is_told() {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
+    // A rate that does nothing, and one with which training diverges.
+    let words = ["finetune", path(&run), "--train", path(&data), "--labels", "15", "--epochs", "1"];
+    let tuned = simclr(&[&words[..], &["--rate", "1e-30,1e30", "--json"]].concat())
+        .expect(0, &["warning: the rates were chosen on 3 validation images: a matter of chance"]);
+    let lower = ": the best rate, 1e-30, is the lowest of those tried; a lower one may do better (--rate)\n";
+    assert_eq!(tuned.err.matches(lower).count(), 2, "{}", tuned.err);
+    let tuned = tuned.json();
+    for settings in [&tuned["settings"], &tuned["random_settings"]] {
+        assert_eq!(settings["rate_at_edge"], "lowest");
+        assert_eq!(settings["few_validation_images"], true);
+    }
+}
+
+#[test]
 fn settings_and_images_stand_beside_the_figures() {
     let dir = tempfile::tempdir().unwrap();
     let (data, run) = (dir.path().join("data"), dir.path().join("run"));

@@ -112,7 +112,9 @@ fn killed_and_begun_again() {
     .map(str::to_owned)
     .collect();
     let plan = "finetune: 7 trainings of 20 steps of batch 16: 3 rates x 2 decays, then the best on all";
-    simclr(&[&arguments[..], &["--dry-run".to_owned()]].concat()).expect(0, &[plan]);
+    let chance = "warning: flowers102: settings are chosen on 3 validation images: a matter of chance";
+    let planned = simclr(&[&arguments[..], &["--dry-run".to_owned()]].concat()).expect(0, &[plan, chance]);
+    assert_eq!(planned.json()["sets"][0]["few_validation_images"], true);
     let one = arguments.iter().map(|word| word.split_once(',').map_or(&word[..], |(first, _)| first));
     let one: Vec<&str> = one.chain(["--dry-run"]).collect();
     simclr(&one).expect(0, &["of batch 16: 1 rate x 1 decay, then the best on all"]);
@@ -142,6 +144,10 @@ fn killed_and_begun_again() {
     assert_eq!(results.iter().map(|result| &result["protocol"]).collect::<Vec<_>>(), ["finetune", "scratch"]);
     assert!(results[0]["random"].is_f64() && results[0]["random"] == results[1]["score"], "{json}");
     simclr(&arguments).expect(0, &["finetune: there already", "scratch: there already"]);
+    assert!(
+        results[0]["few_validation_images"] == true && results[0].get("rate_at_edge").is_some(),
+        "{json}"
+    );
 
     // The results equal those of an evaluation that was never killed.
     fs::remove_dir_all(run.join("evaluation/transfer")).unwrap();

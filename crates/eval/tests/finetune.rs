@@ -188,6 +188,7 @@ fn each_network_has_the_rate_that_does_best_on_a_part_of_its_labels() {
         assert_eq!(trials.len(), 3);
         assert!(trials[1]["validation"].as_f64() > trials[0]["validation"].as_f64(), "{trials:?}");
         assert!(trials[2]["validation"].is_null(), "{trials:?}");
+        assert!(!details.contains_key("rate_at_edge"), "{details:?}");
     }
     // The same result as with that rate alone.
     let given = finetune(&models(2), &splits(), &quick(HALF), &mut |_| ()).unwrap();
@@ -217,6 +218,11 @@ fn a_rate_that_diverges_in_the_last_step_is_not_chosen() {
     let details = &tuned.evaluation.trained.details;
     assert_eq!((tuned.steps, &details["rate"]), (1, &1e-3.into()));
     assert!(details["rates"][1]["validation"].is_null(), "{details:?}");
+    // Of 12 images; and no lower rate was tried.
+    assert_eq!(
+        (&details["few_validation_images"], &details["rate_at_edge"]),
+        (&true.into(), &"lowest".into())
+    );
     let alone = finetune(&models, &splits(), &of(Rate::Is(1e30)), &mut |_| ()).unwrap_err();
     assert!(matches!(alone, EvalError::Diverged { epoch: 1, .. }), "{alone}");
 }

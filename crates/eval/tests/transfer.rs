@@ -14,7 +14,7 @@ use simclr_eval::protocols::transfer::{
     Entry, Grid, Outcome, Protocol, Suite, TransferOptions, TransferSet, Tuning, transfer,
 };
 use simclr_eval::protocols::{
-    Pictures, Progress, SharedPaths, TrainedEncoder, WhichCheckpoint, assemble_report,
+    Edge, Pictures, Progress, SharedPaths, TrainedEncoder, WhichCheckpoint, assemble_report,
 };
 use simclr_eval::{EvalError, Targets};
 use simclr_train::checkpoint::{Checkpoint, Meta};
@@ -300,6 +300,7 @@ fn a_rate_that_diverges_in_the_last_step_is_not_chosen() {
     options.tuning.steps = 1;
     let (entry, _) = measure_by(Protocol::FineTune, &encoder, &set, &options);
     let found: Vec<bool> = entry.grid.iter().map(|point| point.validation.is_some()).collect();
+    assert_eq!(entry.rate_at_edge(), Some((1e-3, Edge::Lowest)));
     assert_eq!((found, &entry.trained.unwrap().chosen["rate"]), (vec![true, false], &1e-3.into()));
 }
 

@@ -5,12 +5,16 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use simclr_eval::protocols::{self, FineTune, FineTuned, Labels, Rate, TrainedEncoder, network_file};
+use serde::Deserialize;
+use serde_json::Value;
+use simclr_eval::protocols::{
+    self, Edge, Evaluation, FineTune, FineTuned, Labels, Rate, Scores, TrainedEncoder, network_file,
+};
 use simclr_exchange::{StateDict, Trained};
 
 use crate::encoding::{memory_to_train, prepare_to_train};
 use crate::exit::{Done, usage};
-use crate::judging::Judged;
+use crate::judging::{Judged, say_edge, warn_of_chance};
 use crate::settings::{at_least_one, seed, zero_or_more};
 use crate::terminal;
 use crate::watching::Watching;
@@ -78,6 +82,19 @@ pub struct Finetune {
     seed: u64,
 }
 
+/// Says how much the choice of a rate is worth, if there was one; `name` is what the encoder is called.
+fn tell_of_choice(evaluation: &Evaluation, name: &str) {
+    let images = evaluation.trained.details.get("validation_images").and_then(Value::as_u64);
+    images.into_iter().for_each(|images| warn_of_chance("the rates were", images as usize));
+    let random = evaluation.random.as_ref().map(|random| (evaluation.baseline(), random));
+    for (name, Scores { details, .. }) in [(name, &evaluation.trained)].into_iter().chain(random) {
+        let edge = details.get("rate_at_edge").and_then(|edge| Edge::deserialize(edge).ok());
+        if let Some((edge, rate)) = edge.zip(details.get("rate").and_then(Value::as_f64)) {
+            say_edge(name, rate, edge, "--rate");
+        }
+    }
+}
+
 impl Finetune {
     pub fn run(self) -> Result<Done> {
         let (encoder, splits) = self.judged.load()?;
@@ -107,7 +124,8 @@ impl Finetune {
         }
         let file = kept?;
         // A result that cannot be printed is no reason to hide where the network is.
-        let concluded = self.judged.conclude((&encoder, &splits), evaluation);
+        let concluded = self.judged.conclude((&encoder, &splits), evaluation.clone());
+        tell_of_choice(&evaluation, encoder.name());
         if self.rate.is_none() && steps < FEW_STEPS {
             terminal::say(&format!(
                 "only {}: --rate tuned or more --epochs usually do better",

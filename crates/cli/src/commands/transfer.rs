@@ -9,13 +9,13 @@ use simclr_eval::protocols::transfer::{
     Entry, Grid, Outcome, PAPERS_NETWORK, Protocol, Suite, TransferOptions, TransferSet, Tuning, table,
     transfer,
 };
-use simclr_eval::protocols::{TrainedEncoder, kept_in_memory};
+use simclr_eval::protocols::{FEW_TO_CHOOSE_BY, TrainedEncoder, kept_in_memory};
 use simclr_eval::report::TransferRow;
 
 use crate::copies::{self, Comparing};
 use crate::encoding::{Encoding, memory_to_train, opening_for, prepare_to_train};
 use crate::exit::{Done, usage, with_advice};
-use crate::judging::warn_of_unlearnt;
+use crate::judging::{say_edge, warn_of_chance, warn_of_unlearnt};
 use crate::settings::{above_zero, at_least_one, seed, zero_or_more};
 use crate::watching::Watching;
 use crate::{out, terminal};
@@ -169,6 +169,9 @@ impl Transfer {
                 match found {
                     Ok(entry) => {
                         warn_of_broken(&entry, &encoder);
+                        if let Some((rate, edge)) = entry.rate_at_edge() {
+                            say_edge(&format!("{}, {}", entry.set, protocol.word()), rate, edge, "--rates");
+                        }
                         // The run folder may hold figures of a random encoder that were not asked for this time.
                         entries.push(Entry { random: entry.random.filter(|_| options.with_random), ..entry });
                     }
@@ -289,6 +292,7 @@ impl Transfer {
                 set.classes.len()
             ));
         }
+        warn_of_chance(&format!("{}: settings are", set.spec.name), set.validation.len());
         let mut protocols = Vec::new();
         for protocol in self.protocols() {
             let lacking = Entry::take_up(encoder, set, protocol, options)?.lacks(options);
@@ -322,6 +326,7 @@ impl Transfer {
             "classes": set.classes.len(),
             "train_images": set.train.len(),
             "validation_images": set.validation.len(),
+            "few_validation_images": set.validation.len() < FEW_TO_CHOOSE_BY,
             "test_images": set.test.len(),
             "shared_images": set.shared.as_ref().map_or(0, |shared| shared.images),
             "protocols": protocols,
@@ -393,6 +398,8 @@ fn summary(entry: &Entry, entries: &[Entry]) -> Value {
         "classes": entry.classes,
         "train_images": of(|outcome| outcome.train_images),
         "validation_images": of(|outcome| outcome.validation_images),
+        "few_validation_images": trained.map(|outcome| outcome.validation_images < FEW_TO_CHOOSE_BY),
+        "rate_at_edge": entry.rate_at_edge().map(|(_, edge)| edge),
         "test_images": of(|outcome| outcome.test_images),
         "skipped": of(|outcome| outcome.broken.len()),
         "seconds": trained.map(|outcome| outcome.seconds),

@@ -27,6 +27,7 @@
 //! | `network` | an encoder with a classifier, trained together |
 //! | `loss` | the loss of a classifier |
 //! | `examples` | images and their targets |
+//! | `choice` | what a setting that validation images chose is worth |
 //! | `predict` | the predictions of a fine-tuned network |
 //! | `fingerprint` | tells whether images are the same as before |
 //! | [`transfer`] | an encoder on other data sets |
@@ -39,6 +40,7 @@
 
 mod assemble;
 mod baseline;
+mod choice;
 mod encode;
 mod evaluation;
 mod examples;
@@ -66,6 +68,7 @@ mod versus;
 
 pub use assemble::{Pictures, assemble_report, pictures, unlabelled_pictures, write_report};
 pub use baseline::random_encoder;
+pub use choice::{Edge, FEW_TO_CHOOSE_BY};
 pub use encode::{Encoded, encode, encode_all};
 pub use evaluation::{BrokenImage, ClassScore, Evaluation, Origin, Scores};
 pub use examples::Examples;

@@ -9,6 +9,7 @@ use simclr_train::Model;
 use simclr_train::checkpoint::NamedTensor;
 
 use super::settings::FineTune;
+use crate::protocols::choice::{Edge, FEW_TO_CHOOSE_BY};
 use crate::protocols::encode::{encode_images, encode_set};
 use crate::protocols::evaluation::{BrokenImage, Counts, Scores};
 use crate::protocols::examples::Examples;
@@ -96,10 +97,15 @@ impl Training<'_> {
         best.sort_by(|one, other| other.0.total_cmp(&one.0));
         for (_, rate) in best {
             if let Some(mut tuned) = unless_diverged(self.at(rate, start, watch))? {
-                tuned.scores.details.extend([
+                let images = parts.validation.len();
+                let details = &mut tuned.scores.details;
+                details.extend([
                     ("rates".to_owned(), json!(trials)),
-                    ("validation_images".to_owned(), json!(parts.validation.len())),
+                    ("validation_images".to_owned(), json!(images)),
+                    ("few_validation_images".to_owned(), json!(images < FEW_TO_CHOOSE_BY)),
                 ]);
+                let edge = Edge::of(rate, trials.iter().map(|trial| (trial.rate, trial.validation)));
+                details.extend(edge.map(|edge| ("rate_at_edge".to_owned(), json!(edge))));
                 return Ok(tuned);
             }
         }

@@ -14,6 +14,7 @@ use super::known::Known;
 use super::tuning::GridPoint;
 use super::{Protocol, TransferOptions, TransferSet};
 use crate::protocols::evaluation::BrokenImage;
+use crate::protocols::choice::Edge;
 use crate::protocols::trained::TrainedEncoder;
 use crate::{EvalError, Metric};
 
@@ -220,6 +221,16 @@ impl Entry {
     }
 
     /// Records that training on all images diverges with the rate and decay of `point`.
+    /// The chosen rate, if others beyond it may do better: it is the lowest or the highest of those tried with its decay,
+    /// and better than the next.
+    pub fn rate_at_edge(&self) -> Option<(f64, Edge)> {
+        let chosen = &self.trained.as_ref()?.chosen;
+        let number = |key| chosen.get(key).and_then(Value::as_f64);
+        let (rate, decay) = number("rate").zip(number("decay"))?;
+        let tried = self.grid.iter().filter(|point| point.decay == decay);
+        Some((rate, Edge::of(rate, tried.map(|point| (point.rate, point.validation)))?))
+    }
+
     pub(super) fn fails_on_all(&mut self, point: GridPoint) {
         let is = |other: &&mut GridPoint| (other.rate, other.decay) == (point.rate, point.decay);
         self.grid.iter_mut().filter(is).for_each(|point| point.fails_on_all = true);
