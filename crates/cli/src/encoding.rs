@@ -2,16 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use clap::Args;
 use simclr_data::{Reading, Source};
 use simclr_engine::{DType, Device};
 use simclr_eval::embedding::Broken;
 use simclr_eval::protocols::{TrainedEncoder, WhichCheckpoint};
 use simclr_train::config::{Auto, HeadKind, Memory};
+use simclr_train::run_folder::RunFolder;
 
 use crate::data::Opening;
-use crate::exit::usage;
+use crate::exit::{is_no_run, usage, with_advice};
 use crate::settings::{OnDevice, Threads};
 use crate::terminal::{self, LISTED};
 use crate::training;
@@ -45,6 +46,11 @@ impl Encoding {
         load_encoder(run, self.best, &device)
     }
 
+    /// Loads the encoder of a run that is to see the images `data`.
+    pub fn load_beside(&self, run: &Path, data: &[PathBuf]) -> Result<TrainedEncoder> {
+        self.load(run).map_err(|error| perhaps_swapped(error, data))
+    }
+
     /// Whether an image that cannot be read is an error.
     pub fn is_strict(&self, encoder: &TrainedEncoder) -> bool {
         self.strict || encoder.config.data.strict
@@ -53,6 +59,18 @@ impl Encoding {
     /// How to read images for `encoder`.
     pub fn reading(&self, encoder: &TrainedEncoder) -> Reading {
         Reading { threads: encoder.model.device.threads(), strict: self.is_strict(encoder) }
+    }
+}
+
+/// Adds a hint to the error of opening a run, if one of the images `data` is a run: the two may have been swapped.
+pub fn perhaps_swapped(error: Error, data: &[PathBuf]) -> Error {
+    match data.iter().find(|path| RunFolder::exists(path)).filter(|_| is_no_run(&*error)) {
+        Some(run) => usage(format!(
+            "{}; {} is one: were they swapped?",
+            with_advice(&*error),
+            terminal::quoted_path(run)
+        )),
+        None => error,
     }
 }
 

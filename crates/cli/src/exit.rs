@@ -120,7 +120,8 @@ pub fn with_advice(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
-fn is_no_run(error: &(dyn std::error::Error + 'static)) -> bool {
+/// Whether the error says that a folder is no run.
+pub fn is_no_run(error: &(dyn std::error::Error + 'static)) -> bool {
     let of_evaluation = matches!(error.downcast_ref(), Some(EvalError::Train(TrainError::NoRun { .. })));
     of_evaluation || matches!(error.downcast_ref(), Some(TrainError::NoRun { .. }))
 }

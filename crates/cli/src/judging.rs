@@ -1,23 +1,22 @@
 //! What the evaluation commands share: the encoder of a run, the images to judge it by, and the printing of results.
 
 use std::path::{Path, PathBuf};
+use std::slice;
 
-use anyhow::{Error, Result};
+use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 use simclr_data::DataError;
-use simclr_eval::EvalError;
 use simclr_eval::protocols::{
     self, Edge, Evaluation, FEW_TO_CHOOSE_BY, Opened, Paired, Scores, Splits, TrainedEncoder, Versus,
     random_encoder,
 };
 use simclr_eval::report::short;
-use simclr_train::run_folder::{RunFolder, result_file};
-use simclr_train::{Model, TrainError};
+use simclr_train::Model;
+use simclr_train::run_folder::result_file;
 
 use crate::copies::{self, Comparing};
 use crate::encoding::{Encoding, opening_for};
-use crate::exit::{usage, with_advice};
 use crate::out;
 use crate::sheet::grid::shortened;
 use crate::terminal::{self, LISTED};
@@ -78,24 +77,11 @@ impl Results {
 impl Judged {
     /// Loads the encoder and opens the images; rejects an unwritable folder for results before any work is done.
     pub fn load(&self) -> Result<(TrainedEncoder, Splits)> {
-        let encoder = self.encoding.load(&self.run).map_err(|error| self.perhaps_swapped(error))?;
+        let encoder = self.encoding.load_beside(&self.run, slice::from_ref(&self.train))?;
         self.results.check(&encoder)?;
         let strict = self.encoding.is_strict(&encoder);
         let splits = splits(&encoder, &self.train, self.test.as_deref(), strict)?;
         Ok((encoder, splits.strict(strict)))
-    }
-
-    /// Adds a hint to the error of loading the run, if the images are a run: the two may have been swapped.
-    fn perhaps_swapped(&self, error: Error) -> Error {
-        let is_no_run = matches!(error.downcast_ref(), Some(EvalError::Train(TrainError::NoRun { .. })));
-        match is_no_run && RunFolder::exists(&self.train) {
-            true => usage(format!(
-                "{}; {} is one: were they swapped?",
-                with_advice(&*error),
-                terminal::quoted_path(&self.train)
-            )),
-            false => error,
-        }
     }
 
     /// The encoder, and beside it a random one unless `--no-random` is given.

@@ -474,7 +474,16 @@ fn labels_that_are_not_there() {
     let reply = reply.expect(2, &["the test images have no labels"]);
     assert!(!reply.err.contains("learnt from as well"), "{}", reply.err);
     let swapped = format!("to pretrain --out; {} is one: were they swapped?\n", path(&out));
-    simclr(&["knn", path(&data), "--train", path(&out)]).expect(2, &["holds no run: ", &swapped]);
+    let query = data.join("class 0/0.png");
+    for words in [
+        &["knn", path(&data), "--train", path(&out)][..],
+        &["embed", path(&data), path(&out), "--out", "a.npy"],
+        &["search", path(&data), path(&out), "--query", path(&query)],
+        &["probe", path(&data), path(&out)],
+        &["predict", path(&data), path(&out)],
+    ] {
+        simclr(words).expect(2, &["holds no run: ", &swapped]);
+    }
     let strange = dir.path().join("strange");
     class_folders(&strange, 1, 2);
     fs::rename(strange.join("class 0"), strange.join("unicorn")).unwrap();

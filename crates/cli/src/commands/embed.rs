@@ -69,7 +69,7 @@ impl Embed {
             out::check_place(file)?;
             out::check_apart(file, &self.data)?;
         }
-        let encoder = self.encoding.load(&self.run)?;
+        let encoder = self.encoding.load_beside(&self.run, &self.data)?;
         if self.projection {
             check_head(&encoder, &self.run)?;
         }

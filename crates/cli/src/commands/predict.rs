@@ -17,7 +17,7 @@ use simclr_train::file_system::{AtomicFile, Disk};
 use simclr_train::run_folder::RunFolder;
 
 use crate::data::Opening;
-use crate::encoding::warn_of_broken;
+use crate::encoding::{perhaps_swapped, warn_of_broken};
 use crate::exit::{Done, usage};
 use crate::interrupt::{self, Watch};
 use crate::settings::{OnDevice, Threads, at_least_one};
@@ -85,7 +85,7 @@ impl Predict {
             out::check_place(out)?;
             out::check_apart(out, &self.data)?;
         }
-        let file = network_of(&self.network)?;
+        let file = network_of(&self.network).map_err(|error| perhaps_swapped(error, &self.data))?;
         let network = FineTunedFile::read(&file)?;
         if self.top > network.classes.len() {
             return Err(usage(format!(

@@ -47,7 +47,7 @@ pub struct Probe {
 
 impl Probe {
     pub fn run(self) -> Result<Done> {
-        let encoder = self.encoding.load(&self.run)?;
+        let encoder = self.encoding.load_beside(&self.run, &self.data)?;
         self.results.check(&encoder)?;
         let images = open_for(&encoder, &self.data, self.encoding.is_strict(&encoder))?.to_pretrain();
         let options = ProbeOptions {

@@ -78,7 +78,7 @@ pub struct Search {
 impl Search {
     pub fn run(self) -> Result<Done> {
         self.check()?;
-        let encoder = self.encoding.load(&self.run)?;
+        let encoder = self.encoding.load_beside(&self.run, &self.data)?;
         let base = self.base(&encoder)?;
         let decode = encoder.config.data.decode();
         let queries: Arc<dyn Dataset> = Arc::new(Queries { files: self.queries.clone(), decode });
