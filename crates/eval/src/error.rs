@@ -18,8 +18,8 @@ pub enum EvalError {
     /// A data set without labels where a classifier needs them for training or testing.
     #[error(
         "the {set} images have no labels, and without labels there is no accuracy; put the images of each class \
-         into a sub-folder of its own, at least two of these, right below the folder that is given; or list them in a \
-         .csv file with the columns path and label"
+         into a sub-folder of its own, right below the folder that is given, at least two of these and one of them with \
+         more than one image; or list them in a .csv file with the columns path and label"
     )]
     NoLabels {
         /// "training", "test" or "validation".
