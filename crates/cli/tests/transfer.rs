@@ -236,7 +236,7 @@ fn what_is_wrong_is_named() {
     let hopeless =
         ["--protocol", "finetune", "--steps", "3", "--batch", "8", "--rates", "1e30", "--decays", "0"];
     simclr(&[&["transfer", path(&run), path(&suite)], &hopeless[..]].concat())
-        .expect(1, &["no result: data set own, finetune", "the loss became no number", "give lower rates"]);
+        .expect(1, &["no result: data set own, finetune", "the loss became no number; give lower rates"]);
     // The other data sets and protocols are still evaluated.
     let both = write(dir.path(), &(whole.clone() + &whole.replace("own", "next")));
     let linear = ["--protocol", "linear,finetune", "--json"];

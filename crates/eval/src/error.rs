@@ -125,7 +125,7 @@ pub enum EvalError {
         loss: f64,
     },
     /// Training diverged with every setting of a grid.
-    #[error("the loss became no number in each of {trainings} trainings; give lower rates")]
+    #[error("the loss became no number{}; give lower rates", in_each_of(*trainings))]
     AllDiverged {
         /// Trainings tried.
         trainings: usize,
@@ -314,6 +314,13 @@ fn parts(there: &[&str]) -> String {
 }
 
 /// What is wrong with so many labels.
+fn in_each_of(trainings: usize) -> String {
+    match trainings {
+        1 => String::new(),
+        several => format!(" in each of {several} trainings"),
+    }
+}
+
 fn labels_problem(labels: Labels, problem: &DataError) -> String {
     let DataError::SubsetSize { images, classes, labelled } = *problem else {
         return format!("labels {labels}: {problem}");
