@@ -162,7 +162,7 @@ impl Transfer {
         // Each set is dropped once it is done, and with it its images in memory.
         for set in sets {
             for protocol in self.protocols() {
-                let mut watching = Watching::of(&set.spec.name);
+                let mut watching = Watching::of(&format!("{}, {}", set.spec.name, protocol.word()));
                 let found =
                     transfer(&encoder, &set, protocol, &options, &mut |progress| watching.see(progress));
                 drop(watching);
