@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use simclr_data::text::counted;
 use simclr_train::TrainError;
 use simclr_train::run_folder::RunFolder;
 
@@ -51,9 +52,19 @@ fn row(entry: &Entry, beside: Option<&Entry>, several: bool, newest: Option<u64>
     };
     let training = entry.identity.training;
     let settings = match training.filter(|_| several) {
-        Some(training) => format!(", {} x {}, seed {}", training.steps, training.batch, entry.identity.seed),
+        Some(training) => {
+            let (steps, images) =
+                (counted(training.steps as usize, "step"), counted(training.batch, "image"));
+            format!(", {steps} of {images}, seed {}", entry.identity.seed)
+        }
         None if several => format!(", seed {}", entry.identity.seed),
         None => String::new(),
+    };
+    // Otherwise there are only dashes, which do not say why.
+    let diverged = match beside {
+        _ if entry.diverged() => ", diverged",
+        Some(scratch) if scratch.diverged() => ", from scratch diverged",
+        _ => "",
     };
     let random = match beside {
         Some(scratch) => &scratch.trained,
@@ -64,7 +75,7 @@ fn row(entry: &Entry, beside: Option<&Entry>, several: bool, newest: Option<u64>
         set: entry.title().to_owned(),
         // There may be newer checkpoints than the one this data set was last evaluated with.
         step: Some(entry.step).filter(|&step| !scratch && Some(step) != newest),
-        protocol: format!("{protocol}{settings}"),
+        protocol: format!("{protocol}{settings}{diverged}"),
         metric: entry.identity.metric.title().to_owned(),
         simclr: score(&entry.trained).filter(|_| !scratch),
         random: score(random),
@@ -76,6 +87,11 @@ fn row(entry: &Entry, beside: Option<&Entry>, several: bool, newest: Option<u64>
 }
 
 impl Entry {
+    /// Whether training diverged with every setting tried so far.
+    fn diverged(&self) -> bool {
+        self.trained.is_none() && !self.grid.is_empty() && self.best().is_none()
+    }
+
     /// Whether `other` is the baseline of this entry: the same network trained from scratch, for as long and on the
     /// same images.
     pub fn is_beside(&self, other: &Entry) -> bool {
@@ -130,10 +146,21 @@ mod tests {
         }
         let lengths = [entry("finetune", 7, 10, "a", 0.2), tuned.clone()];
         let rows = [
-            of("fine-tuned, 500 x 8, seed 0", Some(0.9), None),
-            of("fine-tuned, 10 x 8, seed 0", Some(0.2), None),
+            of("fine-tuned, 500 steps of 8 images, seed 0", Some(0.9), None),
+            of("fine-tuned, 10 steps of 8 images, seed 0", Some(0.2), None),
         ];
         assert_eq!(shown(&lengths), rows);
+        // What diverged has no figure, and says why.
+        let point =
+            json!({ "rate": 9.0, "decay": 0.0, "validation": null, "validation_images": 0, "seconds": 1.0 });
+        let grid = vec![serde_json::from_value(point).unwrap()];
+        let diverged =
+            |protocol| Entry { trained: None, grid: grid.clone(), ..entry(protocol, 7, 500, "a", 0.0) };
+        let none = [of("fine-tuned, diverged", None, None)];
+        assert_eq!(shown(&[diverged("finetune")]), none);
+        assert_eq!(shown(&[diverged("finetune"), diverged("scratch")]), none);
+        let one = [of("fine-tuned, from scratch diverged", Some(0.9), None)];
+        assert_eq!(shown(&[tuned, diverged("scratch")]), one);
     }
 
     #[test]
