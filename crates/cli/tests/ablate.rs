@@ -68,6 +68,10 @@ fn a_study_from_file_to_table_and_again() {
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("Temperatures") && page.contains("loss.<wbr>temperature=<wbr>1"));
 
+    let told =
+        [format!("{} is a study", path(&out)), format!("its page is {}", path(&out.join("report.html")))];
+    simclr(&["report", path(&out)]).expect(2, &[&told[0], &told[1]]);
+
     // Each is a run of its own, with its seed, with its encoder in a file, and with its data on record.
     let run = out.join("tau-1-seed1");
     assert!(run.join("encoder.safetensors").is_file());
@@ -387,10 +391,6 @@ fn what_is_wrong_is_said_before_anything_is_trained() {
     let with = |set: &str| format!("{STUDY}[[variant]]\nname = \"x\"\nset = [\"{set}\"]\n");
     wrong(&with("loss.temprature=1"), &["variant \"x\"", "did you mean", "loss.temperature"]);
     wrong(&with("data.shrink=64"), &["variant \"x\"", "for --set"]);
-    let missing = ["ablate", "temprature", path(&data), "--out", path(&out)];
-    simclr(&missing).expect(2, &["temperature, head", "TOML"]);
-    let run = dir.path().join("run");
-    simclr(&pretrain(&data, &run, &[])).expect(0, &[]);
     // A value for all variants that each of them replaces.
     let own = "title = \"t\"\n[[variant]]\nname = \"a\"\nset = [\"loss.temperature=1\"]\n\
         [[variant]]\nname = \"b\"\nset = [\"loss.temperature=2\"]\n";
@@ -400,6 +400,10 @@ fn what_is_wrong_is_said_before_anything_is_trained() {
         let told = ["--set loss.temperature=0.3: would be without effect", "the study varies this key"];
         simclr(&words).expect(2, &told);
     }
+    let missing = ["ablate", "temprature", path(&data), "--out", path(&out)];
+    simclr(&missing).expect(2, &["temperature, head", "TOML"]);
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &[])).expect(0, &[]);
     let study = write(dir.path(), STUDY);
     simclr(&ablate(&study, &data, &run, &[])).expect(2, &["it is a run"]);
     // A study's folder may not be among the images or hold something else.

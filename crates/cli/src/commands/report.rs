@@ -9,10 +9,12 @@ use simclr_eval::protocols::{
     Opened, Pictures, Versus, assemble_report, encode, encode_all, pictures, unlabelled_pictures,
     write_report,
 };
-use simclr_train::run_folder::RunFolder;
+use simclr_train::TrainError;
+use simclr_train::run_folder::{REPORT, RunFolder};
 
+use super::ablate;
 use crate::encoding::{load_encoder, open_for};
-use crate::exit::Done;
+use crate::exit::{Done, usage};
 use crate::judging::pair;
 use crate::settings::{OnDevice, Threads};
 use crate::watching::Watching;
@@ -47,7 +49,17 @@ pub struct Report {
 
 impl Report {
     pub fn run(self) -> Result<Done> {
-        let (run, config) = RunFolder::open(&self.run)?;
+        let (run, config) = match RunFolder::open(&self.run) {
+            Err(TrainError::NoRun { .. }) if ablate::is_study(&self.run) => {
+                return Err(usage(format!(
+                    "{} is a study and no run; its page is {}, as of the last run that was finished; for the page of a run, give \
+                     that run in it",
+                    self.run.display(),
+                    self.run.join(REPORT).display()
+                )));
+            }
+            found => found?,
+        };
         let page = self.page(&run)?;
         let pictures = match &self.train {
             None => kept(&run, &page)?,

@@ -42,6 +42,11 @@ impl Marker {
     }
 }
 
+/// Whether a folder is that of a study.
+pub fn is_study(folder: &Path) -> bool {
+    folder.join(MARKER).is_file()
+}
+
 /// Rejects a folder that is not this study's, new or empty, before anything is written into it. `data` are the images.
 pub fn check(out: &Path, study: &Study, data: &[PathBuf]) -> Result<()> {
     let refuse = |what: &str| Err(usage(format!("--out {}: {what}", out.display())));

@@ -34,6 +34,8 @@ use crate::watching::Watching;
 use crate::workers::Gathering;
 use crate::{data, terminal, training};
 
+pub use folder::is_study;
+
 const EXAMPLES: &str = "\
 STUDY is one of the paper's, or a TOML file:
   losses        NT-Xent, NT-Logistic and margin triplet (table 4)
