@@ -157,6 +157,14 @@ fn a_search_and_its_picture() {
     // Each row has a head and four neighbours of 128 pixels with three lines below; the legend is above all.
     assert_eq!((drawn.width(), drawn.height()), (5 * 140 + 12, 2 * (128 + 4 + 3 * 16 + 12) + 2 * 12 + 16));
 
+    // The legend, in letters of 7 pixels, is wider than two pictures. It names no classes where there are none.
+    let width = |data: &Path| {
+        let words = ["search", path(&run), path(data), "--query", path(&other), "--k", "1", "--out"];
+        simclr(&[&words[..], &[path(&sheet)]].concat()).expect(0, &[]);
+        image::open(&sheet).unwrap().width()
+    };
+    assert_eq!(width(&data) - width(&data.join("class 0")), 7 * ", class".len() as u32);
+
     let text = simclr(&[&words[..], &["--query", path(&other)]].concat()).expect(0, &[]).out;
     assert!(text.lines().nth(5).is_some_and(|line| line.ends_with("other.png:")), "{text}");
     simclr(&["search", path(&run), path(&data)]).expect(2, &["--query"]);

@@ -38,7 +38,11 @@ const ROWS: usize = 100;
 const SHOWN: usize = 100;
 /// The neighbours in a row; more go on in the next.
 const COLUMNS: usize = 10;
-const LEGEND: &str = "first the image searched for; below the others: cosine similarity, class, name";
+/// What a sheet shows; `class` where the images found have one.
+const LEGENDS: [&str; 2] = [
+    "first the image searched for; below the others: cosine similarity, name",
+    "first the image searched for; below the others: cosine similarity, class, name",
+];
 
 /// Find the images most similar to a given one, by the encoder's features
 #[derive(Args, Debug)]
@@ -274,7 +278,9 @@ fn drawn(queries: &dyn Dataset, base: &Base, found: &Found) -> Result<image::Rgb
             rows.push(Row { head: None, cells: rest.by_ref().take(COLUMNS).collect() });
         }
     }
-    Ok(grid::draw(&rows, SIDE, LEGEND))
+    let has_class = |neighbour: &Neighbour| base.image(neighbour.image).class.is_some();
+    let any_class = found.neighbours.iter().flatten().any(has_class);
+    Ok(grid::draw(&rows, SIDE, LEGENDS[usize::from(any_class)]))
 }
 
 fn cell(image: Decoded<'_>, words: Vec<String>) -> Result<Cell> {
