@@ -16,7 +16,7 @@ use crate::terminal::{self, LISTED};
 /// What DATA may be, for help texts.
 pub const FORMS: &str = "\
 DATA is a folder of images (searched recursively), one sub-folder per class, train/ and test/ of either (and unlabelled/, \
-to pretrain on); tar shards \
+to pretrain on); image files, one by one; tar shards \
 (WebDataset: a folder of them, one file, or a pattern such as 'shard-{000..146}.tar'; .tar.gz and .tar.zst too); Parquet \
 files with a column of images (Hugging Face); a .zip; a list of paths (.txt, one a line; .csv or .tsv, its columns \
 path, or file, image and the like; label or class; and split, with train and test; relative paths are looked up from the \
@@ -62,9 +62,7 @@ impl Opening {
             }
             error => error,
         })?;
-        let shown: Vec<String> =
-            paths.iter().map(|path| terminal::inert(&path.display().to_string())).collect();
-        terminal::say(&line(&shown.join(" "), &source));
+        terminal::say(&line(&shown(paths), &source));
         source.left_out.notes.iter().for_each(|note| terminal::say(note));
         warn_of_broken(&source.left_out.broken);
         Ok(source)
@@ -78,6 +76,19 @@ impl Opening {
             terminal::warn(&format!("{}: {error}; the data will be listed again", index.display()));
         }
     }
+}
+
+/// The most paths of data that a message names.
+const NAMED: usize = 4;
+
+/// The paths of the data, the first of them if they are many.
+fn shown(paths: &[PathBuf]) -> String {
+    let named = paths.iter().take(NAMED).map(|path| terminal::inert(&path.display().to_string()));
+    let mut shown = named.collect::<Vec<String>>().join(" ");
+    if let Some(more) = paths.len().checked_sub(NAMED).filter(|&more| more > 0) {
+        shown += &format!(" and {} more", terminal::grouped(more as u64));
+    }
+    shown
 }
 
 /// An index that is also kept in the user's cache folder, if there is one.

@@ -87,9 +87,8 @@ fn folders_without_images() {
     simclr(&pretrain(&papers, &out, &[])).expect(2, &[path(&papers), "no images", "2 other files", "JPEG"]);
     simclr(&["data", "shards/*.tar"]).expect(2, &["shards/*.tar", "{000..146}"]);
     simclr(&["data", "shard-{9..0}.tar"]).expect(2, &["{9..0} is not a range"]);
-    let single = papers.join("photo.jpg");
-    fs::write(&single, JPEG).unwrap();
-    simclr(&["data", path(&single)]).expect(2, &["photo.jpg: is a single image; give the folder"]);
+    simclr(&["data", path(&papers.join("b.pdf"))])
+        .expect(2, &["b.pdf: is no data set", "not an image (.pdf)"]);
     simclr(&pretrain(&papers.join("a.txt"), &out, &[])).expect(2, &["a.txt", "give a folder"]);
     assert!(!out.exists());
 }

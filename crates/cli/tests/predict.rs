@@ -77,6 +77,13 @@ fn from_fine_tuning_to_a_table_of_labels() {
     assert_eq!((&told["images"], &told["skipped"], &told["top1"]), (&json!(2), &json!(1), &Value::Null));
     assert!(reply.out.starts_with("name,label,probability,label_2,probability_2\n0.png,"), "{}", reply.out);
     simclr(&[&words[..], &["--strict"]].concat()).expect(1, &["1.png: not an image"]);
+    // Photos one by one, called by their paths, are labelled as in their folder.
+    let (first, last) = (photos.join("0.png"), photos.join("2.png"));
+    let words = ["predict", path(&network), path(&first), path(&last)];
+    let table = simclr(&words).expect(0, &["2.png: single images, unlabelled, 2 images"]).out;
+    let rows: Vec<_> = table.lines().map(|row| row.split(',').take(2).collect::<Vec<_>>()).collect();
+    let in_folder: Vec<_> = reply.out.lines().map(|row| row.split(',').nth(1).unwrap_or_default()).collect();
+    assert_eq!(rows[1..], [[path(&first), in_folder[1]], [path(&last), in_folder[2]]]);
     let words = ["predict", path(&network), path(&photos), path(&test)];
     assert_eq!(simclr(&words).expect(0, &[]).out.lines().count(), 18);
     let words = ["predict", path(&network), path(&parts), "--split", "test"];

@@ -44,10 +44,6 @@ pub enum DataError {
         reason: String,
     },
 
-    /// A single image where a data set is expected.
-    #[error("{}: is a single image; give the folder it lies in", shown(.0))]
-    SingleImage(PathBuf),
-
     /// A file that is no data set.
     #[error("{}: {found}; give {FORMS}", shown(.path))]
     Unrecognised {
@@ -164,7 +160,6 @@ impl DataError {
             Self::NotFound(_)
             | Self::NoImages { .. }
             | Self::Pattern { .. }
-            | Self::SingleImage(_)
             | Self::Unrecognised { .. }
             | Self::NoLabels
             | Self::SubsetSize { .. }

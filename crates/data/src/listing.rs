@@ -297,7 +297,10 @@ fn kind_by_name(name: &[u8]) -> Option<Result<(), String>> {
 }
 
 /// Whether a file is an image by its name or its first bytes, or else why not; an error if the bytes cannot be read.
-fn looks_like_image(name: &[u8], path: impl Fn() -> PathBuf) -> std::io::Result<Result<(), String>> {
+pub(crate) fn looks_like_image(
+    name: &[u8],
+    path: impl Fn() -> PathBuf,
+) -> std::io::Result<Result<(), String>> {
     if let Some(told) = kind_by_name(name) {
         return Ok(told);
     }

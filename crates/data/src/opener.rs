@@ -6,15 +6,15 @@ use std::sync::Arc;
 use crate::cifar::{self, Variant};
 use crate::concat::Concat;
 use crate::dataset::Dataset;
-use crate::decode::{DecodeOptions, Format};
+use crate::decode::DecodeOptions;
 use crate::error::{DataError, shown};
 use crate::files::archive::Opened;
 use crate::files::parts::{Parts, Unnamed};
 use crate::files::{ImageFiles, disk, list, parquet, shards, with_others, zip};
 use crate::idx;
 use crate::index::Index;
-use crate::listing::{LeftOut, LeftOutFile, is_archive_name};
-use crate::names::{bytes_of, extension, os_name};
+use crate::listing::{LeftOut, LeftOutFile, is_archive_name, looks_like_image};
+use crate::names::{bytes_of, extension, has_extension, os_name};
 use crate::pattern::expand;
 use crate::source::{Source, SourceKind};
 use crate::stl10;
@@ -60,22 +60,25 @@ impl Opener {
             expanded
                 .extend(expand(path).map_err(|reason| DataError::Pattern { path: path.clone(), reason })?);
         }
-        // Shards are one data set, however many there are; so are zip archives of which some are to test on.
-        let of_zips = || expanded.iter().filter(|path| archive_kind(path) == Some(ArchiveKind::Zip));
-        let zips: Vec<PathBuf> = of_zips().filter(|path| path.is_file()).cloned().collect();
+        // Shards are one data set, however many there are, and so are image files; zip archives are if some of them are
+        // to test on.
+        const ZIP: Kind = Kind::Archives(ArchiveKind::Zip);
+        let expanded: Vec<(Kind, PathBuf)> =
+            expanded.into_iter().map(|path| (Kind::of(&path), path)).collect();
+        let of_zips = expanded.iter().filter(|(kind, _)| *kind == ZIP);
+        let zips: Vec<PathBuf> = of_zips.map(|(_, path)| path.clone()).collect();
         let zips_have_test = Parts::of(&zips, Unnamed::Train, &mut LeftOut::default()).has_test();
-        let mut groups: Vec<Vec<PathBuf>> = Vec::new();
-        for path in expanded {
-            let kind = archive_kind(&path).filter(|_| path.is_file());
-            let last = groups.iter_mut().find(|group| kind.is_some() && archive_kind(&group[0]) == kind);
-            match last {
-                Some(group) if kind != Some(ArchiveKind::Zip) || zips_have_test => group.push(path),
-                _ => groups.push(vec![path]),
+        let mut groups: Vec<(Kind, Vec<PathBuf>)> = Vec::new();
+        for (kind, path) in expanded {
+            let joined = kind != Kind::Other && (kind != ZIP || zips_have_test);
+            match groups.iter_mut().find(|(known, _)| joined && *known == kind) {
+                Some((_, group)) => group.push(path),
+                None => groups.push((kind, vec![path])),
             }
         }
         let mut sources = Vec::with_capacity(groups.len());
-        for group in &groups {
-            sources.push((shown(&group[0]), self.open_group(group)?));
+        for (kind, group) in &groups {
+            sources.push((shown(&group[0]), self.open_group(*kind, group)?));
         }
         match sources.len() {
             0 => Err(DataError::NotFound(PathBuf::new())),
@@ -84,17 +87,20 @@ impl Opener {
         }
     }
 
-    fn open_group(&mut self, paths: &[PathBuf]) -> Result<Source, DataError> {
+    fn open_group(&mut self, kind: Kind, paths: &[PathBuf]) -> Result<Source, DataError> {
         let path = &paths[0];
         let metadata = std::fs::metadata(path).map_err(|e| DataError::io(path, e))?;
-        match archive_kind(path) {
+        match kind {
             _ if metadata.is_dir() => self.open_folder(path),
             _ if !metadata.is_file() => {
                 let found = "is neither a folder nor a regular file".to_owned();
                 Err(DataError::Unrecognised { path: path.clone(), found })
             }
-            Some(kind) => self.open_archives(kind, paths, Unnamed::Train),
-            None => self.open_file(path),
+            Kind::Archives(kind) => self.open_archives(kind, paths, Unnamed::Train),
+            Kind::Images => {
+                Ok(Source::of(SourceKind::Images, Arc::new(disk::open_each(paths, self.decode)?)))
+            }
+            Kind::Other => self.open_file(path),
         }
     }
 
@@ -172,7 +178,7 @@ impl Opener {
                 Arc::new(stl10::open(path, "image", self.decode.shrink)?),
             ));
         }
-        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("bin")) {
+        if has_extension(path, &["bin"]) {
             let variant = Variant::guess(path)?.ok_or_else(|| {
                 DataError::malformed(
                     path,
@@ -186,18 +192,40 @@ impl Opener {
         if list::is_list(path) {
             return Ok(source(list::open(path, self.decode)?, SourceKind::List));
         }
-        let mut head = Vec::new();
-        std::fs::File::open(path)
-            .and_then(|file| std::io::Read::read_to_end(&mut std::io::Read::take(file, 16), &mut head))
-            .map_err(|e| DataError::io(path, e))?;
-        Err(match Format::of(&head) {
-            Some(_) => DataError::SingleImage(path.to_owned()),
-            None => {
-                let found = "is no data set that is known here".to_owned();
-                DataError::Unrecognised { path: path.to_owned(), found }
-            }
-        })
+        let looked = looks_like_image(name_bytes(path), || path.to_owned());
+        let found = match looked.map_err(|e| DataError::io(path, e))? {
+            Err(reason) => format!("is no data set that is known here: {reason}"),
+            Ok(()) => "is no data set that is known here".to_owned(),
+        };
+        Err(DataError::Unrecognised { path: path.to_owned(), found })
     }
+}
+
+/// What a path is, as far as paths of one kind make one data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Archives(ArchiveKind),
+    Images,
+    /// A data set of its own.
+    Other,
+}
+
+impl Kind {
+    fn of(path: &Path) -> Self {
+        // Binaries may begin like an image by chance.
+        let is_set = || list::is_list(path) || has_extension(path, &["bin"]);
+        let is_image = || looks_like_image(name_bytes(path), || path.to_owned());
+        match archive_kind(path) {
+            _ if !path.is_file() => Self::Other,
+            Some(kind) => Self::Archives(kind),
+            None if !is_set() && is_image().is_ok_and(|told| told.is_ok()) => Self::Images,
+            None => Self::Other,
+        }
+    }
+}
+
+fn name_bytes(path: &Path) -> &[u8] {
+    path.file_name().and_then(bytes_of).unwrap_or_default()
 }
 
 /// The kinds of archives. Of a folder that has several, the first of them is read.
@@ -252,8 +280,13 @@ fn open_zips(paths: &[PathBuf], unnamed: Unnamed, options: DecodeOptions) -> Res
 /// Several data sets as one.
 fn several(sources: Vec<(String, Source)>) -> Source {
     let prefix = |path: &str| format!("{}/", path.trim_end_matches('/'));
+    let before = |path: &str, source: &Source| match source.kind {
+        // They are called by their whole paths.
+        SourceKind::Images => String::new(),
+        _ => prefix(path),
+    };
     let part = |of: fn(&Source) -> Option<Arc<dyn Dataset>>| -> Vec<(String, Arc<dyn Dataset>)> {
-        sources.iter().filter_map(|(path, source)| Some((prefix(path), of(source)?))).collect()
+        sources.iter().filter_map(|(path, source)| Some((before(path, source), of(source)?))).collect()
     };
     let train = part(|source| Some(source.train.clone()));
     let (test, unlabelled) = (part(|source| source.test.clone()), part(|source| source.unlabelled.clone()));

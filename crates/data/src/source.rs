@@ -28,8 +28,8 @@ pub struct Source {
 
 /// What a data set may be, in words: what [`open`] recognises.
 pub const FORMS: &str = "a folder of images (searched recursively), one sub-folder per class, train/ and test/ of \
-    either, tar shards, Parquet files, a .zip, a list of paths (.txt, .csv, .tsv), CIFAR-10, CIFAR-100 or STL-10 \
-    binaries (.bin), or IDX files (MNIST)";
+    either, single images, tar shards, Parquet files, a .zip, a list of paths (.txt, .csv, .tsv), CIFAR-10, CIFAR-100 \
+    or STL-10 binaries (.bin), or IDX files (MNIST)";
 
 /// The kinds of data set that are recognised; displayed as words for a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub enum SourceKind {
     Zip,
     /// A text or CSV file of paths.
     List,
+    /// Image files, given one by one.
+    Images,
     /// Several of these together.
     Several {
         /// How many.
@@ -72,8 +74,8 @@ impl SourceKind {
     pub fn root(self, path: &Path) -> PathBuf {
         let parent = || path.parent().unwrap_or(Path::new("")).to_owned();
         match self {
-            // Several are called by their whole paths.
-            Self::Several { .. } => PathBuf::new(),
+            // These are called by their whole paths.
+            Self::Several { .. } | Self::Images => PathBuf::new(),
             Self::List => parent(),
             // A table's name is a part of its images' names, as a shard's is where there are several.
             Self::Parquet if !path.is_dir() => parent(),
@@ -105,6 +107,7 @@ impl SourceKind {
             | Self::Stl10
             | Self::Idx
             | Self::List
+            | Self::Images
             | Self::Made
             | Self::InMemory => false,
         }
@@ -120,6 +123,7 @@ impl fmt::Display for SourceKind {
             Self::Parquet => "Parquet files",
             Self::Zip => "zip archive",
             Self::List => "list of image files",
+            Self::Images => "single images, unlabelled",
             Self::Folder => "folder of images, unlabelled",
             Self::ClassFolders => "folder, one sub-folder per class",
             Self::Cifar10 => "CIFAR-10 binaries",

@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use common::{error, names, picture};
+use common::{colors, error, names, picture};
 use simclr_data::{DecodeOptions, DecodeScratch, Opener, SourceKind, Window, open};
 use tempfile::tempdir;
 
@@ -249,8 +249,59 @@ fn nothing_to_open() {
     assert!(error(&dir.path().join("notes.txt")).contains("the one path in it"));
     fs::write(dir.path().join("letter.doc"), "text").unwrap();
     assert!(error(&dir.path().join("letter.doc")).contains("is no data set"));
-    picture(&dir.path().join("one.png"), 0);
-    assert!(error(&dir.path().join("one.png")).contains("a single image; give the folder"));
+    let raw = dir.path().join("raw.NEF");
+    fs::write(&raw, b"II*\0\x08\0\0\0").unwrap();
+    assert!(
+        error(&raw).contains("raw.NEF: is no data set that is known here: camera raw (.nef) is not read")
+    );
+}
+
+#[test]
+fn image_files_are_one_data_set_called_by_their_paths() {
+    let dir = tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for (number, name) in ["set/a.png", "c.png", "b.png", "bare.png"].iter().enumerate() {
+        picture(&at(name), number as u8);
+    }
+    fs::rename(at("bare.png"), at("bare")).unwrap();
+    let opened = |names: &[&str]| {
+        let paths: Vec<_> = names.iter().map(|name| at(name)).collect();
+        Opener::default().open(&paths).unwrap()
+    };
+    let whole = |names: &[&str]| -> Vec<String> {
+        names.iter().map(|name| at(name).to_str().unwrap().to_owned()).collect()
+    };
+    // The names are paths, in the order given, also of a single file and beside other data.
+    for given in [&["c.png"][..], &["c.png", "bare", "b.png"]] {
+        let source = opened(given);
+        assert_eq!((source.kind, names(&*source.train)), (SourceKind::Images, whole(given)));
+        assert!(source.train.classes().is_empty() && source.train.stored_bytes(0).is_some());
+    }
+    assert_eq!(colors(&*opened(&["c.png", "bare", "b.png"]).train), [1, 3, 2]);
+    let mixed = opened(&["c.png", "set", "b.png"]);
+    assert_eq!(mixed.kind, SourceKind::Several { sets: 2, archives: false });
+    assert_eq!(names(&*mixed.train), whole(&["c.png", "b.png", "set/a.png"]));
+    for source in [opened(&["c.png"]), mixed] {
+        let path = source.kind.root(&at("c.png")).join(source.train.name(0));
+        assert_eq!(path, at("c.png"));
+    }
+
+    // A file that is an image by its name alone is a broken one; what does not exist is not skipped.
+    fs::write(at("noise.jpg"), "no image").unwrap();
+    let source = opened(&["noise.jpg", "c.png"]);
+    let error = source.train.read(0, &mut DecodeScratch::default()).unwrap_err().to_string();
+    assert!(source.train.len() == 2 && error.contains("noise.jpg: not an image"), "{error}");
+    let absent = Opener::default().open(&[at("c.png"), at("absent.png")]).unwrap_err();
+    assert!(absent.to_string().contains("absent.png: no such file"), "{absent}");
+}
+
+#[test]
+fn many_image_files_are_one_part() {
+    let dir = tempdir().unwrap();
+    let paths: Vec<_> = (0..20_000).map(|number| dir.path().join(format!("{number}.png"))).collect();
+    paths.iter().for_each(|path| fs::write(path, "").unwrap());
+    let source = Opener::default().open(&paths).unwrap();
+    assert_eq!((source.kind, source.train.len()), (SourceKind::Images, 20_000));
 }
 
 #[cfg(unix)]

@@ -30,6 +30,7 @@ Examples:
   simclr predict runs/first photos/ --out labels.csv
   simclr predict runs/first/evaluation/finetune-10%.safetensors photos/ \\
       --top 3 --json
+  simclr predict runs/first cat.jpg
 
 The table has the columns name (escaped as in `simclr embed --help`), label and probability, in the \
 order of the images; with --top N also label_2, probability_2 and so on; and split after name where \

@@ -1,17 +1,17 @@
-//! Image files below a folder, sorted by path.
+//! Image files on disk: below a folder, sorted by path, or given one by one.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Files;
 use super::archive::{Opened, by_folders};
+use super::{Files, ImageFiles};
 use crate::decode::{Claim, DecodeOptions, read_file, read_sample};
-use crate::error::name_of;
+use crate::error::{DataError, name_of};
 use crate::fault::{Unread, probe_file};
-use crate::layout::Root;
+use crate::layout::{Classes, Root};
 use crate::listing::Listing;
-use crate::names::os_name;
+use crate::names::{bytes_of, os_name};
 
 /// The files of a listing.
 pub(super) struct DiskFiles {
@@ -20,6 +20,15 @@ pub(super) struct DiskFiles {
 }
 
 impl DiskFiles {
+    /// The files at these paths, absolute or relative to `root`, in this order.
+    pub fn at<'a>(root: &Path, paths: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut listing = Listing::default();
+        listing.images.folders.push(b"");
+        paths.for_each(|path| listing.images.push(0, path));
+        listing.images.files.shrink_to_fit();
+        Self { root: root.to_owned(), listing: Arc::new(listing) }
+    }
+
     fn path(&self, index: usize) -> PathBuf {
         self.root.join(os_name(&self.listing.images.get(index)))
     }
@@ -62,4 +71,20 @@ pub(crate) fn open(root: &Path, listing: Arc<Listing>, options: DecodeOptions) -
     let folders: Vec<&[u8]> = (0..listing.images.len()).map(|index| listing.images.folder(index)).collect();
     let files = Arc::new(DiskFiles { root: root.to_owned(), listing: Arc::clone(&listing) });
     by_folders(files, &folders, Root::Given, listing.left_out.clone(), options)
+}
+
+/// Opens image files that are given one by one: images without labels, called by these paths, in this order.
+///
+/// # Errors
+/// [`DataError::Unrecognised`] of a path that is not Unicode, on systems other than Unix.
+pub(crate) fn open_each(paths: &[PathBuf], options: DecodeOptions) -> Result<ImageFiles, DataError> {
+    let names = paths.iter().map(|path| {
+        bytes_of(path.as_os_str()).ok_or_else(|| {
+            let found = "has a name that is not Unicode".to_owned();
+            DataError::Unrecognised { path: path.clone(), found }
+        })
+    });
+    let names: Vec<&[u8]> = names.collect::<Result<_, _>>()?;
+    let files = Arc::new(DiskFiles::at(Path::new(""), names.into_iter()));
+    Ok(ImageFiles::new(files, Classes::default(), options))
 }

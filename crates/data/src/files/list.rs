@@ -10,8 +10,8 @@ use super::{ImageFiles, labels_among};
 use crate::decode::DecodeOptions;
 use crate::error::{DataError, inert, shown};
 use crate::layout::{Classes, Split, TEST_NAMES, TRAIN_NAMES, preferred_test, split_named};
-use crate::listing::{LeftOut, Listing, is_image_name};
-use crate::names::{bytes_of, has_extension};
+use crate::listing::{LeftOut, is_image_name};
+use crate::names::has_extension;
 
 /// The names of the columns, in order of preference.
 const PATH_COLUMNS: [&str; 9] =
@@ -117,11 +117,7 @@ fn collect(folder: &Path, rows: Vec<Row>, options: DecodeOptions) -> ImageFiles 
     };
     let names = classes.into_iter().map(inert).collect();
     // The paths as given, absolute or relative to the list's folder.
-    let mut listing = Listing::default();
-    listing.images.folders.push(b"");
-    rows.iter().for_each(|row| listing.images.push(0, bytes_of(row.path.as_ref()).unwrap_or_default()));
-    listing.images.files.shrink_to_fit();
-    let files = DiskFiles { root: folder.to_owned(), listing: Arc::new(listing) };
+    let files = DiskFiles::at(folder, rows.iter().map(|row| row.path.as_bytes()));
     ImageFiles::new(Arc::new(files), Classes { names, labels }, options)
 }
 
