@@ -71,6 +71,18 @@ fn parts_and_classes_are_counted_apart() {
 }
 
 #[test]
+fn captions_that_are_not_the_names_of_classes_are_explained() {
+    let (dir, data) = small_data();
+    fs::rename(data.join("class 0"), data.join("猫")).unwrap();
+    fs::rename(data.join("class 1"), data.join("Löwenzahn 🌼")).unwrap();
+    fs::rename(data.join("class 2"), data.join("daisy")).unwrap();
+    let sheet = dir.path().join("samples.png");
+    let words = ["data", path(&data), "--out", path(&sheet)];
+    let told = simclr(&words).expect(0, &["  Löwenzahn ? is Löwenzahn 🌼\n  class 2 is 猫\n"]).err;
+    assert_eq!(told.matches(" is ").count(), 2, "{told}");
+}
+
+#[test]
 fn colour_images_of_16_bits_have_a_range() {
     let dir = tempfile::tempdir().unwrap();
     let pixel = |x: u32| Rgb([x as u16 * 90, 900, 30]);

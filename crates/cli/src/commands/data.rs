@@ -79,9 +79,18 @@ impl Data {
         }
         let (sheet, shown) = samples(&whole)?;
         sheet::save(&sheet, out)?;
-        let classes = whole.classes().len();
-        let of = if shown < classes { format!(", {shown} of {classes} classes") } else { String::new() };
+        let (shown_classes, classes) = (shown.len(), whole.classes().len());
+        let of = match shown_classes < classes {
+            true => format!(", {shown_classes} of {classes} classes"),
+            false => String::new(),
+        };
         terminal::say(&format!("samples: {}{of}", out.display()));
+        for label in shown {
+            let (name, caption) = (&whole.classes()[label as usize], caption(&whole, label));
+            if *name != caption {
+                terminal::say(&format!("  {caption} is {}", terminal::inert(name)));
+            }
+        }
         Ok(Done::Finished)
     }
 
@@ -280,9 +289,14 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
     })
 }
 
-/// Draws a sheet of samples: a row for each of some classes, or images spread over the whole set. Returns also how many
+/// What is written below the images of a class.
+fn caption(whole: &Concat, label: u32) -> String {
+    written(&whole.classes()[label as usize], "class", label)
+}
+
+/// Draws a sheet of samples: a row for each of some classes, or images spread over the whole set. Returns also which
 /// classes it shows.
-fn samples(whole: &Concat) -> Result<(RgbImage, usize)> {
+fn samples(whole: &Concat) -> Result<(RgbImage, Vec<u32>)> {
     let mut scratch = DecodeScratch::default();
     // Broken images are reported elsewhere.
     let mut readable = |images: &mut dyn Iterator<Item = u32>, most: usize| -> Vec<u32> {
@@ -299,8 +313,8 @@ fn samples(whole: &Concat) -> Result<(RgbImage, usize)> {
         }
         _ => by_class(whole).into_iter().map(|images| readable(&mut images.into_iter(), COLUMNS)).collect(),
     };
-    let of_class = |row: &&Vec<u32>| row.first().is_some_and(|&image| whole.label(image as usize).is_some());
-    let classes = rows.iter().filter(of_class).count();
+    let class_of = |row: &Vec<u32>| row.first().and_then(|&image| whole.label(image as usize));
+    let classes = rows.iter().filter_map(class_of).collect();
     let (side, cell) = (SIDE as usize, SIDE as usize + 4 + LINE + GAP);
     let mut canvas = Canvas::new(COLUMNS * (side + GAP) + GAP, rows.len().max(1) * cell + GAP);
     for (row, images) in rows.into_iter().enumerate() {
@@ -310,7 +324,7 @@ fn samples(whole: &Concat) -> Result<(RgbImage, usize)> {
             let (x, y) = (GAP + column * (side + GAP), GAP + row * cell);
             canvas.put(&shown, x, y + side - shown.height() as usize);
             let text = match whole.label(index as usize) {
-                Some(label) => written(&whole.classes()[label as usize], "class", label),
+                Some(label) => caption(whole, label),
                 None => written(&whole.name(index as usize), "image", index),
             };
             canvas.write(&shortened(&text, side / LETTER), x, y + side + 4, 40);

@@ -11,13 +11,25 @@ pub const LETTER: usize = get_raster_width(FontWeight::Regular, RasterHeight::Si
 /// Off white, so that a view that is all white shows.
 const PAPER: u8 = 238;
 
-/// `name` if the font has all its letters, as it has those of European languages in Latin script; else `thing` and
-/// `number`, such as `class 7`.
+/// `name` in the letters of the font, which has those of European languages in Latin script; others become question
+/// marks. If it has none of them, beside the ending of a file's name, then `thing` and `number`, such as `class 7`.
 pub fn written(name: &str, thing: &str, number: u32) -> String {
-    match name.chars().all(|letter| raster(letter).is_some()) {
-        true => name.to_owned(),
+    let letters: Vec<char> = name.chars().filter(|&letter| !is_mark(letter)).collect();
+    if letters.iter().all(|&letter| raster(letter).is_some()) && !letters.is_empty() {
+        return letters.into_iter().collect();
+    }
+    let file = name.rsplit('/').next().unwrap_or(name);
+    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+    match stem.chars().any(|letter| letter.is_alphanumeric() && raster(letter).is_some()) {
+        true => letters.into_iter().map(|letter| raster(letter).map_or('?', |_| letter)).collect(),
         false => format!("{thing} {number}"),
     }
+}
+
+/// Whether a character only changes the letter before it, as accents do that are written apart from it, or is
+/// invisible.
+fn is_mark(letter: char) -> bool {
+    matches!(letter, '\u{300}'..='\u{36f}' | '\u{200b}'..='\u{200f}' | '\u{fe00}'..='\u{fe0f}' | '\u{ad}')
 }
 
 /// The raster of a letter, unless it is invisible: the font has some letters without any ink.
@@ -76,12 +88,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_cannot_be_written_are_numbers() {
-        for name in ["daisy", "Gänseblümchen", "mák", "pâquerette", "stokrotka łąkowa"] {
+    fn names_are_written_as_far_as_the_font_goes() {
+        for name in ["daisy", "Gänseblümchen", "mák", "pâquerette", "stokrotka łąkowa", ".5", "?"] {
             assert_eq!(written(name, "class", 3), name);
         }
-        // The font has a raster for the last, but without ink.
-        for name in ["ромашка", "雛菊", "a\u{301}", "a\u{200b}", "\u{ad}"] {
+        // The font has a raster for \u{ad}, but without ink.
+        let names = [
+            ("Löwenzahn 🌼", "Löwenzahn ?"),
+            ("a/ünï cödé 🌸.webp", "a/ünï cödé ?.webp"),
+            ("雛菊 no. 2", "?? no. 2"),
+            ("雛菊/2.jpg", "??/2.jpg"),
+            ("a\u{301}\u{200b}b\u{ad}c", "abc"),
+        ];
+        for (name, told) in names {
+            assert_eq!(written(name, "class", 3), told);
+        }
+    }
+
+    #[test]
+    fn names_of_which_nothing_can_be_written_are_numbers() {
+        for name in ["猫", "ромашка", "雛菊 🌼", "a/雛菊.jpg", "\u{ad}", ""] {
             assert_eq!(written(name, "class", 3), "class 3");
         }
     }
