@@ -355,6 +355,9 @@ fn a_bench_of_views_in_json() {
     assert!(figures["stages_us"]["crop_and_resize"].as_f64().unwrap() > 0.0, "{figures}");
     let text = simclr(&words).expect(0, &[]).out;
     assert!(text.contains("images/s") && text.contains("read and decode"), "{text}");
+    let text = simclr(&[&words[..], &["--set", "view.preset=crop-only"]].concat()).expect(0, &[]).out;
+    let ends_in_none = |stage: &str| text.lines().any(|line| line.contains(stage) && line.ends_with(" none"));
+    assert!(["  colour", "  blur", "  other operators"].iter().all(|stage| ends_in_none(stage)), "{text}");
 }
 
 #[test]
