@@ -9,6 +9,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, Type
 use clap::{Arg, Args, Command};
 use simclr_cuda::{Gpus, Libraries};
 use simclr_data::{Dataset, Source, not_a_file};
+use simclr_eval::embedding::Split;
 use simclr_train::config::{
     Auto, DataConfig, DeviceName, EncoderConfig, ForImages, KEYS, Machine, Stem, Unapplied,
 };
@@ -38,7 +39,13 @@ pub struct Settings {
     pub config: Option<PathBuf>,
 
     /// Set a key, such as train.batch=128; several may follow (simclr keys lists them)
-    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Configuration")]
+    #[arg(
+        long = "set",
+        value_name = "KEY=VALUE",
+        value_parser = suggesting(KEYS.iter().map(|key| key.path)),
+        hide_possible_values = true,
+        help_heading = "Configuration"
+    )]
     pub sets: Vec<String>,
 
     /// Seed for weights, order and views (train.seed)
@@ -54,7 +61,13 @@ pub struct DataSettings {
     config: Option<PathBuf>,
 
     /// Set a key of the table data, such as data.shrink=512; several may follow
-    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Configuration")]
+    #[arg(
+        long = "set",
+        value_name = "KEY=VALUE",
+        value_parser = suggesting(KEYS.iter().map(|key| key.path).filter(|path| path.starts_with("data."))),
+        hide_possible_values = true,
+        help_heading = "Configuration"
+    )]
     sets: Vec<String>,
 }
 
@@ -141,6 +154,11 @@ pub fn suggesting_for(path: &str) -> Suggesting<StringValueParser> {
 /// Parses a device.
 pub fn device() -> impl TypedValueParser<Value = DeviceName> {
     Suggesting { parser: DeviceName::from_str, words: vec!["auto", "cpu", "cuda"] }
+}
+
+/// Parses a part of the images.
+pub fn part() -> impl TypedValueParser<Value = Split> {
+    Suggesting { parser: Split::from_str, words: Split::WORDS.to_vec() }
 }
 
 /// Accepts what `parser` does, and suggests some words.

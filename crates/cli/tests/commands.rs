@@ -491,11 +491,18 @@ fn shells_complete_commands_and_options() {
     }
     // Words completed for arguments whose values are not checked against a list.
     let script = simclr(&["completions", "bash"]).expect(0, &[]).out;
-    for words in ["cifar10 cifar10-short imagenet small photos", "auto full blocks", "auto cpu cuda"] {
+    for words in [
+        "cifar10 cifar10-short imagenet small photos",
+        "auto full blocks",
+        "auto cpu cuda",
+        "train test unlabelled",
+        "loss.temperature ",
+    ] {
         assert!(script.contains(words), "{words}");
     }
     let help = simclr(&["pretrain", "--help"]).expect(0, &[]).out;
     assert_eq!(help.matches("cifar10-short").count(), 1, "{help}");
+    assert!(!help.contains("possible values"), "{help}");
     simclr(&["completions", "cmd"]).expect(2, &["bash"]);
 }
 

@@ -13,6 +13,7 @@ use simclr_eval::embedding::{FileFormat, Images, Split, Vector, embed};
 use crate::encoding::{Encoding, check_head, open_for, warn_of_broken};
 use crate::exit::Done;
 use crate::interrupt::{self, Watch};
+use crate::settings::part;
 use crate::watching::Watching;
 use crate::{data, out, terminal};
 
@@ -50,7 +51,7 @@ pub struct Embed {
     out: PathBuf,
 
     /// Use only this part of the images: train, test or unlabelled
-    #[arg(long, value_name = "PART")]
+    #[arg(long, value_name = "PART", value_parser = part(), hide_possible_values = true)]
     split: Option<Split>,
 
     /// Write z, the output of the projection head, instead of h

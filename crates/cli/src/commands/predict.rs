@@ -20,7 +20,7 @@ use crate::data::Opening;
 use crate::encoding::{perhaps_swapped, warn_of_broken};
 use crate::exit::{Done, usage};
 use crate::interrupt::{self, Watch};
-use crate::settings::{OnDevice, Threads, at_least_one};
+use crate::settings::{OnDevice, Threads, at_least_one, part};
 use crate::watching::Watching;
 use crate::{data, out, terminal, training};
 
@@ -60,7 +60,7 @@ pub struct Predict {
     top: usize,
 
     /// Use only this part of the images: train, test or unlabelled
-    #[arg(long, value_name = "PART")]
+    #[arg(long, value_name = "PART", value_parser = part(), hide_possible_values = true)]
     split: Option<Split>,
 
     /// Stop at the first image that cannot be read, instead of skipping it

@@ -12,6 +12,7 @@ use simclr_eval::protocols::{
 };
 use simclr_exchange::write_encoder;
 use simclr_metrics::Knn;
+use simclr_train::config::KEYS;
 use simclr_train::pretrain::Identity;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, TrainError};
@@ -19,7 +20,7 @@ use simclr_train::{Config, Layers, TrainError};
 use crate::encoding::load_encoder;
 use crate::exit::{Done, usage};
 use crate::interrupt;
-use crate::settings::{Settings, Threads, from_to, resolve_for, seed};
+use crate::settings::{Settings, Threads, from_to, resolve_for, seed, suggesting};
 use crate::terminal;
 use crate::training::{self, Training};
 use crate::watching::Watching;
@@ -71,7 +72,12 @@ pub struct Quickstart {
     images: Option<u32>,
 
     /// Set a key, such as train.epochs=20; several may follow
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(
+        long = "set",
+        value_name = "KEY=VALUE",
+        value_parser = suggesting(KEYS.iter().map(|key| key.path)),
+        hide_possible_values = true
+    )]
     sets: Vec<String>,
 
     /// Seed for everything

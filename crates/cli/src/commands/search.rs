@@ -15,7 +15,7 @@ use simclr_eval::search::{Found, Neighbour, Queries, search, search_stored};
 
 use crate::encoding::{Encoding, open_for, warn_of_broken};
 use crate::exit::{Done, usage};
-use crate::settings::at_least_one;
+use crate::settings::{at_least_one, part};
 use crate::sheet::canvas::{LETTER, written};
 use crate::sheet::grid::{self, Cell, Row, fitted, shortened};
 use crate::sheet::{self, picture};
@@ -68,7 +68,7 @@ pub struct Search {
     k: usize,
 
     /// Search only this part of the images: train, test or unlabelled
-    #[arg(long, value_name = "PART")]
+    #[arg(long, value_name = "PART", value_parser = part(), hide_possible_values = true)]
     split: Option<Split>,
 
     /// Draw the images found, at most the nearest 100, into this .png file
