@@ -181,6 +181,27 @@ fn keys_are_listed_as_a_file_that_can_be_used() {
 }
 
 #[test]
+fn keys_can_be_chosen() {
+    let listed = |names: &[&str]| simclr(&[&["keys"][..], names].concat()).expect(0, &[]).out;
+    let keys = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| line.starts_with('[') || line.starts_with('#'));
+        let lines =
+            lines.filter(|line| !line.starts_with("# ")).map(|line| line.split(" = ").next().unwrap());
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(keys(&listed(&["temperature"])), ["[loss]", "#temperature"]);
+    assert_eq!(keys(&listed(&["loss.margin", "train.batch"])), ["[loss]", "#margin", "[train]", "#batch"]);
+    let (all, loss) = (listed(&[]), listed(&["loss"]));
+    assert!(keys(&loss).len() > 3 && all.contains(loss.trim_end()), "{loss}");
+    assert!(listed(&["view.a"]).contains("#op = \"sobel\"") && listed(&["view"]).contains("#op = \"sobel\""));
+    for (name, hint) in
+        [("tran", "did you mean the table [train]?"), ("loss.temprature", "`loss.temperature`?")]
+    {
+        simclr(&["keys", "loss", name]).expect(2, &[&format!("keys: unknown key `{name}`"), hint]);
+    }
+}
+
+#[test]
 fn a_dry_run_prints_a_configuration_that_can_be_used() {
     let (dir, data) = small_data();
     let run = dir.path().join("run");
