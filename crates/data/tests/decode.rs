@@ -249,6 +249,18 @@ fn a_jpeg_of_which_half_is_missing_is_refused_whatever_follows() {
 }
 
 #[test]
+fn a_jpeg_cut_within_its_header_is_truncated() {
+    for name in ["colour.jpg", "progressive.jpg", "cmyk.jpg"] {
+        let whole = std::fs::read(golden(name)).unwrap();
+        let scan = whole.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap();
+        for len in 4..scan + 4 {
+            let error = refusal(&whole[..len]);
+            assert_eq!(error, "picture.jpg: truncated JPEG: it ends within its header", "{name}: {len}");
+        }
+    }
+}
+
+#[test]
 fn truncated_lossless_files_are_refused() {
     for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::Pnm]
     {

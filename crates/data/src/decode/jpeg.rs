@@ -119,7 +119,10 @@ fn decode_any(
         .set_max_height(usize::from(u16::MAX))
         .jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), lenient);
-    decoder.decode_headers().map_err(|e| format!("damaged JPEG: {e}"))?;
+    decoder.decode_headers().map_err(|e| match jpeg_header::is_cut(bytes) {
+        true => "truncated JPEG: it ends within its header".to_owned(),
+        false => format!("damaged JPEG: {e}"),
+    })?;
     let (width, height) = decoder.dimensions().ok_or("damaged JPEG: it declares no size")?;
     check_size(width as u64, height as u64)?;
     // The decoder is lenient, as slightly odd files from cameras need it to be, and fills what a truncated file lacks

@@ -48,9 +48,38 @@ pub(super) fn frame(bytes: &[u8]) -> Option<Frame> {
     }
 }
 
+/// Whether the bytes end before the header of the first scan does.
+pub(super) fn is_cut(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|&byte| byte == 0xff)) {
+        let marker = at + found + 1;
+        match bytes.get(marker) {
+            None => return true,
+            Some(0xff) => at = marker,
+            Some(0x00 | 0x01 | 0xd0..=0xd8) => at = marker + 1,
+            Some(0xd9) => return false,
+            Some(kind) => {
+                let Some(length) = bytes.get(marker + 1..marker + 3) else { return true };
+                at = marker + 1 + usize::from(u16::from_be_bytes([length[0], length[1]])).max(2);
+                if *kind == 0xda {
+                    return at > bytes.len();
+                }
+            }
+        }
+    }
+    true
+}
+
 #[cfg(test)]
 mod tests {
-    use super::frame;
+    use super::{frame, is_cut};
+
+    #[test]
+    fn a_header_ends_with_that_of_its_scan() {
+        let head = [0xff, 0xd8, 0xff, 0xe0, 0, 4, 0xff, 0xd9, 0xff, 0xff, 0xda, 0, 3, 9];
+        assert!((2..head.len()).all(|len| is_cut(&head[..len])) && !is_cut(&head));
+        assert!(!is_cut(&[0xff, 0xd8, 0xff, 0xd9]));
+    }
 
     #[test]
     fn the_frame_header_is_found_behind_other_segments() {

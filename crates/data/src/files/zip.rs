@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use flate2::Crc;
 use flate2::bufread::DeflateDecoder;
+use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::Files;
@@ -153,7 +154,15 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
             format!("not read as a zip archive; it may be damaged or not one at all: {error}"),
         )
     };
-    let archive = ZipArchive::new(BufReader::new(again)).map_err(|error| bad(error.to_string()))?;
+    if len == 0 {
+        return Err(DataError::malformed(path, "the file is empty; expected a zip archive"));
+    }
+    let archive = ZipArchive::new(BufReader::new(again)).map_err(|error| match error {
+        ZipError::InvalidArchive(reason) if reason.contains("EOCD") => {
+            bad("it lacks the directory that a whole one ends with".to_owned())
+        }
+        error => bad(error.to_string()),
+    })?;
     let mut left_out = LeftOut::default();
     if archive.has_duplicate_names() {
         let reason = "have the same name as a later entry, and only the last is read";
