@@ -48,6 +48,7 @@ pub struct DecodeScratch {
     pub(crate) file: Vec<u8>,
     pub(crate) pixels: Vec<u8>,
     turned: Vec<u8>,
+    deep: Vec<u16>,
     stored: Option<StoredAs>,
     jpeg: simclr_jpeg::Scratch,
 }
@@ -76,11 +77,8 @@ impl DecodeScratch {
     /// Frees what a huge image took, once its pixels are no longer needed.
     pub(crate) fn give_back(&mut self) {
         self.give_back_file();
-        for buffer in [&mut self.pixels, &mut self.turned] {
-            if buffer.capacity() > KEPT_BYTES {
-                *buffer = Vec::new();
-            }
-        }
+        [&mut self.pixels, &mut self.turned].into_iter().for_each(free_if_huge);
+        free_if_huge(&mut self.deep);
     }
 
     /// Frees a huge file, once it is decoded.
@@ -253,7 +251,7 @@ fn decode_once(
     needed: &dyn Fn(u32, u32) -> Region,
     scratch: &mut DecodeScratch,
 ) -> Result<(u32, u32), String> {
-    let DecodeScratch { pixels, turned, stored: stored_as, jpeg, .. } = scratch;
+    let DecodeScratch { pixels, turned, deep, stored: stored_as, jpeg, .. } = scratch;
     *stored_as = None;
     let format = Format::of(bytes).ok_or_else(|| match bytes {
         [] => "the file is empty".to_owned(),
@@ -262,7 +260,7 @@ fn decode_once(
     let stored = caught(&format_args!("the {format} decoder"), || match format {
         Format::Jpeg => jpeg::decode(bytes, options, needed, jpeg, turned, pixels),
         Format::Png | Format::WebP | Format::Bmp | Format::Tiff | Format::Gif | Format::Pnm => {
-            raster::decode(bytes, format, options, pixels)
+            raster::decode(bytes, format, options, (turned, deep), pixels)
         }
         Format::Heif => Err(format!("{format} is not read; convert it to {READ}")),
     })?;
@@ -316,15 +314,22 @@ fn check_size(width: u64, height: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes `pixels` exactly `bytes` long without zeroing what it already holds; refuses instead of aborting.
-pub(crate) fn resize(pixels: &mut Vec<u8>, bytes: usize) -> Result<(), String> {
-    if pixels.len() < bytes {
+/// Makes `pixels` exactly `len` long without zeroing what it already holds; refuses instead of aborting.
+pub(crate) fn resize<T: Clone + Default>(pixels: &mut Vec<T>, len: usize) -> Result<(), String> {
+    if pixels.len() < len {
         pixels
-            .try_reserve_exact(bytes - pixels.len())
-            .map_err(|_| format!("no memory for its {bytes} bytes of pixels"))?;
+            .try_reserve_exact(len - pixels.len())
+            .map_err(|_| format!("no memory for its {} bytes of pixels", len * size_of::<T>()))?;
     }
-    pixels.resize(bytes, 0);
+    pixels.resize(len, T::default());
     Ok(())
+}
+
+/// Frees a buffer of more than [`KEPT_BYTES`].
+fn free_if_huge<T>(buffer: &mut Vec<T>) {
+    if buffer.capacity() * size_of::<T>() > KEPT_BYTES {
+        *buffer = Vec::new();
+    }
 }
 
 #[cfg(test)]
@@ -348,6 +353,30 @@ mod tests {
             assert_eq!(decode_bytes("x", &image, &options, &mut scratch).unwrap().pixels.len(), kept);
             assert!((kept..2 * kept).contains(&scratch.pixels.capacity()), "{}", scratch.pixels.capacity());
         }
+    }
+
+    #[test]
+    fn pixels_as_stored_are_read_into_the_buffers_of_earlier_images() {
+        let (options, mut scratch) = (DecodeOptions::default(), DecodeScratch::default());
+        let mut decode = |side: usize, most: usize, bytes: usize| {
+            let header = format!("P5 {side} {side} {most}\n").into_bytes();
+            let image = [header, vec![7; bytes * side * side]].concat();
+            decode_bytes("x", &image, &options, &mut scratch).unwrap();
+            (
+                scratch.turned.as_ptr(),
+                scratch.turned.capacity(),
+                scratch.deep.as_ptr(),
+                scratch.deep.capacity(),
+            )
+        };
+        decode(64, 255, 1);
+        let buffers = decode(64, 65535, 2);
+        assert!(buffers.1 >= 64 * 64 && buffers.3 >= 64 * 64);
+        for side in [63, 64] {
+            assert_eq!((decode(side, 255, 1), decode(side, 65535, 2)), (buffers, buffers));
+        }
+        // A huge one is freed at once, as nobody has use for it.
+        assert_eq!(decode(8200, 255, 1).1, 0);
     }
 
     #[test]

@@ -11,12 +11,14 @@ use tiff::tags::{ExtraSamples, Tag};
 
 use super::options::DecodeOptions;
 use super::room::Claim;
-use super::{Format, MAX_PIXELS, Stored, bytes_after, check_size, gif, resize};
+use super::{Format, MAX_PIXELS, Stored, bytes_after, check_size, free_if_huge, gif, resize};
 
+/// Decodes the whole image into `pixels`; `spare` holds pixels as they are stored, of 8 and of 16 bits.
 pub(super) fn decode(
     bytes: &[u8],
     format: Format,
     options: &DecodeOptions,
+    spare: (&mut Vec<u8>, &mut Vec<u16>),
     pixels: &mut Vec<u8>,
 ) -> Result<Stored, String> {
     let refused = |error: image::ImageError| match error {
@@ -66,22 +68,28 @@ pub(super) fn decode(
             decoder.read_image(pixels).map_err(refused)?;
         }
         ColorType::L8 | ColorType::La8 | ColorType::Rgba8 => {
-            let mut stored: Vec<u8> = room(decoder.total_bytes())?;
-            decoder.read_image(&mut stored).map_err(refused)?;
+            let stored = spare.0;
+            stored.clear();
+            resize(stored, decoder.total_bytes() as usize)?;
+            decoder.read_image(stored).map_err(refused)?;
             if premultiplied {
-                divide_by_opacity(&mut stored, color, u8::MAX.into());
+                divide_by_opacity(stored, color, u8::MAX.into());
             }
             resize(pixels, bytes_of_rgb)?;
-            to_rgb(&mut stored, color, options, pixels);
+            to_rgb(stored, color, options, pixels);
+            free_if_huge(stored);
         }
         ColorType::L16 | ColorType::La16 | ColorType::Rgb16 | ColorType::Rgba16 => {
-            let mut stored: Vec<u16> = room(decoder.total_bytes())?;
-            decoder.read_image(bytemuck::cast_slice_mut(&mut stored)).map_err(refused)?;
+            let stored = spare.1;
+            stored.clear();
+            resize(stored, decoder.total_bytes() as usize / size_of::<u16>())?;
+            decoder.read_image(bytemuck::cast_slice_mut(stored)).map_err(refused)?;
             if premultiplied {
-                divide_by_opacity(&mut stored, color, u16::MAX.into());
+                divide_by_opacity(stored, color, u16::MAX.into());
             }
             resize(pixels, bytes_of_rgb)?;
-            deep_to_rgb(&stored, color, options, pixels);
+            deep_to_rgb(stored, color, options, pixels);
+            free_if_huge(stored);
         }
         // There is no telling which value is white.
         _ => return Err(unusual(format, "floating-point values")),
@@ -94,15 +102,6 @@ pub(super) fn decode(
         grey: !color.has_color(),
         bits: if color.bytes_per_pixel() > color.channel_count() { 16 } else { 8 },
     })
-}
-
-/// Allocates `bytes` of values; returns an error instead of aborting.
-fn room<T: Clone + Default>(bytes: u64) -> Result<Vec<T>, String> {
-    let len = bytes as usize / size_of::<T>();
-    let mut values = Vec::new();
-    values.try_reserve_exact(len).map_err(|_| format!("no memory for its {bytes} bytes of pixels"))?;
-    values.resize(len, T::default());
-    Ok(values)
 }
 
 /// Describes the channels of a TIFF where they are not the usual ones.
