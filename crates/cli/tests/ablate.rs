@@ -240,6 +240,8 @@ fn batches_of_more_than_all_images_are_left_out() {
         assert_eq!(json["left_out"], serde_json::json!(["64", "4000"]), "{json}");
         assert_eq!(json["variants"].as_array().unwrap().len(), 2, "{json}");
     }
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("larger than the number of images to train on: 64, 4000."), "{page}");
     let words = ["the batch of ", " variants is larger than the 48 images", "a study of your own"];
     for study in [Path::new("batch"), &study(&["24", "64"])] {
         simclr(&ablate(study, &data, &dir.path().join("new"), &[])).expect(2, &words);

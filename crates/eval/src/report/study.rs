@@ -67,6 +67,14 @@ pub fn study_page(study: &Study, rows: &[Row], seeds: usize, test_images: usize,
             escape(source)
         );
     }
+    if !study.left_out.is_empty() {
+        let names: Vec<String> = study.left_out.iter().map(|name| escape(name)).collect();
+        let _ = writeln!(
+            out,
+            "<p>Left out, since their batches are larger than the number of images to train on: {}.</p>",
+            names.join(", ")
+        );
+    }
     for row in rows {
         for failure in &row.failures {
             let _ = writeln!(out, "<p>{}, {}</p>", escape(&row.variant.name), escape(failure));
@@ -103,6 +111,7 @@ mod tests {
     fn a_page_tells_what_was_measured_and_texts_stay_texts() {
         let mut study = Study::find("head").unwrap();
         study.variants[0].name = "<script>".to_owned();
+        study.left_out = vec!["8192".to_owned(), "<b>".to_owned()];
         let trial = |variant, score| Trial {
             variant,
             seed: 0,
@@ -120,6 +129,7 @@ mod tests {
             "head.<wbr>kind=<wbr>linear",
             "&lt;script&gt;",
             "&lt;nan&gt;",
+            "number of images to train on: 8192, &lt;b&gt;.",
             "24 test images: differences below about ",
             "linear: 1 of 1 pair ranks as in the paper (chance: 0.5).",
         ] {

@@ -38,6 +38,8 @@ pub struct Study {
     pub set: Vec<String>,
     /// The variants, in the order they are shown.
     pub variants: Vec<Variant>,
+    /// The names of variants that cannot be trained on the images at hand, and are no longer among `variants`.
+    pub left_out: Vec<String>,
 }
 
 /// A variant of the recipe.
@@ -115,7 +117,7 @@ impl Study {
                 let expected = "at least two tables [[variant]], to compare";
                 Err(top.bad("variant", format!("{} of them", variants.len()), expected))
             }
-            _ => Ok(Study { title, source, set, variants }),
+            _ => Ok(Study { title, source, set, variants, left_out: Vec::new() }),
         }
     }
 }

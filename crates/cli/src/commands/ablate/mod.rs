@@ -150,7 +150,7 @@ impl Ablate {
         let base = self.settings.resolve(&source, self.threads)?;
         self.settings.say_unsized(&base);
         let device = training::device_of(&base)?;
-        let left_out = self.leave_out(&mut study, &base, &source)?;
+        self.leave_out(&mut study, &base, &source)?;
         let planned = self.plan(&study, &base, &source, &device)?;
         if let Some(out) = &self.out {
             let runs = planned.iter().map(|planned| (planned.folder.as_path(), &planned.config));
@@ -171,7 +171,7 @@ impl Ablate {
                 let object = json!({
                     "study": study.title, "source": study.source, "set": study.set, "seeds": self.seeds,
                     "steps": steps, "trained": trained, "steps_left": left, "variants": variants,
-                    "left_out": left_out,
+                    "left_out": study.left_out,
                 });
                 terminal::print_json(&object)?;
             }
@@ -208,7 +208,7 @@ impl Ablate {
         }
         let rows = rows(&study, &trials);
         match self.json {
-            true => table::tell_json(&study, self.seeds, splits.test().len(), &rows, &left_out)?,
+            true => table::tell_json(&study, self.seeds, splits.test().len(), &rows)?,
             false => table::tell(&study, splits.test().len(), &rows)?,
         }
         terminal::say(&format!("report: {}", out.join(REPORT).display()));
@@ -222,9 +222,9 @@ impl Ablate {
         }
     }
 
-    /// Removes the variants whose own batch is larger than the images to train on, with a warning, and returns their
-    /// names. Too few are left if there is nothing to compare.
-    fn leave_out(&self, study: &mut Study, base: &Config, source: &Source) -> Result<Vec<String>> {
+    /// Leaves out the variants whose own batch is larger than the images to train on, with a warning. Too few are left
+    /// if there is nothing to compare.
+    fn leave_out(&self, study: &mut Study, base: &Config, source: &Source) -> Result<()> {
         let (count, images) = (study.variants.len(), source.to_pretrain().len());
         let (mut kept, mut too_large): (Vec<Variant>, Vec<(usize, String)>) = Default::default();
         for variant in study.variants.drain(..) {
@@ -255,7 +255,8 @@ impl Ablate {
                 terminal::counted(images, "image")
             ));
         }
-        Ok(too_large.into_iter().map(|(_, name)| name).collect())
+        study.left_out = too_large.into_iter().map(|(_, name)| name).collect();
+        Ok(())
     }
 
     /// Plans and prints all runs; errors come before the first run begins. All variants of one seed come before the

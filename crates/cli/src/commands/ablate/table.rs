@@ -6,15 +6,8 @@ use simclr_eval::study::{Chance, Column, Judge, Order, Row, Study, Variant, colu
 
 use crate::terminal;
 
-/// Prints the results of a study with `seeds` seeds, evaluated on `test_images` images, as a JSON object. `left_out` are
-/// the variants that were not trained.
-pub fn tell_json(
-    study: &Study,
-    seeds: u64,
-    test_images: usize,
-    rows: &[Row],
-    left_out: &[String],
-) -> Result<()> {
+/// Prints the results of a study with `seeds` seeds, evaluated on `test_images` images, as a JSON object.
+pub fn tell_json(study: &Study, seeds: u64, test_images: usize, rows: &[Row]) -> Result<()> {
     let told = Judge::ALL.into_iter().filter(|&judge| rows.iter().any(|row| row.mean(judge).is_some()));
     let told: Vec<Judge> = told.collect();
     let row = |row: &Row| {
@@ -35,7 +28,7 @@ pub fn tell_json(
     let object = json!({
         "study": study.title, "source": study.source, "set": study.set, "seeds": seeds,
         "test_images": test_images, "within_chance": chance,
-        "variants": rows.iter().map(row).collect::<Vec<Value>>(), "left_out": left_out, "order": order,
+        "variants": rows.iter().map(row).collect::<Vec<Value>>(), "left_out": study.left_out, "order": order,
     });
     terminal::print_json(&object)
 }

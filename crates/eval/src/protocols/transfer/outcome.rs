@@ -13,8 +13,8 @@ use simclr_train::run_folder::RunFolder;
 use super::known::Known;
 use super::tuning::GridPoint;
 use super::{Protocol, TransferOptions, TransferSet};
-use crate::protocols::evaluation::BrokenImage;
 use crate::protocols::choice::Edge;
+use crate::protocols::evaluation::BrokenImage;
 use crate::protocols::trained::TrainedEncoder;
 use crate::{EvalError, Metric};
 
