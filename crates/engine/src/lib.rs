@@ -3,6 +3,9 @@
 //! An operator in [`ops`] is about a layer in size. It runs its kernel immediately and, if the [`Tape`] records,
 //! saves what its backward pass needs. [`Tape::backward`] walks the record once, from the loss to the parameters.
 //!
+//! Where functions name "errors of the device", these are [`EngineError::Value`] for a type of values that the device
+//! does not compute with, [`EngineError::OutOfMemory`], and [`EngineError::Device`].
+//!
 //! ```
 //! use simclr_engine::{Collective, Device, Mode, Parameters, ParameterKind, SingleProcess, Tape, Tensor, ops};
 //!

@@ -292,8 +292,7 @@ impl Tensor {
     /// The values rounded to another type.
     ///
     /// # Errors
-    /// [`EngineError::Value`](crate::EngineError::Value) for a type that the device does not have; errors of the
-    /// device.
+    /// Errors of the device.
     pub fn cast(&self, dtype: DType) -> Result<Tensor> {
         if dtype == self.dtype {
             return Ok(self.clone());
@@ -336,7 +335,8 @@ impl Tensor {
     /// self += other, in place if no clone shares the values.
     ///
     /// # Errors
-    /// [`EngineError::Shape`](crate::EngineError::Shape) if the shapes differ; errors of the device.
+    /// [`EngineError::Shape`](crate::EngineError::Shape) if the shapes differ, and
+    /// [`EngineError::Value`](crate::EngineError::Value) if the types do; errors of the device.
     pub fn add_assign(&mut self, other: &Tensor) -> Result<()> {
         if self.shape() != other.shape() {
             return Err(EngineError::shape("add", format!("{:?}", self.shape()), other.shape()));

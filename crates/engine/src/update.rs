@@ -95,8 +95,8 @@ impl Device {
     /// Takes one optimiser step on parameters of this device, each with a gradient of its shape.
     ///
     /// # Errors
-    /// [`EngineError::Shape`](crate::EngineError::Shape) for a gradient or a state that does not fit its parameter;
-    /// errors of the device.
+    /// [`EngineError::Shape`](crate::EngineError::Shape) for a gradient or a state that does not fit its parameter,
+    /// or deferred inputs that are not [`Rule::hyper`]; errors of the device.
     pub fn update(&self, rule: &Rule, inputs: StepInputs, list: &mut [ParameterUpdate]) -> Result<()> {
         for trained in list.iter() {
             if trained.gradient.shape() != trained.value.shape() {

@@ -81,43 +81,50 @@ fn a_large_batch_is_predicted_without_its_memory() {
 
 #[test]
 fn checkpoints_take_a_copy_of_the_state_and_one_of_the_best_where_there_is_one() {
-    for (sets, held_out, copies) in [
-        (&[][..], 16, 2),
-        (&["train.health_every=0"], 16, 2),
-        (&["train.knn_every=0"], 16, 2),
-        (&["train.health_every=0", "train.knn_every=0"], 16, 1),
-        (&[], 0, 1),
+    for (sets, held_out, labelled, copies) in [
+        (&[][..], 16, true, 2),
+        (&["train.health_every=0"], 16, true, 2),
+        (&["train.health_every=0"], 16, false, 1),
+        (&["train.knn_every=0"], 16, true, 2),
+        (&["train.health_every=0", "train.knn_every=0"], 16, true, 1),
+        (&[], 0, true, 1),
     ] {
-        let needs = needs(16, held_out, sets);
+        let needs = needs(16, &Images { held_out, labelled, ..Images::default() }, sets);
         assert_eq!(needs.checkpoint, copies * needs.state, "{held_out} {sets:?}");
     }
 }
 
 /// What a small network needs for steps of 8 images of `size` x `size` pixels.
-fn needs(size: usize, held_out: usize, sets: &[&str]) -> Needs {
+fn needs(size: usize, images: &Images, sets: &[&str]) -> Needs {
     let size = format!("data.image_size={size}");
     let usual = ["encoder.width=0.0625", &size, "train.batch=8"];
     let sets: Vec<String> = usual.iter().chain(sets).map(|&set| set.to_owned()).collect();
     let config = Config::resolve(&Layers { sets: &sets, ..Layers::default() }).unwrap();
     let model = Model::new(&config, &Device::cpu(1).unwrap()).unwrap();
     let optimizer = Optimizer::new(&config.optim, &model.parameters).unwrap();
-    let images = Images { held_out, ..Images::default() };
-    Needs::of((&model, &optimizer), &config, Memory::Full, 8, &images).unwrap()
+    Needs::of((&model, &optimizer), &config, Memory::Full, 8, images).unwrap()
 }
 
 /// The figures after an epoch are computed in batches that take no more than a step where images are large, and what is
 /// not computed takes nothing.
 #[test]
 fn held_out_images_take_no_more_than_a_step() {
-    let alone = needs(1024, 0, &[]);
+    let of = |held_out| Images { held_out, labelled: true, ..Images::default() };
+    let alone = needs(1024, &of(0), &[]);
     for held_out in [10, 100, 1000] {
         // Freed blocks do not fit all sizes alike.
-        let ratio = needs(1024, held_out, &[]).step as f64 / alone.step as f64;
+        let ratio = needs(1024, &of(held_out), &[]).step as f64 / alone.step as f64;
         assert!((0.99..1.05).contains(&ratio), "{ratio} with {held_out}");
     }
     // A step on 16 small views takes less than figures of 128.
-    let [none, few, many] = [0, 10, 1000].map(|held_out| needs(32, held_out, &["train.knn_every=0"]).step);
-    assert!(none <= few && few < many, "{none} {few} {many}");
-    let unmeasured = needs(32, 1000, &["train.health_every=0", "train.knn_every=0"]);
-    assert_eq!(unmeasured.step, none);
+    let [none, few, many] = [0, 10, 1000].map(|held_out| needs(32, &of(held_out), &["train.knn_every=0"]));
+    assert!(none.step <= few.step && few.step < many.step, "{none:?} {few:?} {many:?}");
+    assert!(few.loader > none.loader, "{none:?} {few:?}");
+    let unlabelled = Images { labelled: false, ..of(1000) };
+    for (images, sets) in [
+        (&of(1000), &["train.health_every=0", "train.knn_every=0"][..]),
+        (&unlabelled, &["train.health_every=0"]),
+    ] {
+        assert_eq!(needs(32, images, sets), none);
+    }
 }

@@ -22,7 +22,8 @@ pub struct Conv2d {
 ///
 /// # Errors
 /// [`EngineError::Shape`](crate::EngineError::Shape) if x and w do not fit together,
-/// [`EngineError::Value`](crate::EngineError::Value) for a window that does not fit; errors of the device.
+/// [`EngineError::Value`](crate::EngineError::Value) for a window that does not fit, or w that is not f32;
+/// errors of the device.
 pub fn conv2d(tape: &mut Tape, x: &Var, w: &Var, conv: Conv2d) -> Result<Var> {
     let geometry = geometry(x.tensor(), w.tensor(), conv)?;
     let device = x.tensor().device();

@@ -4,7 +4,7 @@ use crate::ops::row_shape;
 use crate::tape::BackwardContext;
 use crate::{Result, Tape, Tensor, Var};
 
-/// y = x / max(|x|, 1e-12) for every row of x (N, C).
+/// y = x / max(|x|, 1e-12) for every row of x (N, C); NaN where |x| is beyond the range of f32.
 ///
 /// # Errors
 /// [`EngineError::Shape`](crate::EngineError::Shape) if x is no rows; errors of the device.

@@ -23,6 +23,8 @@ pub struct Images {
     pub cache: u64,
     /// Number of images that are held out of training.
     pub held_out: usize,
+    /// Whether there are labels of several classes, so that kNN accuracy can be measured.
+    pub labelled: bool,
 }
 
 impl Images {
@@ -35,16 +37,19 @@ impl Images {
             Cache::Ram | Cache::Disk => true,
         };
         let held_out = dataset.len() - trained_on(config, dataset.len());
+        let labelled = dataset.classes().len() >= 2 && (0..dataset.len()).any(|i| dataset.label(i).is_some());
+        let unseen = Images { held_out, labelled, ..Images::default() };
         if !matters && !device.is_gpu() {
-            return Images { held_out, ..Images::default() };
+            return unseen;
         }
         let by_order = config.data.cache == Cache::Ram;
-        let images = Images::look(dataset);
+        let Images { all, each, longest, shorter, .. } = Images::look(dataset);
         let limit = config.data.cache_bytes().unwrap_or(u64::MAX);
-        Images { cache: if by_order { images.all.min(limit) } else { 0 }, held_out, ..images }
+        let cache = if by_order { all.min(limit) } else { 0 };
+        Images { all, each, longest, shorter, cache, ..unseen }
     }
 
-    /// Estimates the images of `dataset`, none of which is kept on request or held out.
+    /// Estimates the images of `dataset`, none of which is kept on request, held out or labelled.
     pub fn look(dataset: &dyn Dataset) -> Images {
         let Sample { bytes: each, shorter, longest, .. } = Sample::of(dataset);
         Images { all: each * dataset.len() as u64, each, longest, shorter, ..Images::default() }

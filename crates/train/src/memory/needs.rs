@@ -59,7 +59,8 @@ impl Needs {
         let views = 2 * batch;
         // The loss holds three copies of z.
         let kernels = |step| kernels_on(&model.device, step) + 3 * 4 * (views * model.head.dim()) as u64;
-        let embedded = embedded(model, config, images.held_out);
+        let embedded = embedded(model, config, images);
+        let most = embedded.iter().max().copied().unwrap_or(0);
         let beside_state = |batch, embedded: &[usize]| {
             let found = go_through((model, optimizer), config, memory, batch, embedded)?;
             Ok::<u64, TrainError>((found.held as u64).saturating_sub(state))
@@ -74,7 +75,8 @@ impl Needs {
                 kernels: kernels(step),
                 // There is a best where held-out images are measured.
                 checkpoint: if embedded.is_empty() { state } else { 2 * state },
-                loader: BATCHES * pixels as u64,
+                // The held-out images have a loader of their own.
+                loader: BATCHES * (pixels + most * image) as u64,
                 figures: 0,
                 images: images.cache,
             });
@@ -93,9 +95,11 @@ impl Needs {
             kernels: kernels(step),
             checkpoint: 0,
             loader: loader as u64,
-            figures: match embedded.iter().max() {
-                Some(most) => beside_state(None, &embedded)? + (most * image) as u64,
-                None => 0,
+            figures: if embedded.is_empty() {
+                0
+            } else {
+                let figures = beside_state(None, &embedded)?;
+                figures + kernels_on(&model.device, figures) + (model.embedded_with(most) * image) as u64
             },
             images: 0,
         })
@@ -163,11 +167,12 @@ pub(crate) fn fits_in(
     })
 }
 
-/// The numbers of images that are embedded at once for the figures after an epoch, of `held_out` images: pairs of views
-/// for the health figures, single views for kNN.
-fn embedded(model: &Model, config: &Config, held_out: usize) -> Vec<usize> {
-    let health = (config.train.health_every > 0).then(|| 2 * pairs_at_once(model, held_out));
-    let knn = (config.train.knn_every > 0).then(|| model.images_at_once());
+/// The numbers of images that are embedded at once for the figures after an epoch: pairs of views for the health
+/// figures, single views for kNN.
+fn embedded(model: &Model, config: &Config, images: &Images) -> Vec<usize> {
+    let (train, held_out) = (&config.train, images.held_out);
+    let health = (train.health_every > 0).then(|| 2 * pairs_at_once(model, held_out));
+    let knn = (train.knn_every > 0 && images.labelled).then(|| model.images_at_once());
     health.into_iter().chain(knn).filter(|_| held_out > 0).collect()
 }
 
