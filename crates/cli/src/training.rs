@@ -11,7 +11,7 @@ use simclr_engine::{Device, EngineError};
 use simclr_exchange::has_encoder;
 use simclr_train::checkpoint::{Found, Meta};
 use simclr_train::config::DeviceName;
-use simclr_train::pretrain::{self, Outcome, Resumed, lead};
+use simclr_train::pretrain::{self, Outcome, Part, Resumed, lead};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, TrainError};
 
@@ -224,6 +224,14 @@ pub fn assist(dataset: &Arc<dyn Dataset>, config: &Config, place: &Place, crew: 
     Ok(if finished? { Done::Finished } else { Done::Interrupted })
 }
 
+/// Checks that a new run of `config` on `dataset` could take its first step. Creates nothing.
+pub fn check(dataset: &Arc<dyn Dataset>, config: &Config) -> Result<()> {
+    let (name, threads) = (config.train.device, config.train.threads.value().unwrap_or(0));
+    let (device, _) = open(name, threads, &Place::Alone)?;
+    pretrain::plan(dataset, config, &device, Part::WHOLE)?;
+    Ok(())
+}
+
 /// Opens the device of a configuration; see [`device`].
 pub fn device_of(config: &Config) -> Result<Device> {
     device(config.train.device, config.train.threads.value().unwrap_or(0))
@@ -237,22 +245,28 @@ pub fn device(name: DeviceName, threads: usize) -> Result<Device> {
 
 /// Like [`device`], for a worker, whose GPU may differ from the one that all workers were given.
 fn device_of_worker(name: DeviceName, place: &Place, threads: usize) -> Result<Device> {
-    let opened = name.open_with(threads, |first| place.gpu(first));
-    let (device, why) = match name {
-        DeviceName::Cuda(_) => opened.map_err(|error| no_gpu(name, error))?,
-        DeviceName::Auto | DeviceName::Cpu => opened?,
-    };
+    let (device, why) = open(name, threads, place)?;
     if let Some(why) = why.filter(|_| BUILT_IN) {
         terminal::say(&format!("computing on the processor: {why}"));
     }
     if device.is_gpu() {
         terminal::say(&format!("computing on {device}"));
     }
+    Ok(device)
+}
+
+/// Opens a device without a word. Also returns why it is no GPU, if one was looked for.
+fn open(name: DeviceName, threads: usize, place: &Place) -> Result<(Device, Option<EngineError>)> {
+    let opened = name.open_with(threads, |first| place.gpu(first));
+    let (device, why) = match name {
+        DeviceName::Cuda(_) => opened.map_err(|error| no_gpu(name, error))?,
+        DeviceName::Auto | DeviceName::Cpu => opened?,
+    };
     // Fails if it exists already: a second call in a process asks for the same number of threads.
     if rayon::ThreadPoolBuilder::new().num_threads(device.threads()).build_global().is_err() {
         tracing::debug!("the shared threads are there already");
     }
-    Ok(device)
+    Ok((device, why))
 }
 
 /// How to install a program that can use GPUs; empty if this one can. Appended to the reason why this one cannot.

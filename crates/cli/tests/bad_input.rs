@@ -405,6 +405,18 @@ fn an_output_folder_that_is_taken() {
     other.extend(["--set", "train.batch=8"].map(str::to_owned));
     simclr(&other).expect(2, &["train.batch", "16", "8"]);
 
+    // What replaces a run is checked before that is removed.
+    for (set, told) in [
+        ("train.epohcs=20", "train.epochs"),
+        ("train.batch=100000", "train.batch is 100,000"),
+        ("train.device=cuda:99", "cuda:99"),
+        ("optim.warmup_epochs=99", "optim.warmup_epochs"),
+    ] {
+        let reply = simclr(&["quickstart", "--force", "--out", path(&out), "--images", "110", "--set", set]);
+        assert!(reply.code != Some(0) && reply.err.contains(told), "{}", reply.err);
+        assert_eq!(fs::read(&checkpoints(&out)[0]).unwrap(), before);
+    }
+
     let taken = dir.path().join("thesis");
     fs::create_dir(&taken).unwrap();
     fs::write(taken.join("chapter.txt"), "words").unwrap();

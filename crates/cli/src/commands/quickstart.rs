@@ -158,17 +158,21 @@ impl Quickstart {
             let settings = Settings { sets: self.sets.clone(), seed: self.seed, ..Settings::default() };
             return training::resume(&self.out, |config| settings.resolve_over(config, self.threads));
         }
-        if RunFolder::exists(&self.out) {
-            if !self.force {
-                return Err(usage(format!(
-                    "{} already holds a run; --force replaces it, --resume goes on with one that was interrupted, \
+        let replaces = RunFolder::exists(&self.out);
+        if replaces && !self.force {
+            return Err(usage(format!(
+                "{} already holds a run; --force replaces it, --resume goes on with one that was interrupted, \
                      --out takes another folder",
-                    self.out.display()
-                )));
-            }
+                self.out.display()
+            )));
+        }
+        let config = self.config()?;
+        if replaces {
+            // What would keep the new run from beginning must not cost the old one.
+            training::check(&self.source(&config).train, &config)?;
             RunFolder::remove(&self.out)?;
         }
-        training::begin(&self.out, self.config()?)
+        training::begin(&self.out, config)
     }
 
     fn config(&self) -> Result<Config, TrainError> {
