@@ -15,6 +15,7 @@ use simclr_train::config::{
 };
 use simclr_train::presets::PRESETS;
 use simclr_train::presets::photos::Trainer;
+use simclr_train::pretrain::Resumed;
 use simclr_train::{Config, Layers, TrainError, memory};
 
 use crate::exit::usage;
@@ -304,9 +305,19 @@ impl Settings {
         self.with_layers(None, Threads::default(), |layers| Ok(layers.data()?))
     }
 
-    /// Resolves the configuration of a run that is resumed: `base`, changed by what was given.
+    /// Resolves `base`, changed by what was given.
     pub fn resolve_over(&self, base: &Config, threads: Threads) -> Result<Config> {
         self.with_layers(Some(base), threads, |layers| Ok(Config::resolve(layers)?))
+    }
+
+    /// Resolves the configuration that a run goes on with. Once there is a checkpoint, a value that would make it another
+    /// run is reported before one that contradicts others.
+    pub fn resolve_resumed(&self, resumed: &Resumed, threads: Threads) -> Result<Config> {
+        let has_begun = resumed.from.is_some();
+        self.with_layers(Some(&resumed.config), threads, |layers| {
+            let unlike = |error| Config::unlike_base(layers).filter(|_| has_begun).unwrap_or(error);
+            Ok(Config::resolve(layers).map_err(unlike)?)
+        })
     }
 
     /// Resolves a variant of `base`, which was resolved from these settings: they once more, on top of what was chosen for

@@ -40,20 +40,20 @@ pub fn begin(out: &Path, config: Config) -> Result<Training> {
 
 /// Resumes a run from its newest good checkpoint, with warnings about damaged ones. `given` turns the configuration
 /// that the run was started with into the one that it continues with.
-pub fn resume(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<Training> {
+pub fn resume(out: &Path, given: impl FnOnce(&Resumed) -> Result<Config>) -> Result<Training> {
     let Resumed { folder, config, from, .. } = continued(pretrain::resume(out)?, given)?;
     Ok(Training { folder, config, from, new: false })
 }
 
 /// Returns what [`resume`] would continue with and from where, without touching anything.
-pub fn look(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<(Config, Option<Meta>)> {
+pub fn look(out: &Path, given: impl FnOnce(&Resumed) -> Result<Config>) -> Result<(Config, Option<Meta>)> {
     let Resumed { config, from, .. } = continued(pretrain::look(out)?, given)?;
     Ok((config, from.map(|from| from.checkpoint.meta)))
 }
 
 /// Decides how a run continues. Prints from where, and warns of what ended it before.
-fn continued(resumed: Resumed, given: impl FnOnce(&Config) -> Result<Config>) -> Result<Resumed> {
-    let given = given(&resumed.config)?;
+fn continued(resumed: Resumed, given: impl FnOnce(&Resumed) -> Result<Config>) -> Result<Resumed> {
+    let given = given(&resumed)?;
     let resumed = resumed.change(&given)?;
     let out = resumed.folder.path();
     match &resumed.from {

@@ -211,3 +211,18 @@ fn a_preset_that_contradicts_a_run_is_named() {
         with(&["--preset", "cifar10", "--set", "data.image_size=64"]).expect(2, &["`data.image_size` is 64"]);
     assert!(!reply.err.contains("--preset cifar10: "), "{}", reply.err);
 }
+
+/// What would be another run is told before what makes no sense in itself.
+#[test]
+fn fewer_epochs_than_warm_up() {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &["train.epochs=3", "optim.warmup_epochs=2"])).expect(0, &[]);
+    let fewer = [&resume(&data, &run)[..], &["--set", "train.epochs=1"].map(str::to_owned)].concat();
+    simclr(&fewer)
+        .expect(2, &["`train.epochs` is 1, the run was begun with 3", "continue from this one's encoder"]);
+    simclr(&[&fewer[..], &["--dry-run".to_owned()]].concat()).expect(2, &["the run was begun with 3"]);
+    // One without a checkpoint may still become another run.
+    checkpoints(&run).iter().for_each(|file| fs::remove_file(file).unwrap());
+    simclr(&fewer).expect(2, &["`optim.warmup_epochs` is 2, more than the 1 of `train.epochs`"]);
+}

@@ -145,7 +145,7 @@ impl Pretrain {
 
     /// Resumes the run; `None` if it is finished.
     fn take_up(&self, out: &Path) -> Result<Option<(Training, Source)>> {
-        let resumed = training::resume(out, |config| self.settings.resolve_over(config, self.threads));
+        let resumed = training::resume(out, |resumed| self.settings.resolve_resumed(resumed, self.threads));
         let mut training = resumed.map_err(|error| self.longer(self.settings.named(error), out))?;
         if training.is_finished() {
             training.complete()?;
@@ -232,7 +232,8 @@ impl Pretrain {
         let (config, source) = match (self.out.as_deref(), self.resume) {
             (None, true) => return Err(usage("--resume: which run? give --out RUN")),
             (Some(out), true) => {
-                let looked = training::look(out, |config| self.settings.resolve_over(config, self.threads));
+                let looked =
+                    training::look(out, |resumed| self.settings.resolve_resumed(resumed, self.threads));
                 let (config, saved) = looked.map_err(|error| self.longer(self.settings.named(error), out))?;
                 if saved.as_ref().is_some_and(|meta| meta.has_finished(config.train.epochs)) {
                     say_finished(out, &config);

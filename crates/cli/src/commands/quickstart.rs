@@ -154,9 +154,9 @@ impl Quickstart {
     }
 
     fn training(&self) -> Result<Training> {
+        let settings = Settings { sets: self.sets.clone(), seed: self.seed, ..Settings::default() };
         if self.resume {
-            let settings = Settings { sets: self.sets.clone(), seed: self.seed, ..Settings::default() };
-            return training::resume(&self.out, |config| settings.resolve_over(config, self.threads));
+            return training::resume(&self.out, |resumed| settings.resolve_resumed(resumed, self.threads));
         }
         let replaces = RunFolder::exists(&self.out);
         if replaces && !self.force {

@@ -88,13 +88,24 @@ impl Config {
         Ok(config)
     }
 
+    /// What keeps the run that is resumed ([`Layers::base`]) from going on with the values of `layers`, if each of them is
+    /// valid, even where they contradict each other; `None` if nothing does.
+    pub fn unlike_base(layers: &Layers<'_>) -> Option<TrainError> {
+        let given: Self = Self::completed(layers).ok()?.try_into().ok()?;
+        layers.base?.check_resume(&given.settled()).err()
+    }
+
     /// [`Config::resolve`], except that a batch of "auto" is that of the layers below.
     fn merged(layers: &Layers<'_>) -> Result<Self, TrainError> {
+        Ok(Self::from_table(Self::completed(layers)?, "the configuration")?.settled())
+    }
+
+    fn completed(layers: &Layers<'_>) -> Result<Table, TrainError> {
         let mut merged = layers.merge()?;
         if let Some(Value::Table(view)) = merged.get_mut("view") {
             operators::complete(view);
         }
-        Ok(Self::from_table(merged, "the configuration")?.settled())
+        Ok(merged)
     }
 
     /// Reads a configuration as [`Config::to_toml`] writes it; absent keys have their defaults, those of listed operators
