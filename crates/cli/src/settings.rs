@@ -235,6 +235,30 @@ impl DataSettings {
 }
 
 impl Settings {
+    /// Rejects an option that sets a key to one value where `--set` sets it to another.
+    pub fn check_options(&self, threads: Threads, on: OnDevice) -> Result<()> {
+        let of = |option: &str, key, value: Option<String>| {
+            Some((format!("--{option} {}", value.as_ref()?), key, value?))
+        };
+        let options = [
+            of("seed", "train.seed", self.seed.map(|seed| seed.to_string())),
+            of("threads", "train.threads", threads.threads.map(|threads| threads.to_string())),
+            of("device", "train.device", on.device.map(|device| device.to_string())),
+        ];
+        let alone = |set: String| Config::resolve(&Layers { sets: &[set], ..Layers::default() });
+        for (option, key, value) in options.into_iter().flatten() {
+            let is_of_key = |set: &&String| set.split_once('=').is_some_and(|(path, _)| path.trim() == key);
+            // The last one counts. One that is wrong by itself is reported elsewhere.
+            let Some(set) = self.sets.iter().rfind(is_of_key) else { continue };
+            if let (Ok(one), Ok(other)) = (alone(format!("{key}={value}")), alone(set.clone()))
+                && one.differences(&other).iter().any(|difference| difference.key == key)
+            {
+                return Err(usage(format!("{option} contradicts --set {set}; give one of them")));
+            }
+        }
+        Ok(())
+    }
+
     /// Resolves the configuration for training on `source`. Prints what `photos` chooses, and the batch where that is
     /// left to the program.
     pub fn resolve(&self, source: &Source, threads: Threads) -> Result<Config> {

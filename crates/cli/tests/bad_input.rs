@@ -387,6 +387,34 @@ fn keys_that_are_given_as_options_or_as_data() {
     assert!(!out.exists());
 }
 
+/// None of the two wins in silence.
+#[test]
+fn an_option_and_a_setting_that_contradict_each_other() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("run");
+    let dry = |words: &[&str]| {
+        let words = words.iter().map(|&word| word.to_owned()).collect();
+        simclr(&[pretrain(&data, &out, &[]), words, vec!["--dry-run".to_owned()]].concat())
+    };
+    for (option, value, set) in [
+        ("--seed", "1", "train.seed=2"),
+        ("--seed", "0", "train.seed = 7"),
+        ("--threads", "1", "train.threads=2"),
+        ("--threads", "1", "train.threads=auto"),
+        ("--device", "cpu", "train.device=auto"),
+    ] {
+        let option = if option == "--threads" { vec![] } else { vec![option, value] };
+        let words = [&option[..], &["--set", set]].concat();
+        let told = format!("{value} contradicts --set {set}");
+        dry(&words).expect(2, &[&told]);
+    }
+    dry(&["--seed", "1", "--set", "train.seed=2", "train.seed=1", "train.threads=1"]).expect(0, &[]);
+    dry(&["--device", "cpu", "--set", "train.device=\"cpu\""]).expect(0, &[]);
+    simclr(&["quickstart", "--out", path(&out), "--seed", "1", "--set", "train.seed=2"])
+        .expect(2, &["--seed 1 contradicts --set train.seed=2"]);
+    assert!(!out.exists());
+}
+
 #[test]
 fn an_output_folder_that_is_taken() {
     let (dir, data) = small_data();

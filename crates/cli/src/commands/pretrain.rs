@@ -80,6 +80,7 @@ pub struct Pretrain {
 
 impl Pretrain {
     pub fn run(mut self) -> Result<Done> {
+        self.settings.check_options(self.threads, self.on)?;
         if self.strict {
             self.settings.sets.push("data.strict=true".to_owned());
         }

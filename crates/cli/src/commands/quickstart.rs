@@ -20,7 +20,7 @@ use simclr_train::{Config, Layers, TrainError};
 use crate::encoding::load_encoder;
 use crate::exit::{Done, usage};
 use crate::interrupt;
-use crate::settings::{Settings, Threads, from_to, resolve_for, seed, suggesting};
+use crate::settings::{OnDevice, Settings, Threads, from_to, resolve_for, seed, suggesting};
 use crate::terminal;
 use crate::training::{self, Training};
 use crate::watching::Watching;
@@ -155,6 +155,7 @@ impl Quickstart {
 
     fn training(&self) -> Result<Training> {
         let settings = Settings { sets: self.sets.clone(), seed: self.seed, ..Settings::default() };
+        settings.check_options(self.threads, OnDevice::default())?;
         if self.resume {
             return training::resume(&self.out, |resumed| settings.resolve_resumed(resumed, self.threads));
         }
