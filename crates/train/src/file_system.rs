@@ -235,6 +235,14 @@ pub fn write_atomically(
     written.map_err(TrainError::io("write", path))
 }
 
+/// Creates a folder and its parents, and returns when the new ones are on the disk.
+pub(crate) fn create_durably(files: &dyn FileSystem, folder: &Path) -> io::Result<()> {
+    let missing = folder.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+    let missing: Vec<&Path> = missing.collect();
+    files.create_folder(folder)?;
+    missing.into_iter().try_for_each(|folder| files.sync_folder(folder_of(folder)))
+}
+
 /// Reads a text file of at most `limit` bytes.
 pub(crate) fn read_text(files: &dyn FileSystem, path: &Path, limit: u64) -> Result<String, TrainError> {
     let (file, length) = files.open(path).map_err(TrainError::io("read", path))?;

@@ -8,8 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use faulty::{Fault, Faulty, Loss};
-use simclr_data::Skipped;
+use simclr_data::{Dataset, Made, Skipped};
+use simclr_engine::Device;
 use simclr_train::checkpoint::{Checkpoint, Meta};
+use simclr_train::pretrain::pretrain;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, TrainError};
 
@@ -204,6 +206,33 @@ fn results_are_written_whole() {
     assert_eq!(run.read_skipped().unwrap(), skipped[..1]);
     run.write("report.html", |out| out.write_all(b"<p>")).unwrap();
     assert_eq!(fs::read_to_string(run.report()).unwrap(), "<p>");
+}
+
+#[test]
+fn logs_and_results_are_there_after_a_power_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, files) = (folder.path().join("run"), Faulty::default());
+    let sets = [
+        "data.image_size=8",
+        "encoder.width=0.0625",
+        "train.batch=8",
+        "train.epochs=1",
+        "optim.warmup_epochs=0",
+    ];
+    let sets = sets.map(str::to_owned);
+    let config =
+        Config::resolve(&Layers { preset: Some("small"), sets: &sets, ..Layers::default() }).unwrap();
+    let run = RunFolder::create_on(&path, &config, Arc::new(files.clone())).unwrap();
+    let images: Arc<dyn Dataset> = Arc::new(Made::new(16, 8, 0));
+    pretrain(&images, &config, &run, None, &Device::cpu(1).unwrap(), &mut ()).unwrap();
+    run.write_evaluation("knn", &0.5).unwrap();
+    run.write_result(&folder.path().join("other/results"), "knn", &0.5).unwrap();
+    files.cut_power(Loss::DataAndNames);
+    assert!(run.evaluation("knn").exists() && folder.path().join("other/results/knn.json").exists());
+    let lines = fs::read_to_string(run.metrics()).unwrap().lines().count();
+    let is_events = |name: &str| name.starts_with("events.");
+    let names = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!((lines, names.filter(|name| is_events(name)).count()), (3, 1));
 }
 
 /// After any fault the folder is a whole run or one that can be created again.

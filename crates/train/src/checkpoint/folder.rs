@@ -8,7 +8,7 @@ use simclr_data::unfinished;
 
 use super::Checkpoint;
 use crate::TrainError;
-use crate::file_system::FileSystem;
+use crate::file_system::{FileSystem, create_durably};
 use crate::run_folder::Lock;
 
 const START: &str = "step-";
@@ -66,7 +66,7 @@ impl Checkpoints {
     pub fn save(&self, checkpoint: &Checkpoint) -> Result<PathBuf, TrainError> {
         let path = self.path(checkpoint.meta.step);
         self.check_in_place()?;
-        self.files.create_folder(&self.folder).map_err(TrainError::io("create", &self.folder))?;
+        create_durably(self.files.as_ref(), &self.folder).map_err(TrainError::io("create", &self.folder))?;
         // The folder may go while a large checkpoint is being written, which then fails for a less telling reason.
         let written = checkpoint.write(self.files.as_ref(), &path);
         self.check_in_place()?;

@@ -46,6 +46,8 @@ impl<'r> Keeper<'r> {
                 (Logs { metrics, events }, Vec::new())
             }
         };
+        // Those that are new have to be there after a power cut: checkpoints say how long they are.
+        files.sync_folder(folder.path()).map_err(TrainError::io("write", folder.path()))?;
         // The failure that ended the run before is obsolete once it goes on.
         folder.remove_failure()?;
         let saver = Saver::new(folder.checkpoints(config.keep_checkpoints), config.checkpoint_every, cache);

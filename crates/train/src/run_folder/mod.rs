@@ -31,7 +31,7 @@ use simclr_data::{Skipped, unfinished};
 
 use crate::checkpoint::{Checkpoints, Found, is_left_over};
 use crate::config::Difference;
-use crate::file_system::{Disk, FileSystem, read_text, write_atomically};
+use crate::file_system::{Disk, FileSystem, create_durably, read_text, write_atomically};
 use crate::{Config, TrainError};
 
 pub(crate) use lock::Lock;
@@ -472,7 +472,7 @@ impl RunFolder {
     ) -> Result<(), TrainError> {
         self.check_in_place()?;
         if let Some(folder) = path.parent() {
-            self.files.create_folder(folder).map_err(TrainError::io("create", folder))?;
+            create_durably(self.files.as_ref(), folder).map_err(TrainError::io("create", folder))?;
         }
         write_atomically(self.files.as_ref(), path, write)
     }

@@ -32,6 +32,16 @@ pub enum Loss {
 enum Undo {
     Restore(PathBuf, Option<Vec<u8>>),
     Rename { from: PathBuf, to: PathBuf, replaced: Option<Vec<u8>> },
+    Folder(PathBuf),
+}
+
+impl Undo {
+    /// The folder whose entries changed.
+    fn folder(&self) -> Option<&Path> {
+        match self {
+            Undo::Restore(path, _) | Undo::Rename { to: path, .. } | Undo::Folder(path) => path.parent(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -86,6 +96,7 @@ impl Faulty {
                         fs::rename(&to, &from).unwrap();
                         restore(&to, replaced);
                     }
+                    Undo::Folder(path) => drop(fs::remove_dir_all(path)),
                 }
             }
         }
@@ -246,7 +257,11 @@ impl FileSystem for Faulty {
 
     fn create_folder(&self, path: &Path) -> io::Result<()> {
         self.step()?;
-        Disk.create_folder(path)
+        let missing = path.ancestors().take_while(|folder| !folder.exists());
+        let missing: Vec<_> = missing.map(|folder| Undo::Folder(folder.to_path_buf())).collect();
+        Disk.create_folder(path)?;
+        self.state().undo.extend(missing.into_iter().rev());
+        Ok(())
     }
 
     fn remove_folder(&self, path: &Path) -> io::Result<()> {
@@ -257,7 +272,7 @@ impl FileSystem for Faulty {
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         self.step()?;
         Disk.sync_folder(path)?;
-        self.state().undo.clear();
+        self.state().undo.retain(|change| change.folder() != Some(path));
         Ok(())
     }
 
