@@ -56,6 +56,28 @@ fn go_on(folder: &Path, what: &str) {
     assert_eq!(Disk.list(&folder.join("checkpoints")).unwrap().len(), 3, "{what}: something is left over");
 }
 
+/// A run in training saves, and removes what it no longer keeps, while another process looks for a checkpoint.
+#[test]
+fn a_checkpoint_that_goes_while_it_is_looked_for_is_looked_for_once_more() {
+    let best = |step| Best::new(step, "knn", 0.5);
+    let with_best =
+        |step: u64, best| Checkpoint { meta: Meta { best, ..checkpoint(step).meta }, ..checkpoint(step) };
+    for (opened, gone, found) in [(40, [30, 40], (60, 60)), (20, [20, 30], (40, 60))] {
+        let folder = prepared();
+        let kept = checkpoints(folder.path(), Disk);
+        let changed = kept.clone();
+        let files = Faulty::changing(&kept.path(opened), move || {
+            changed.save(&with_best(60, best(60))).unwrap();
+            for step in gone {
+                let _ = std::fs::remove_file(changed.path(step));
+            }
+        });
+        let looking = checkpoints(folder.path(), files);
+        let step = |found: Option<simclr_train::checkpoint::Found>| found.unwrap().checkpoint.meta.step;
+        assert_eq!((step(looking.latest_good().unwrap()), step(looking.best().unwrap())), found);
+    }
+}
+
 fn operations() -> u64 {
     let folder = prepared();
     let files = Faulty::default();

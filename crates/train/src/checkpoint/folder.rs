@@ -159,19 +159,26 @@ impl Checkpoints {
     /// # Errors
     /// As [`Checkpoints::latest_good`]; [`TrainError::NoBest`], [`TrainError::BestLost`].
     pub fn best(&self) -> Result<Option<Found>, TrainError> {
-        let Some(newest) = self.latest_good()? else {
-            return Ok(None);
-        };
-        let meta = &newest.checkpoint.meta;
-        let best = meta.best.as_ref().map(super::Best::step);
-        let best = best.ok_or_else(|| TrainError::NoBest { folder: self.folder.clone() })?;
-        if best == meta.step {
-            return Ok(Some(newest));
-        }
-        let path = self.path(best);
-        match self.read(&path) {
-            Ok(checkpoint) => Ok(Some(Found { path, checkpoint, skipped: newest.skipped })),
-            Err(error) => Err(TrainError::BestLost { reason: error.to_string(), newest: newest.path }),
+        let mut looked_again = false;
+        loop {
+            let Some(newest) = self.latest_good()? else {
+                return Ok(None);
+            };
+            let meta = &newest.checkpoint.meta;
+            let best = meta.best.as_ref().map(super::Best::step);
+            let best = best.ok_or_else(|| TrainError::NoBest { folder: self.folder.clone() })?;
+            if best == meta.step {
+                return Ok(Some(newest));
+            }
+            let path = self.path(best);
+            match self.read(&path) {
+                Ok(checkpoint) => return Ok(Some(Found { path, checkpoint, skipped: newest.skipped })),
+                // The run is in training, and has a better one now.
+                Err(error) if error.is_not_found() && !looked_again => looked_again = true,
+                Err(error) => {
+                    return Err(TrainError::BestLost { reason: error.to_string(), newest: newest.path });
+                }
+            }
         }
     }
 
@@ -189,12 +196,21 @@ impl Checkpoints {
 
     fn newest_before(&self, step: u64) -> Result<Option<Found>, TrainError> {
         let mut skipped: Vec<TrainError> = Vec::new();
-        for (_, path) in self.list()?.into_iter().rev().filter(|&(s, _)| s < step) {
+        let (mut left, mut listed_again) = (self.list()?, false);
+        while let Some((found, path)) = left.pop() {
+            if found >= step {
+                continue;
+            }
             match self.read(&path) {
                 Ok(checkpoint) => {
                     return Ok(Some(Found { path, checkpoint, skipped }));
                 }
                 Err(error @ TrainError::NewerFormat { .. }) => return Err(error),
+                // The run is in training, and has saved a newer one since.
+                Err(error) if error.is_not_found() && !listed_again => {
+                    (left, listed_again) = (self.list()?, true);
+                    skipped.clear();
+                }
                 Err(error) => {
                     tracing::warn!("{error}");
                     skipped.push(error);

@@ -1,6 +1,7 @@
 //! A file system whose N-th operation fails, or is the last with any effect, as at a kill or a power cut.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -44,12 +45,22 @@ impl Undo {
     }
 }
 
+/// What somebody else does.
+struct Meanwhile(Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meanwhile")
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     operations: u64,
     fault: Option<(u64, Fault)>,
     interrupts: bool,
     stopped: bool,
+    before_open: Option<(PathBuf, Meanwhile)>,
     synced: HashMap<PathBuf, u64>,
     undo: Vec<Undo>,
 }
@@ -69,6 +80,13 @@ impl Faulty {
     #[allow(dead_code, reason = "not every test that includes this uses it")]
     pub fn interrupting() -> Self {
         Self(Arc::new(Mutex::new(State { interrupts: true, ..State::default() })))
+    }
+
+    /// A disk without faults, on which somebody else does something just before `path` is opened for the first time.
+    #[allow(dead_code, reason = "not every test that includes this uses it")]
+    pub fn changing(path: &Path, change: impl FnOnce() + Send + 'static) -> Self {
+        let before_open = Some((path.to_path_buf(), Meanwhile(Box::new(change))));
+        Self(Arc::new(Mutex::new(State { before_open, ..State::default() })))
     }
 
     /// The number of operations so far.
@@ -230,6 +248,10 @@ impl FileSystem for Faulty {
 
     fn open(&self, path: &Path) -> io::Result<(Box<dyn Read>, u64)> {
         self.step()?;
+        let change = self.state().before_open.take_if(|(opened, _)| opened == path);
+        if let Some((_, Meanwhile(change))) = change {
+            change();
+        }
         Disk.open(path)
     }
 
