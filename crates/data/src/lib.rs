@@ -101,5 +101,5 @@ pub use sample::{Sample, all_grey};
 pub use source::{FORMS, Source, SourceKind, open};
 pub use subset::{Subset, balanced_subset};
 pub use survey::{Spread, Survey, survey};
-pub use temporary::{temporary_of, unfinished};
+pub use temporary::{Writer, temporary_of, unfinished};
 pub use tones::{Tones, Values};

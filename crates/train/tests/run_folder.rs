@@ -4,11 +4,12 @@ mod faulty;
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use faulty::{Fault, Faulty, Loss};
-use simclr_data::{Dataset, Made, Skipped};
+use simclr_data::{Dataset, Made, Skipped, temporary_of};
 use simclr_engine::Device;
 use simclr_train::checkpoint::{Checkpoint, Meta};
 use simclr_train::pretrain::pretrain;
@@ -172,16 +173,31 @@ fn what_was_left_unfinished_goes_when_a_run_is_resumed() {
     let run = create(folder.path()).unwrap();
     run.write_evaluation("knn", &0.5).unwrap();
     drop(run);
+    let (gone, own) = (u32::MAX, std::process::id());
     let file = |name: &str, process: u32| {
-        let path = folder.path().join(format!("{name}.{process}-0.tmp"));
+        let name = temporary_of(&folder.path().join(name)).into_os_string().into_string().unwrap();
+        let path = PathBuf::from(name.replace(&format!(".{own}-"), &format!(".{process}-")));
         fs::write(&path, "half").unwrap();
         path
     };
-    let gone = u32::MAX;
-    let left = [file("report.html", gone), file("evaluation/finetune-10.safetensors", gone)];
+    // Of a process on another machine, whose number may be that of none here, or of an earlier version.
+    let elsewhere = |name: &str, hours: u64| {
+        let path = folder.path().join(name);
+        let file = fs::File::create(&path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
+        path
+    };
+    let left = [
+        file("report.html", gone),
+        file("evaluation/finetune-10.safetensors", gone),
+        elsewhere("evaluation/linear.json.4294967295-0-7.tmp", 30),
+        elsewhere("evaluation/linear.json.4294967295-0.tmp", 30),
+    ];
     let kept = [
         file("notes.txt", gone),
-        file("evaluation/knn.json", std::process::id()),
+        file("evaluation/knn.json", own),
+        elsewhere("evaluation/linear.json.4294967295-1-7.tmp", 20),
+        elsewhere("evaluation/linear.json.4294967295-1.tmp", 20),
         folder.path().join("evaluation/knn.json"),
     ];
     resume(folder.path()).unwrap();

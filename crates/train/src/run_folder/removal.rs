@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use simclr_data::unfinished;
 
@@ -44,19 +45,30 @@ impl RunFolder {
         }
     }
 
-    /// Removes unfinished files of programs that have ended; those of checkpoints are removed when the next one is
-    /// saved. What cannot be removed stays.
+    /// Removes unfinished files of programs that have ended, or that run elsewhere and have not written for a day; those
+    /// of checkpoints are removed when the next one is saved. What cannot be removed stays.
     pub(super) fn remove_unfinished(&self) {
         let names = |folder: &Path| self.files.list(folder).unwrap_or_default().into_iter();
         let parts = names(&self.path).filter(|path| place_of(&name_of(path)).is_some());
         // Results are included because fine-tuned networks are large.
         let results = names(&self.evaluations());
-        let left_over =
-            |path: &PathBuf| unfinished(&name_of(path)).is_some_and(|(_, process)| has_ended(process));
+        let left_over = |path: &PathBuf| {
+            unfinished(&name_of(path)).is_some_and(|(_, writer)| match writer.is_here() {
+                true => has_ended(writer.process),
+                false => is_old(path),
+            })
+        };
         for path in parts.chain(results).filter(left_over) {
             let _ = self.files.remove(&path);
         }
     }
+}
+
+/// Whether a file was last written more than a day ago.
+fn is_old(path: &Path) -> bool {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let written = path.symlink_metadata().and_then(|found| found.modified());
+    written.is_ok_and(|written| written.elapsed().is_ok_and(|since| since > DAY))
 }
 
 fn name_of(path: &Path) -> String {
