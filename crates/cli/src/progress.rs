@@ -97,7 +97,7 @@ impl Observer for Progress {
             self.epochs,
             record.loss,
             terminal::percent(record.contrastive_accuracy),
-            terminal::grouped(record.views_per_s as u64),
+            speed(record.views_per_s),
         );
         match &self.bar {
             Some(bar) => {
@@ -183,6 +183,14 @@ fn epoch_line(record: &EpochRecord, epochs: u64, time_left: Option<Duration>) ->
     line + &time_left.map_or_else(String::new, left)
 }
 
+/// Views per second; few of them with a decimal.
+fn speed(views_per_s: f64) -> String {
+    match views_per_s {
+        slow if slow < 9.95 => format!("{slow:.1}"),
+        fast => terminal::grouped(fast.round() as u64),
+    }
+}
+
 fn left(time: Duration) -> String {
     format!("  {} left", terminal::clock(time))
 }
@@ -228,6 +236,12 @@ mod tests {
     use simclr_train::pretrain::Health;
 
     use super::*;
+
+    #[test]
+    fn a_slow_run_does_not_stand_still() {
+        let told = [0.04, 0.41, 9.94, 9.96, 10.0, 1234.5].map(speed);
+        assert_eq!(told, ["0.0", "0.4", "9.9", "10", "10", "1,235"]);
+    }
 
     #[test]
     fn a_line_of_an_epoch_fits_into_80_columns() {
