@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use simclr_data::text::{counted, grouped};
 
-use crate::config::{Memory, with_line};
+use crate::config::{Memory, counted_from_0, with_line};
 use crate::memory::Gigabytes;
 
 /// What can go wrong in configuring, recording and resuming a run.
@@ -437,7 +437,7 @@ impl TrainError {
         if let TrainError::UnknownKey { origin, key, .. } | TrainError::BadValue { origin, key, .. } =
             &mut self
         {
-            *origin = with_line(origin, text, key);
+            *origin = with_line(origin, text, &counted_from_0(key));
         }
         self
     }

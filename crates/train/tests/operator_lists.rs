@@ -157,3 +157,22 @@ fn faults_in_lists_are_named() {
     let text = message("[[view.a]]\nop = \"sobel\"\n[[view.a]]\nop = \"random_resized_crop\"");
     assert!(text.contains("view.a") && text.contains("first of its list"), "{text}");
 }
+
+/// A message counts operators from 1, and says where in the file they are.
+#[test]
+fn a_fault_in_a_list_has_the_line_of_its_operator() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lists.toml");
+    for (text, place, line) in [
+        (LISTS.replace("area = [0.2, 1]", "area = [0.2, 7]"), "view.a[1].area", 7),
+        (LISTS.replace("prob = 0.5", "prob = 5"), "view.a[2].prob", 11),
+        (LISTS.replace("prob = 0.5", "porb = 0.5"), "view.a[2].porb", 11),
+        (LISTS.replace("gaussian_blur", "gauss"), "view.b[1].op", 14),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let error =
+            Config::resolve(&Layers { file: Some(&file), ..Layers::default() }).unwrap_err().to_string();
+        let told = format!("lists.toml, line {line}: ");
+        assert!(error.contains(&told) && error.contains(&format!("`{place}`")), "{line} {place}: {error}");
+    }
+}

@@ -11,6 +11,18 @@ pub fn with_line(origin: &str, text: &str, path: &str) -> String {
     }
 }
 
+/// The path of a key in a message, where the items of a list are counted from 1, as [`with_line`] takes it.
+pub(crate) fn counted_from_0(path: &str) -> String {
+    let parts = path.split_inclusive('[').map(|part| match part.split_once(']') {
+        Some((number, rest)) => match number.parse::<usize>() {
+            Ok(number) => format!("{}]{rest}", number.saturating_sub(1)),
+            Err(_) => part.to_owned(),
+        },
+        None => part.to_owned(),
+    });
+    parts.collect()
+}
+
 fn line_of(text: &str, path: &str) -> Option<usize> {
     let document = DeTable::parse(text).ok()?;
     let (mut table, mut start) = (document.get_ref(), None);
@@ -53,6 +65,9 @@ mod tests {
             assert_eq!(line_of(text, path), line, "{path}");
         }
         assert_eq!(line_of("a = ", "a"), None);
+        assert_eq!(counted_from_0("view.a[1].prob"), "view.a[0].prob");
+        assert_eq!(counted_from_0("a[12][3].b"), "a[11][2].b");
+        assert_eq!(counted_from_0("optim.rate"), "optim.rate");
         assert_eq!((with_line("f", text, "a"), with_line("f", text, "x")), ("f, line 2".into(), "f".into()));
     }
 }

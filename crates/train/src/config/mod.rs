@@ -26,6 +26,7 @@ pub use keys::{KEYS, Key, key_called};
 pub use kind::{Kind, Range};
 pub use layers::Layers;
 pub(crate) use layers::parse;
+pub(crate) use line::counted_from_0;
 pub use line::with_line;
 pub use nearest::nearest;
 pub use operators::Unapplied;
