@@ -135,8 +135,8 @@ impl Pretrain {
         let source = opening.open(&self.data)?;
         data::look_at(&*source.to_pretrain(), decoding.window)?;
         let config = self.settings.resolve(&source, self.threads)?;
-        held_out(&config, source.to_pretrain().len())?;
-        place.part().batch(&config)?;
+        let images = source.to_pretrain().len();
+        place.part().batch(&config, images - held_out(&config, images)?)?;
         self.advise(&config)?;
         let mut training = training::begin(out, config)?;
         training.record_data(&self.data);

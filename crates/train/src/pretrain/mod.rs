@@ -190,7 +190,7 @@ fn prepare(
 ) -> Result<Prepared, TrainError> {
     let part = team.part;
     let held_out = plan::check(config, dataset.len(), device)?;
-    part.batch(config)?;
+    part.batch(config, dataset.len() - held_out)?;
     team.check(identity, device)?;
     let beginning = match (run, from) {
         (Some(_), None) => Beginning::of(config, identity)?,

@@ -61,7 +61,7 @@ pub fn plan(
 ) -> Result<Plan, TrainError> {
     let config = &config.resolved()?;
     let held_out = check(config, dataset.len(), device)?;
-    part.batch(config)?;
+    part.batch(config, dataset.len() - held_out)?;
     let beginning = Beginning::of(config, Identity::of(dataset.as_ref()))?;
     let state = State::new(config, device, part.of)?;
     let sizes = memory::Images::of(config, device, dataset.as_ref());

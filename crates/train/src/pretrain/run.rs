@@ -99,7 +99,7 @@ impl<'r> Run<'r> {
         let log_every =
             config.train.log_every.unwrap_or_else(|| if device.is_gpu() { GPU_LOG_EVERY } else { 1 });
         let captured = match device.is_gpu() {
-            true => Some(CapturedStep::new(&state.model, 2 * team.part.batch(config)?)?),
+            true => Some(CapturedStep::new(&state.model, 2 * team.part.batch(config, train.len())?)?),
             false => None,
         };
         let mut run = Run {
@@ -212,7 +212,7 @@ impl<'r> Run<'r> {
     /// Starts making batches.
     fn batches(&self) -> Result<Batches, TrainError> {
         let config = LoaderConfig {
-            batch: self.team.part.batch(self.config)?,
+            batch: self.team.part.batch(self.config, self.train.len())?,
             share: self.team.part.share(),
             seed: self.config.train.seed,
             reading: self.reading,

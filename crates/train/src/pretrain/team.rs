@@ -45,25 +45,31 @@ impl Part {
         }
     }
 
-    /// The worker's number of images in a batch.
+    /// The worker's number of images in a batch, in a run that trains on `images` of them.
     ///
     /// # Errors
     /// [`TrainError::Conflict`] if a batch cannot be shared evenly, or leaves each worker fewer than two images.
-    pub fn batch(self, config: &Config) -> Result<usize, TrainError> {
+    pub fn batch(self, config: &Config, images: usize) -> Result<usize, TrainError> {
         let (batch, of) = (config.train.batch, self.of);
         if batch.is_multiple_of(of) && (batch / of >= 2 || of == 1) {
             return Ok(batch / of);
         }
         let above = batch.div_ceil(of).max(2) * of;
-        let right = match batch / of * of {
-            below if below >= 2 * of => format!("{below} or {above}"),
-            _ => above.to_string(),
+        let below = batch / of * of;
+        let right = match (below >= 2 * of, above <= images) {
+            (true, true) => format!("{below} or {above} would be right"),
+            (true, false) => format!("{below} would be right"),
+            (false, true) => format!("{above} would be right"),
+            (false, false) => {
+                let most = (1..=batch / 2).rev().find(|&most| batch.is_multiple_of(most)).unwrap_or(1);
+                format!(
+                    "of {images} images there are not enough for a larger one; at most {most} can share it"
+                )
+            }
         };
         Err(TrainError::conflict(
             "train.batch",
-            format!(
-                "is {batch}, of which {of} workers cannot each have as many, and at least 2; {right} would be right"
-            ),
+            format!("is {batch}, of which {of} workers cannot each have as many, and at least 2; {right}"),
         ))
     }
 }
