@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Error, Result};
@@ -11,6 +12,7 @@ use simclr_eval::EvalError;
 use simclr_exchange::ExchangeError;
 use simclr_train::TrainError;
 use simclr_train::config::KEYS;
+use simclr_train::run_folder::{ENCODER, RunFolder};
 
 use crate::terminal;
 
@@ -173,11 +175,25 @@ fn advice_on_training(error: &TrainError) -> Option<String> {
     let advice = match error {
         TrainError::Data(error) => return advice_on_data(error),
         TrainError::RunExists { trains: true, .. } => "--resume",
+        TrainError::CannotResume { path, .. } if is_imported(path) => {
+            return Some(format!("simclr pretrain DATA --from {} --out NEW", terminal::quoted_path(path)));
+        }
+        TrainError::NoGoodCheckpoint { folder, .. } => {
+            let encoder = folder.parent()?.join(ENCODER);
+            let file = encoder.is_file().then(|| terminal::quoted_path(&encoder))?;
+            return Some(format!(
+                "its encoder is in {file}; a run to evaluate, or to begin another with (pretrain --from NEW): simclr import {file} --out NEW"
+            ));
+        }
         TrainError::NoBest { .. } | TrainError::BestLost { .. } => "leave --best out",
         TrainError::SharedGpu { .. } => "--device cuda:0, --device cuda:1 and so on, or --device cpu",
         _ => return None,
     };
     Some(advice.to_owned())
+}
+
+fn is_imported(run: &Path) -> bool {
+    RunFolder::open(run).is_ok_and(|(run, _)| run.imported().is_some())
 }
 
 fn advice_on_data(error: &DataError) -> Option<String> {

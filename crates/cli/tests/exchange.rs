@@ -115,7 +115,13 @@ fn weights_that_come_back_as_a_run() {
         all
     };
     assert_eq!(tensors(&one), tensors(&other));
-    simclr(&resume(&data, &again)).expect(2, &["cannot resume", "imported from encoder.safetensors"]);
+    let instead = format!("simclr pretrain DATA --from {} --out NEW", path(&again));
+    simclr(&resume(&data, &again))
+        .expect(2, &["cannot resume", "imported from encoder.safetensors", &instead]);
+    let from_file =
+        [&pretrain(&data, &dir.path().join("next"), &[])[..], &["--from".into(), path(&file).into()]];
+    simclr(&from_file.concat())
+        .expect(2, &["is a file", &format!("simclr import {} --out RUN", path(&file))]);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::fs;
 use image::RgbImage;
 
 use common::{
-    assert_same_run, checkpoints, class_folders, finish, path, pretrain, resume, simclr, small_data, start,
-    wait_for,
+    assert_same_run, checkpoints, class_folders, finish, flip_a_byte, path, pretrain, resume, simclr,
+    small_data, start, wait_for,
 };
 
 /// A configuration that was edited or cut off would make another run of it: the checkpoint has the right one.
@@ -225,4 +225,19 @@ fn fewer_epochs_than_warm_up() {
     // One without a checkpoint may still become another run.
     checkpoints(&run).iter().for_each(|file| fs::remove_file(file).unwrap());
     simclr(&fewer).expect(2, &["`optim.warmup_epochs` is 2, more than the 1 of `train.epochs`"]);
+}
+
+#[test]
+fn checkpoints_that_are_all_damaged_leave_the_encoder() {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
+    checkpoints(&run).iter().for_each(|file| flip_a_byte(file));
+    let file = run.join("encoder.safetensors");
+    let import = format!("simclr import {} --out NEW", path(&file));
+    simclr(&resume(&data, &run)).expect(1, &["must be started anew", &import]);
+    simclr(&["knn", path(&run), "--train", path(&data)]).expect(1, &[&import]);
+    fs::remove_file(file).unwrap();
+    let reply = simclr(&resume(&data, &run)).expect(1, &["must be started anew"]);
+    assert!(!reply.err.contains("simclr import"), "{}", reply.err);
 }

@@ -86,6 +86,13 @@ impl Pretrain {
         }
         self.settings.sets.extend(self.on.device.map(|device| format!("train.device={device}")));
         if let Some(from) = &self.from {
+            if from.is_file() {
+                let file = terminal::quoted_path(from);
+                return Err(usage(format!(
+                    "--from: {} is a file; make a run of it first, and give that: simclr import {file} --out RUN",
+                    from.display()
+                )));
+            }
             RunFolder::open(from).map_err(|error| usage(format!("--from: {error}")))?;
             // A run may be resumed from another working directory.
             let path = std::path::absolute(from).unwrap_or_else(|_| from.clone());

@@ -296,7 +296,9 @@ impl RunFolder {
     /// [`TrainError::CannotResume`] naming the file that the network was imported from.
     pub fn check_trained_here(&self) -> Result<(), TrainError> {
         let Some(from) = self.imported() else { return Ok(()) };
-        let problem = format!("it was imported from {from}, without the state of its training");
+        let problem = format!(
+            "it was imported from {from}, without the state of its training; another run can begin with its encoder"
+        );
         Err(TrainError::CannotResume { path: self.path.clone(), problem })
     }
 
