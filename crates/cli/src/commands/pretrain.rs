@@ -61,7 +61,7 @@ pub struct Pretrain {
     working: Working,
 
     /// Continue training from the encoder of another run, trained or imported, instead of random weights; the
-    /// encoder.* keys and data.image_size are then taken from it (train.from)
+    /// encoder.* keys and data.image_size are then taken from it, unless set (train.from)
     #[arg(long, value_name = "RUN", conflicts_with = "resume")]
     from: Option<PathBuf>,
 
