@@ -78,7 +78,7 @@ impl Opening {
     }
 }
 
-/// The most paths of data that a message names.
+/// The most paths of data, or places in them, that a message names.
 const NAMED: usize = 4;
 
 /// The paths of the data, the first of them if they are many.
@@ -209,10 +209,15 @@ fn line(name: &str, source: &Source) -> String {
     if without > 0 {
         line += &format!(", {} of no class", terminal::counted(without, "image"));
     }
-    let LeftOut { count, images, .. } = source.left_out;
+    let LeftOut { count, images, ref outside, .. } = source.left_out;
     if images > 0 {
         let images = terminal::counted(images, "image");
-        line += &format!("; {images} left out, outside of the parts that are used");
+        let places: Vec<&str> = outside.iter().take(NAMED).map(String::as_str).collect();
+        let rest = if outside.len() > NAMED { ", ..." } else { "" };
+        line += &format!(
+            "; {images} left out, outside of the parts that are used ({}{rest})",
+            terminal::inert(&places.join(", "))
+        );
     }
     if count > images {
         line += &format!("; {} left out", terminal::counted(count - images, "other file"));

@@ -154,13 +154,19 @@ fn classes_that_nothing_is_learnt_of_hinder_evaluations_alone() {
     class_folders(&data.join("train"), 2, 12);
     class_folders(&data.join("test"), 3, 4);
     picture(20, 1, 1).save(data.join("stray.png")).unwrap();
-    let told = ["24 images to train on, 12 to test on, 3 classes; 1 image left out, outside of the parts"];
+    // Of two test parts, one is used.
+    fs::create_dir(data.join("val")).unwrap();
+    picture(20, 2, 2).save(data.join("val/1.png")).unwrap();
+    let told = [
+        "24 images to train on, 12 to test on, 3 classes; 2 images left out",
+        "outside of the parts that are used (./, val/)",
+    ];
     let told = simclr(&["data", path(&data)]).expect(0, &told).out;
     assert!(told.contains("1 in the test part alone, which evaluations refuse: class 2\n"), "{told}");
     let found = simclr(&["data", path(&data), "--json"]).json();
     assert_eq!(
         (&found["classes_in_test_alone"], &found["left_out"]["images"]),
-        (&json!(["class 2"]), &json!(1))
+        (&json!(["class 2"]), &json!(2))
     );
     let run = dir.path().join("run");
     simclr(&pretrain(&data, &run, &["train.batch=8"])).expect(0, &[]);

@@ -84,7 +84,7 @@ fn known_classes<'a>(
 }
 
 /// The first component of a path.
-fn first(path: &[u8]) -> &[u8] {
+pub(crate) fn first(path: &[u8]) -> &[u8] {
     path.split(|&byte| byte == b'/').next().unwrap_or(path)
 }
 
@@ -170,7 +170,8 @@ pub(crate) enum Root {
 }
 
 impl Root {
-    fn len<'a>(self, folders: impl Iterator<Item = &'a [u8]>) -> usize {
+    /// The length of the path to it, which all `folders` begin with.
+    pub fn len<'a>(self, folders: impl Iterator<Item = &'a [u8]>) -> usize {
         match self {
             Self::Given => 0,
             Self::Common => common_root(folders),

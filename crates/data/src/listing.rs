@@ -1,5 +1,6 @@
 //! Finding the images below a folder.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,8 @@ pub struct LeftOut {
     pub files: Vec<LeftOutFile>,
     /// How many of them are images outside the parts that are used.
     pub images: usize,
+    /// The folders of these images, such as `val/`, or the parts that a list says they are in.
+    pub outside: BTreeSet<String>,
     /// Things that may hold images but cannot be read: folders, dangling links, the rest of archives that are cut
     /// short. They are not among `files`.
     pub broken: Vec<LeftOutFile>,
@@ -77,6 +80,7 @@ impl LeftOut {
         self.notes.extend(other.notes);
         self.count += other.count;
         self.images += other.images;
+        self.outside.extend(other.outside);
         let room = REMEMBERED - self.files.len();
         self.files.extend(other.files.into_iter().take(room));
     }

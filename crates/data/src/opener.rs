@@ -304,6 +304,7 @@ fn several(sources: Vec<(String, Source)>) -> Source {
         let before = beside.unwrap_or_else(|| prefix(path));
         own.broken.iter_mut().for_each(|file| file.name.insert_str(0, &before));
         own.files.iter_mut().for_each(|file| file.name.insert_str(0, &prefix(path)));
+        own.outside = own.outside.iter().map(|place| prefix(path) + place).collect();
         left_out.extend(own);
     }
     let joined = |sets: Vec<(String, Arc<dyn Dataset>)>, classes: &[String]| -> Option<Arc<dyn Dataset>> {

@@ -40,6 +40,30 @@ fn class_folders_give_labels_at_any_depth() {
 }
 
 #[test]
+fn class_folders_without_images_are_named() {
+    let dir = tempdir().unwrap();
+    let notes = |names: &[&str], empty: &[&str]| {
+        let root = tempfile::tempdir_in(dir.path()).unwrap();
+        names.iter().for_each(|name| picture(&root.path().join(name), 0));
+        empty.iter().for_each(|name| fs::create_dir_all(root.path().join(name)).unwrap());
+        let mut opener = Opener::default();
+        let mut open = || opener.open(&[root.path().to_owned()]).unwrap().left_out.notes;
+        let (listed, known) = (open(), open());
+        assert_eq!(listed, known);
+        listed
+    };
+    let classes = ["ant/1.png", "ant/2.png", "bee/deep/1.png"];
+    assert!(notes(&classes, &["ant/none", "bee/deep/none", ".hidden"]).is_empty());
+    let told = notes(&classes, &["cat/none", "dog"]);
+    assert_eq!(told, ["2 folders beside those of the classes hold no images: cat, dog"]);
+    let parts = ["train/ant/1.png", "train/ant/2.png", "train/bee/1.png", "val/ant/1.png", "val/bee/1.png"];
+    let told = notes(&parts, &["train/cat", "extra/cat"]);
+    assert_eq!(told, ["1 folder beside those of the classes holds no images: train/cat"]);
+    // An album has no classes.
+    assert!(notes(&["a.png", "2024/b.png"], &["2025"]).is_empty());
+}
+
+#[test]
 fn one_folder_per_image_is_no_class_each() {
     let dir = tempdir().unwrap();
     for number in 0..6 {
@@ -131,6 +155,7 @@ fn classes_are_the_folders_of_the_first_level() {
     picture(&dir.path().join("more/extra/b/1.png"), 0);
     let source = open(&dir.path().join("more")).unwrap();
     assert_eq!((source.train.classes(), source.left_out.images), (&["a", "b"].map(String::from)[..], 1));
+    assert_eq!(source.left_out.outside.iter().collect::<Vec<_>>(), ["extra/"]);
 }
 
 #[test]

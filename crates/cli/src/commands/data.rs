@@ -263,7 +263,7 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
     let listed = |files: &[LeftOutFile]| -> Vec<Value> {
         files.iter().map(|file| json!({ "name": file.name, "reason": file.reason })).collect()
     };
-    let LeftOut { count, files, images, broken, notes } = &source.left_out;
+    let LeftOut { count, files, images, outside, broken, notes } = &source.left_out;
     let Values { images: deep, least, most } = found.tones.deep;
     json!({
         "kind": source.kind.to_string(),
@@ -283,7 +283,7 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
         "height": spread(found.height),
         "duplicates": duplicates,
         "mislabelled": mislabelled,
-        "left_out": { "count": count, "images": images, "files": listed(files) },
+        "left_out": { "count": count, "images": images, "outside": outside, "files": listed(files) },
         "unreadable": listed(broken),
         "notes": notes,
     })

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{Files, ImageFiles};
 use crate::decode::DecodeOptions;
-use crate::layout::{Arranged, Arrangement, Classes, Root, arrange};
+use crate::error::inert_bytes;
+use crate::layout::{Arranged, Arrangement, Classes, Root, arrange, below, first};
 use crate::listing::LeftOut;
 use crate::loader::NO_LABEL;
 
@@ -30,9 +31,14 @@ pub(crate) fn by_folders(
     for &image in parts.into_iter().flatten().flat_map(|part| &part.chosen) {
         used[image as usize] = true;
     }
+    let start = root.len(folders.iter().copied());
     for stray in (0..used.len()).filter(|&image| !used[image]) {
         left_out.push(files.name(stray), "in none of the parts that are used");
         left_out.images += 1;
+        left_out.outside.insert(match first(below(folders[stray], start)) {
+            b"" => "./".to_owned(),
+            folder => format!("{}/", inert_bytes(folder)),
+        });
     }
     let set =
         |arranged: Arranged| ImageFiles::some(files.clone(), arranged.chosen, arranged.classes, options);

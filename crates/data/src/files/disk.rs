@@ -1,15 +1,17 @@
 //! Image files on disk: below a folder, sorted by path, or given one by one.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::archive::{Opened, by_folders};
 use super::{Files, ImageFiles};
+use crate::dataset::Dataset;
 use crate::decode::{Claim, DecodeOptions, read_file, read_sample};
-use crate::error::{DataError, name_of};
+use crate::error::{DataError, inert_bytes, name_of};
 use crate::fault::{Unread, probe_file};
-use crate::layout::{Classes, Root};
+use crate::layout::{Classes, Root, first, split_named};
 use crate::listing::Listing;
 use crate::names::{bytes_of, os_name};
 
@@ -70,7 +72,44 @@ impl Files for DiskFiles {
 pub(crate) fn open(root: &Path, listing: Arc<Listing>, options: DecodeOptions) -> Opened {
     let folders: Vec<&[u8]> = (0..listing.images.len()).map(|index| listing.images.folder(index)).collect();
     let files = Arc::new(DiskFiles { root: root.to_owned(), listing: Arc::clone(&listing) });
-    by_folders(files, &folders, Root::Given, listing.left_out.clone(), options)
+    let mut opened = by_folders(files, &folders, Root::Given, listing.left_out.clone(), options);
+    opened.left_out.notes.extend(without_images(&opened.train, &folders, &listing));
+    opened
+}
+
+/// The most folders that a note names.
+const NAMED: usize = 20;
+
+/// A note about the folders that would be classes, as they lie beside those of the classes of `train`, if there were any
+/// images in them; `folders` are those of the images.
+fn without_images(train: &ImageFiles, folders: &[&[u8]], listing: &Listing) -> Option<String> {
+    let labelled = (0..train.len()).find_map(|image| Some((image, train.label(image)?)));
+    let (image, label) = labelled?;
+    let class_of_root = inert_bytes(first(folders[train.file(image)]));
+    let in_parts = class_of_root != train.classes()[label as usize];
+    let depth = if in_parts { 2 } else { 1 };
+    // Where a class at that depth ends in a path.
+    let end = |folder: &[u8]| {
+        let slashes = folder.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        slashes.chain([folder.len()]).nth(depth - 1)
+    };
+    let used: HashSet<&[u8]> = folders.iter().filter_map(|folder| Some(&folder[..end(folder)?])).collect();
+    let is_part = |folder: &[u8]| std::str::from_utf8(first(folder)).ok().and_then(split_named).is_some();
+    let empty = listing.images.folders.iter().filter(|folder| {
+        !folder.is_empty()
+            && end(folder) == Some(folder.len())
+            && !used.contains(folder)
+            && (!in_parts || is_part(folder))
+    });
+    let empty: Vec<String> = empty.map(inert_bytes).collect();
+    let rest = empty.len().checked_sub(NAMED).filter(|&rest| rest > 0);
+    let rest = rest.map_or(String::new(), |rest| format!(" and {rest} more"));
+    let names = empty[..empty.len().min(NAMED)].join(", ") + &rest;
+    match empty.len() {
+        0 => None,
+        1 => Some(format!("1 folder beside those of the classes holds no images: {names}")),
+        count => Some(format!("{count} folders beside those of the classes hold no images: {names}")),
+    }
 }
 
 /// Opens image files that are given one by one: images without labels, called by these paths, in this order.

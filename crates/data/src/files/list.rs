@@ -99,6 +99,9 @@ pub(crate) fn open(list: &Path, options: DecodeOptions) -> Result<Opened, DataEr
     for row in tests.into_iter().flatten() {
         left_out.push(inert(&row.path), "in a test part other than the one that is used");
         left_out.images += 1;
+        if let Some(Split::Test(name)) = row.split {
+            left_out.outside.insert(TEST_NAMES[name].to_owned());
+        }
     }
     let train = collect(&folder, train, options);
     let mut test = test.map(|test| collect(&folder, test, options));
