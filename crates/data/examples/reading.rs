@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use simclr_data::{DecodeScratch, Extent, Opener, permutation, survey};
+use simclr_data::{DecodeScratch, HashExtent, Opener, permutation, survey};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -18,8 +18,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let start = Instant::now();
     let mut scratch = DecodeScratch::default();
-    let print = |image: u32| images.print(image as usize, Extent::Whole, &mut scratch);
-    let read = permutation(images.len(), 0, 0).into_iter().filter_map(print).count();
+    let hash = |image: u32| images.content_hash(image as usize, HashExtent::Whole, &mut scratch);
+    let read = permutation(images.len(), 0, 0).into_iter().filter_map(hash).count();
     println!("the bytes of {read} read by one thread in {:?}", start.elapsed());
     let start = Instant::now();
     let found = survey(&*images, threads, false, &|_| {})?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::copies::Extent;
+use crate::copies::HashExtent;
 use crate::dataset::{Dataset, Decoded};
 use crate::decode::{DecodeOptions, DecodeScratch, Greedy, Region};
 use crate::error::DataError;
@@ -205,8 +205,8 @@ impl Dataset for Cached {
         self.inner.stored_bytes(index)
     }
 
-    fn print(&self, index: usize, extent: Extent, scratch: &mut DecodeScratch) -> Option<u64> {
-        self.inner.print(index, extent, scratch)
+    fn content_hash(&self, index: usize, extent: HashExtent, scratch: &mut DecodeScratch) -> Option<u64> {
+        self.inner.content_hash(index, extent, scratch)
     }
 
     fn locality(&self) -> Locality {

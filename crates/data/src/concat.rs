@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::copies::Extent;
+use crate::copies::HashExtent;
 use crate::dataset::{Dataset, Decoded};
 use crate::decode::{DecodeScratch, Region};
 use crate::error::DataError;
@@ -92,9 +92,9 @@ impl Dataset for Concat {
         part.set.stored_bytes(index)
     }
 
-    fn print(&self, index: usize, extent: Extent, scratch: &mut DecodeScratch) -> Option<u64> {
+    fn content_hash(&self, index: usize, extent: HashExtent, scratch: &mut DecodeScratch) -> Option<u64> {
         let (part, index) = self.part(index);
-        part.set.print(index, extent, scratch)
+        part.set.content_hash(index, extent, scratch)
     }
 
     fn locality(&self) -> Locality {

@@ -8,7 +8,7 @@ use crate::in_order::in_order;
 
 /// How much of an image is hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
+pub enum HashExtent {
     /// Enough to tell most images apart, faster than the whole; nothing where no part is faster.
     Sample,
     /// All of it.
@@ -28,10 +28,11 @@ pub fn copies(dataset: &dyn Dataset, threads: usize, progress: &(dyn Fn(usize) +
     let no_size = u64::MAX;
     let size = |image: usize, _: &mut DecodeScratch| Some(dataset.stored_bytes(image).unwrap_or(no_size));
     let sized = parted(all, threads, Missing::Apart, &size, &pass(0.0));
-    let print =
-        |extent| move |image: usize, scratch: &mut DecodeScratch| dataset.print(image, extent, scratch);
-    let sampled = parted(sized, threads, Missing::Joins, &print(Extent::Sample), &pass(1.0));
-    let mut same = parted(sampled, threads, Missing::Apart, &print(Extent::Whole), &pass(2.0));
+    let hash = |extent| {
+        move |image: usize, scratch: &mut DecodeScratch| dataset.content_hash(image, extent, scratch)
+    };
+    let sampled = parted(sized, threads, Missing::Joins, &hash(HashExtent::Sample), &pass(1.0));
+    let mut same = parted(sampled, threads, Missing::Apart, &hash(HashExtent::Whole), &pass(2.0));
     progress(images);
     same.sort_unstable();
     same
@@ -101,7 +102,7 @@ fn parted(
 }
 
 /// A hash of an image's size and pixels.
-pub(crate) fn pixel_print(image: Decoded) -> u64 {
+pub(crate) fn hash_pixels(image: Decoded) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write_u32(image.width);
     hasher.write_u32(image.height);
@@ -110,7 +111,7 @@ pub(crate) fn pixel_print(image: Decoded) -> u64 {
 }
 
 /// A hash of a file's bytes.
-pub(crate) fn byte_print(bytes: &[u8]) -> u64 {
+pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(bytes);
     hasher.finish()

@@ -2,7 +2,7 @@
 
 use simclr_augment::ImageRef;
 
-use crate::copies::{Extent, pixel_print};
+use crate::copies::{HashExtent, hash_pixels};
 use crate::decode::{DecodeScratch, Region};
 use crate::error::DataError;
 use crate::locality::Locality;
@@ -43,10 +43,10 @@ pub trait Dataset: Send + Sync {
     /// A hash by which copies of image `index` are found, of the whole image or of a sample: of a file's bytes, which
     /// are not decoded, or else of the pixels. `None` if the image cannot be read, or has no sample that is quicker to
     /// read than the whole.
-    fn print(&self, index: usize, extent: Extent, scratch: &mut DecodeScratch) -> Option<u64> {
+    fn content_hash(&self, index: usize, extent: HashExtent, scratch: &mut DecodeScratch) -> Option<u64> {
         match extent {
-            Extent::Sample => None,
-            Extent::Whole => self.read(index, scratch).ok().map(pixel_print),
+            HashExtent::Sample => None,
+            HashExtent::Whole => self.read(index, scratch).ok().map(hash_pixels),
         }
     }
 

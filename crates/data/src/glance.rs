@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::copies::pixel_print;
+use crate::copies::hash_pixels;
 use crate::dataset::Dataset;
 use crate::sample::{LOOKED_AT, look};
 use crate::tones::{Tones, Values};
@@ -24,15 +24,15 @@ pub struct Glance {
 impl Glance {
     /// Looks at up to 16 images, or 4 where each costs more than itself; always the same ones for the same data set.
     pub fn at(dataset: &dyn Dataset) -> Glance {
-        let (mut prints, mut glance) = (HashSet::new(), Glance::default());
+        let (mut hashes, mut glance) = (HashSet::new(), Glance::default());
         let count = if dataset.locality().is_free() { LOOKED_AT } else { FEW };
         look(
             dataset,
             count,
-            |image| (pixel_print(image), Values::of(image)),
-            |(print, values), stored| {
+            |image| (hash_pixels(image), Values::of(image)),
+            |(hash, values), stored| {
                 glance.images += 1;
-                glance.superfluous += usize::from(!prints.insert(print));
+                glance.superfluous += usize::from(!hashes.insert(hash));
                 stored.iter().for_each(|&stored| glance.tones.count(values, stored));
                 true
             },

@@ -77,7 +77,7 @@ mod tones;
 pub use cached::Cached;
 pub use caught::{caught, is_panic_caught};
 pub use concat::Concat;
-pub use copies::{Extent, contradicting, copies};
+pub use copies::{HashExtent, contradicting, copies};
 pub use dataset::{Dataset, Decoded};
 pub use decode::{
     DecodeOptions, DecodeScratch, Format, MAX_FILE_BYTES, MAX_PIXELS, Region, StoredAs, Window, decode_bytes,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use simclr_augment::Stream;
 
-use crate::copies::Extent;
+use crate::copies::HashExtent;
 use crate::dataset::{Dataset, Decoded};
 use crate::decode::{DecodeScratch, Region};
 use crate::error::DataError;
@@ -131,8 +131,8 @@ impl Dataset for Subset {
         self.whole.stored_bytes(self.indices[index] as usize)
     }
 
-    fn print(&self, index: usize, extent: Extent, scratch: &mut DecodeScratch) -> Option<u64> {
-        self.whole.print(self.indices[index] as usize, extent, scratch)
+    fn content_hash(&self, index: usize, extent: HashExtent, scratch: &mut DecodeScratch) -> Option<u64> {
+        self.whole.content_hash(self.indices[index] as usize, extent, scratch)
     }
 
     fn locality(&self) -> Locality {

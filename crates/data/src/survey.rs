@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::copies::pixel_print;
+use crate::copies::hash_pixels;
 use crate::dataset::Dataset;
 use crate::decode::DecodeScratch;
 use crate::error::DataError;
@@ -60,7 +60,7 @@ struct Seen {
     survey: Survey,
     widths: Vec<u32>,
     heights: Vec<u32>,
-    prints: Vec<(u64, u32)>,
+    hashes: Vec<(u64, u32)>,
 }
 
 /// Reads every image of `dataset` once with `threads` threads. Reports the number of images read so far to `progress`.
@@ -99,7 +99,7 @@ pub fn survey(
     if let Some(error) = lost.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
-    let Seen { mut survey, widths, heights, prints } =
+    let Seen { mut survey, widths, heights, hashes } =
         all.into_inner().unwrap_or_else(PoisonError::into_inner);
     survey.broken.sort_by_key(|broken| broken.index);
     // Images are claimed in order and every claimed image is looked at: the first broken one is among them.
@@ -108,7 +108,7 @@ pub fn survey(
     }
     survey.width = spread(widths);
     survey.height = spread(heights);
-    survey.duplicates = duplicates(dataset, threads, prints);
+    survey.duplicates = duplicates(dataset, threads, hashes);
     Ok(survey)
 }
 
@@ -120,12 +120,12 @@ impl Seen {
         index: usize,
         scratch: &mut DecodeScratch,
     ) -> Result<(), DataError> {
-        let (print, grey, values) = match dataset.read(index, scratch) {
+        let (hash, grey, values) = match dataset.read(index, scratch) {
             Ok(image) => {
                 self.widths.push(image.width);
                 self.heights.push(image.height);
                 let grey = image.pixels.as_chunks::<3>().0.iter().all(|[r, g, b]| r == g && g == b);
-                (pixel_print(image), grey, Values::of(image))
+                (hash_pixels(image), grey, Values::of(image))
             }
             Err(error) => {
                 let reason = match error {
@@ -146,7 +146,7 @@ impl Seen {
             *formats.entry(stored.format.to_string()).or_default() += 1;
             tones.count(values, stored);
         }
-        self.prints.push((print, index as u32));
+        self.hashes.push((hash, index as u32));
         Ok(())
     }
 
@@ -163,7 +163,7 @@ impl Seen {
         }
         self.widths.extend(other.widths);
         self.heights.extend(other.heights);
-        self.prints.extend(other.prints);
+        self.hashes.extend(other.hashes);
     }
 }
 
@@ -176,11 +176,11 @@ fn spread(mut values: Vec<u32>) -> Spread {
 /// Suspects that a thread compares at a time: the image that they may equal is decoded once for all of them.
 const COMPARED: usize = 16;
 
-/// Groups of equal images. Equal prints only raise a suspicion; the pixels decide.
-fn duplicates(dataset: &dyn Dataset, threads: usize, mut prints: Vec<(u64, u32)>) -> Vec<Vec<u32>> {
-    prints.sort_unstable();
-    // Each with the first image of the same print.
-    let suspects: Vec<(u32, u32)> = prints
+/// Groups of equal images. Equal hashes only raise a suspicion; the pixels decide.
+fn duplicates(dataset: &dyn Dataset, threads: usize, mut hashes: Vec<(u64, u32)>) -> Vec<Vec<u32>> {
+    hashes.sort_unstable();
+    // Each with the first image of the same hash.
+    let suspects: Vec<(u32, u32)> = hashes
         .chunk_by(|a, b| a.0 == b.0)
         .flat_map(|same| same[1..].iter().map(|&(_, image)| (same[0].1, image)))
         .collect();

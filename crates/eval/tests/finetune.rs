@@ -246,13 +246,13 @@ fn images_that_were_paired_are_not_compared_again() {
     let source = Source::of(SourceKind::Folder, images.clone());
     let opened = Opened { source, paths: vec!["a".into()] };
     let data = pair(opened, None, 0.2, 1, &|_, _| ()).unwrap().splits;
-    let compared = images.prints.load(Ordering::Relaxed);
+    let compared = images.hashes.load(Ordering::Relaxed);
     assert!(compared > 0);
     let models = Versus::alone(models(1).trained);
     let options = FineTune { epochs: Some(1), rate: Rate::BestOf(vec![0.01, 0.1]), ..quick(HALF) };
     options.check(&models.trained, &data).unwrap();
     finetune(&models, &data, &options, &mut |_| ()).unwrap();
-    assert_eq!(images.prints.load(Ordering::Relaxed), compared);
+    assert_eq!(images.hashes.load(Ordering::Relaxed), compared);
 }
 
 /// A batch of more images than any machine has memory for.

@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::copies::{Extent, byte_print};
+use crate::copies::{HashExtent, hash_bytes};
 use crate::dataset::{Dataset, Decoded};
 use crate::decode::{Claim, DecodeOptions, DecodeScratch, Region, decode_from};
 use crate::error::DataError;
@@ -155,18 +155,18 @@ impl Dataset for ImageFiles {
         self.files.bytes(self.file(index))
     }
 
-    fn print(&self, index: usize, extent: Extent, scratch: &mut DecodeScratch) -> Option<u64> {
+    fn content_hash(&self, index: usize, extent: HashExtent, scratch: &mut DecodeScratch) -> Option<u64> {
         let file = self.file(index);
-        if extent == Extent::Sample {
+        if extent == HashExtent::Sample {
             let read = self.files.sample(file, &mut scratch.file);
-            return read.is_ok_and(|read| read).then(|| byte_print(&scratch.file));
+            return read.is_ok_and(|read| read).then(|| hash_bytes(&scratch.file));
         }
         scratch.give_back_file();
         let room = self.files.read(file, &mut scratch.file).ok()?;
-        let print = byte_print(&scratch.file);
+        let hash = hash_bytes(&scratch.file);
         scratch.give_back_file();
         drop(room);
-        Some(print)
+        Some(hash)
     }
 
     fn locality(&self) -> Locality {
@@ -240,7 +240,7 @@ mod tests {
         let images = ImageFiles::new(files.clone(), Classes::default(), DecodeOptions::default());
         crate::in_order::in_order(16, 4, |scratch: &mut DecodeScratch, index| match index % 2 {
             0 => assert_eq!(images.read(index, scratch).unwrap().pixels, [b'7'; 3]),
-            _ => assert!(images.print(index, Extent::Whole, scratch).is_some()),
+            _ => assert!(images.content_hash(index, HashExtent::Whole, scratch).is_some()),
         });
         assert_eq!(files.most.load(Ordering::Relaxed), 1);
     }

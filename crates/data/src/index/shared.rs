@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::store::Store;
-use crate::copies::byte_print;
+use crate::copies::hash_bytes;
 use crate::names::bytes_of;
 
 /// The most files that are kept, and their most bytes.
@@ -29,7 +29,7 @@ impl Shared {
 
     /// The entries for the folder `of`, a canonical path.
     pub fn store(&mut self, of: &Path) -> &mut Store {
-        let name = format!("{:016x}", byte_print(bytes_of(of.as_os_str()).unwrap_or_default()));
+        let name = format!("{:016x}", hash_bytes(bytes_of(of.as_os_str()).unwrap_or_default()));
         self.stores.entry(self.folder.join(name)).or_insert_with_key(|file| {
             // The files used longest ago are removed first.
             let _ =

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use simclr_augment::{Stream, ViewConfig};
-use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Extent, LeftOut, Region, Source, SourceKind};
+use simclr_data::{
+    DataError, Dataset, DecodeScratch, Decoded, HashExtent, LeftOut, Region, Source, SourceKind,
+};
 use simclr_engine::Device;
 use simclr_eval::protocols::{Splits, Versus, random_encoder};
 use simclr_train::{Config, Model};
@@ -84,12 +86,12 @@ impl Dataset for Toy {
 pub struct Counted {
     pub images: Toy,
     pub reads: AtomicUsize,
-    pub prints: AtomicUsize,
+    pub hashes: AtomicUsize,
 }
 
 impl Counted {
     pub fn new(images: Toy) -> Arc<Counted> {
-        Arc::new(Counted { images, reads: AtomicUsize::new(0), prints: AtomicUsize::new(0) })
+        Arc::new(Counted { images, reads: AtomicUsize::new(0), hashes: AtomicUsize::new(0) })
     }
 }
 
@@ -110,9 +112,9 @@ impl Dataset for Counted {
         self.images.name(index)
     }
 
-    fn print(&self, index: usize, extent: Extent, scratch: &mut DecodeScratch) -> Option<u64> {
-        self.prints.fetch_add(1, Ordering::Relaxed);
-        self.images.print(index, extent, scratch)
+    fn content_hash(&self, index: usize, extent: HashExtent, scratch: &mut DecodeScratch) -> Option<u64> {
+        self.hashes.fetch_add(1, Ordering::Relaxed);
+        self.images.content_hash(index, extent, scratch)
     }
 
     fn read_part<'a>(
