@@ -9,8 +9,8 @@ use crate::locality::Locality;
 
 /// One decoded image: 8-bit RGB, rows from the top, channels interleaved (height, width, 3).
 ///
-/// It borrows from the data set (binary formats, caches) or from the scratch space (files): in the steady state no memory
-/// is allocated for pixels.
+/// It borrows from the data set (binary formats, caches) or from the scratch space (files): in the steady state no
+/// memory is allocated for pixels.
 pub type Decoded<'a> = ImageRef<'a>;
 
 /// Images numbered from 0 to `len() - 1`, each the same at every read. [`InMemory`](crate::InMemory) is one for images

@@ -29,8 +29,9 @@ const RAW_EXTENSIONS: [&str; 20] = [
     "rw2", "rwl", "sr2", "srw", "x3f",
 ];
 
-/// The most files of which it is remembered that their bytes were not those of an image. A listing with more is not
-/// kept: looking at that many again takes as long as listing them.
+/// A listing that is kept remembers the files that had to be opened to find out that they are no images: each of them
+/// is compared when the listing is used again, as it may be an image by then. A listing with more such files than this
+/// is not kept, since comparing so many takes as long as listing the folder again.
 const MOST_STAMPED: usize = 4096;
 
 /// The most left-out files whose names are kept.

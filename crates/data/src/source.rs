@@ -94,8 +94,8 @@ impl SourceKind {
         }
     }
 
-    /// Whether its images, or some of several, lie in archives, beside which another one would be read as well, or in
-    /// their place.
+    /// Whether its images, or some of several, lie in archives. If another archive is put into their folder, it will be
+    /// read with them, or instead of them if it is of another kind.
     pub fn is_of_archives(self) -> bool {
         match self {
             Self::Shards | Self::Parquet | Self::Zip => true,

@@ -80,8 +80,8 @@ pub(crate) fn open(root: &Path, listing: Arc<Listing>, options: DecodeOptions) -
 /// The most folders that a note names.
 const NAMED: usize = 20;
 
-/// A note about the folders that would be classes, as they lie beside those of the classes of `train`, if there were any
-/// images in them; `folders` are those of the images.
+/// A note about the folders that would be classes, as they lie beside those of the classes of `train`, if there were
+/// any images in them; `folders` are those of the images.
 fn without_images(train: &ImageFiles, folders: &[&[u8]], listing: &Listing) -> Option<String> {
     let labelled = (0..train.len()).find_map(|image| Some((image, train.label(image)?)));
     let (image, label) = labelled?;

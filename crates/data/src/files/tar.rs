@@ -296,7 +296,8 @@ impl Found {
     }
 }
 
-/// The largest record size to a multiple of which an archive of `len` bytes may have been padded.
+/// The largest record size that an archive of `len` bytes may have: writers fill up the last record with zeros, and do
+/// not say how large their records are.
 fn record(len: u64) -> u64 {
     let power = 1 << len.trailing_zeros().min(MAX_RECORD.trailing_zeros());
     if len.is_multiple_of(RECORD) { RECORD.max(power) } else { power }

@@ -1,14 +1,21 @@
 //! What was found in folders and archives, kept in files so that they need not be searched again.
 //!
-//! There are two: the file of a run, which a run finds wherever its folder goes, and files that all programs of a user
-//! share, for commands without a run and for runs on the same images.
+//! Findings are kept in two places: in a file of the run, which moves with the run, and in the user's cache folder, for
+//! commands without a run and for other runs on the same images.
 //!
-//! A folder counts as unchanged if no folder below it has changed since: adding, removing or renaming a file changes
-//! the folder that it lies in; files that were left out for their bytes are compared, too. A dangling link or something unreadable may become readable without such a change, so a
-//! listing with such things is not kept. An archive counts as unchanged if its size is the same as well. A file copied
-//! over another, or a folder put in its place, may have the modification time of the other, but not its change time and
-//! number, too ([`Mark`]). The index carries a checksum; a damaged one,
-//! or one of another version, counts as absent.
+//! What was found is used again as long as nothing has changed, which the times and the number that a file system keeps
+//! for each file and folder tell ([`Mark`]):
+//!
+//! - A folder has not changed if neither it nor any folder below it has: adding, removing or renaming a file changes
+//!   the folder that the file lies in. Writing to a file does not, so files that were opened and found to be no images
+//!   are compared one by one.
+//! - An archive has not changed if its size is the same as well.
+//! - The modification time alone is not enough: a copy may take it over from what it replaces. The time of the last
+//!   change of any kind, and the number, it cannot.
+//! - A dangling link, or something that could not be read, may become readable without a trace in any folder. A listing
+//!   with such things is not kept.
+//!
+//! Each file has a checksum; a damaged file, or one of another version, counts as absent.
 
 mod format;
 mod shared;
