@@ -9,6 +9,7 @@ use simclr_data::{
     DataError, Dataset, DecodeScratch, Glance, Index, LeftOut, LeftOutFile, Opener, Source, Tones, Values,
     Window,
 };
+use simclr_eval::protocols::named;
 use simclr_train::config::DataConfig;
 
 use crate::terminal::{self, LISTED};
@@ -78,17 +79,9 @@ impl Opening {
     }
 }
 
-/// The most paths of data, or places in them, that a message names.
-const NAMED: usize = 4;
-
 /// The paths of the data, the first of them if they are many.
-fn shown(paths: &[PathBuf]) -> String {
-    let named = paths.iter().take(NAMED).map(|path| terminal::inert(&path.display().to_string()));
-    let mut shown = named.collect::<Vec<String>>().join(" ");
-    if let Some(more) = paths.len().checked_sub(NAMED).filter(|&more| more > 0) {
-        shown += &format!(" and {} more", terminal::grouped(more as u64));
-    }
-    shown
+pub fn shown(paths: &[PathBuf]) -> String {
+    terminal::inert(&named(paths))
 }
 
 /// An index that is also kept in the user's cache folder, if there is one.
@@ -212,6 +205,8 @@ fn line(name: &str, source: &Source) -> String {
     let LeftOut { count, images, ref outside, .. } = source.left_out;
     if images > 0 {
         let images = terminal::counted(images, "image");
+        /// The most places that a message names.
+        const NAMED: usize = 4;
         let places: Vec<&str> = outside.iter().take(NAMED).map(String::as_str).collect();
         let rest = if outside.len() > NAMED { ", ..." } else { "" };
         line += &format!(

@@ -19,8 +19,8 @@ pub(crate) fn expand(path: &Path) -> Result<Vec<PathBuf>, String> {
             Ok(paths.into_iter().map(PathBuf::from).collect())
         }
         Some(text) if text.contains(['*', '?']) && !path.exists() => {
-            Err("no such file; * and ? are expanded by the shell, unless quoted; write a \
-                 pattern as {000..146}"
+            Err("no such file; * and ? are expanded by some shells, unless quoted; for images, give the folder that \
+                 they are in; for archives, write a pattern as {000..146}"
                 .to_owned())
         }
         _ => Ok(vec![path.to_owned()]),

@@ -313,7 +313,7 @@ fn parts(there: &[&str]) -> String {
     if there.is_empty() { String::new() } else { format!(", only {}", there.join(" and ")) }
 }
 
-/// What is wrong with so many labels.
+/// The words for each of several trainings.
 fn in_each_of(trainings: usize) -> String {
     match trainings {
         1 => String::new(),
@@ -321,6 +321,7 @@ fn in_each_of(trainings: usize) -> String {
     }
 }
 
+/// What is wrong with so many labels.
 fn labels_problem(labels: Labels, problem: &DataError) -> String {
     let DataError::SubsetSize { images, classes, labelled } = *problem else {
         return format!("labels {labels}: {problem}");

@@ -28,7 +28,7 @@ readers of a fixed length, as vector databases want it); split, label and class 
 FILE.csv lists the name, split, label and class of each row. The metadata of Parquet and safetensors files \
 hold the classes, the step, and a fingerprint of the encoder. Rows are in the order of the images.
 
-A name is the path of an image within DATA, with \\\\ for a backslash, \\n, \\t and the like for a control \
+A name is the path of an image within DATA, or as it was given if it is an image file itself, with \\\\ for a backslash, \\n, \\t and the like for a control \
 character, and \\x and two digits for a byte that is not UTF-8.
 
 The encoder sees the central square of 7/8 of an image's shorter side, or the whole image where the run's \

@@ -87,7 +87,8 @@ impl Predict {
             out::check_apart(out, &self.data)?;
         }
         let file = network_of(&self.network).map_err(|error| perhaps_swapped(error, &self.data))?;
-        let network = FineTunedFile::read(&file)?;
+        let read = FineTunedFile::read(&file).map_err(anyhow::Error::from);
+        let network = read.map_err(|error| perhaps_swapped(error, &self.data))?;
         if self.top > network.classes.len() {
             return Err(usage(format!(
                 "--top {}: {} knows {} classes; give at most that",

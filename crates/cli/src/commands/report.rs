@@ -51,11 +51,14 @@ impl Report {
     pub fn run(self) -> Result<Done> {
         let (run, config) = match RunFolder::open(&self.run) {
             Err(TrainError::NoRun { .. }) if ablate::is_study(&self.run) => {
+                let page = self.run.join(REPORT);
+                let page = match page.exists() {
+                    true => format!("its page is {}", page.display()),
+                    false => "none of its runs is finished yet, so it has no page".to_owned(),
+                };
                 return Err(usage(format!(
-                    "{} is a study and no run; its page is {}, as of the last run that was finished; for the page of a run, give \
-                     that run in it",
+                    "{} is the folder of a study, not a run; {page}; for the page of one run, give that run's folder",
                     self.run.display(),
-                    self.run.join(REPORT).display()
                 )));
             }
             found => found?,

@@ -292,7 +292,11 @@ impl Transfer {
                 set.classes.len()
             ));
         }
-        warn_of_chance(&format!("{}: settings are", set.spec.name), set.validation.len());
+        let grid = &options.tuning.grid;
+        let several = grid.rates.len() * grid.decays.len() > 1;
+        if self.protocols().into_iter().any(|protocol| !protocol.trains() || several) {
+            warn_of_chance(&format!("{}: settings are", set.spec.name), set.validation.len());
+        }
         let mut protocols = Vec::new();
         for protocol in self.protocols() {
             let lacking = Entry::take_up(encoder, set, protocol, options)?.lacks(options);

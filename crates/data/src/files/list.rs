@@ -207,11 +207,20 @@ pub(crate) fn parse_table(
     exists: impl Fn(&str) -> bool,
 ) -> Result<Table, String> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    let mut reader =
+    let reader =
         csv::ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(text);
-    let mut records = (1..).zip(reader.records()).map(|(line, record)| match record {
-        Ok(record) => Ok((line, record)),
-        Err(error) => Err(format!("line {line} is not read as CSV: {error}")),
+    // Not the number of the record: empty lines are none, and a cell in quotes may hold several lines. A record begins
+    // with the empty lines before it.
+    let line_of = |position: Option<&csv::Position>| {
+        position.map_or(0, |position| {
+            let record = text.get(position.byte() as usize..).unwrap_or_default();
+            let empty = record.iter().take_while(|byte| b"\r\n".contains(byte));
+            position.line() + empty.filter(|&&byte| byte == b'\n').count() as u64
+        })
+    };
+    let mut records = reader.into_records().map(|record| match record {
+        Ok(record) => Ok((line_of(record.position()), record)),
+        Err(error) => Err(format!("line {} is not read as CSV: {error}", line_of(error.position()))),
     });
     let first = records.next().ok_or("it holds no lines")??;
     let columns = Columns::of(&first.1, &exists);
@@ -390,6 +399,18 @@ mod tests {
         let error = rows_of(b"path,split\na.jpg,train\nb.jpg,holdout\n", b',', |_| true).unwrap_err();
         assert!(error.starts_with("line 3 names a part \"holdout\""), "{error}");
         assert!(error.contains("train, training, test"), "{error}");
+    }
+
+    #[test]
+    fn lines_are_counted_as_an_editor_does() {
+        for (text, said) in [
+            (&b"path,split\na.jpg,train\n\n\r\nb.jpg,holdout\n"[..], "line 5 names a part"),
+            (b"path,split\n\"a\nb.jpg\",train\nb.jpg,holdout\n", "line 4 names a part"),
+            (b"\n\npath,label\n\na.jpg,\xff\n", "line 5 is not read as CSV"),
+        ] {
+            let error = rows_of(text, b',', |_| true).unwrap_err();
+            assert!(error.starts_with(said), "{error}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use simclr_data::text::grouped;
 use simclr_data::{Cached, Concat, Dataset, Source, contradicting, copies};
 use simclr_train::memory;
 
@@ -42,9 +43,18 @@ impl Opened {
     }
 }
 
-/// The name in results of images from several paths.
+/// The most paths that a name has.
+const NAMED: usize = 4;
+
+/// The name in results of images from several paths: all of them, or the first few and how many there are more, since
+/// they may be thousands of single images.
 pub fn named(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    let first = paths.iter().take(NAMED).map(|path| path.to_string_lossy());
+    let named = first.collect::<Vec<_>>().join(" ");
+    match paths.len().checked_sub(NAMED) {
+        None | Some(0) => named,
+        Some(more) => format!("{named} and {} more", grouped(more as u64)),
+    }
 }
 
 /// Training and test images, and what is wrong with them.

@@ -7,6 +7,7 @@ use serde_json::{Map, json};
 use simclr_engine::Device;
 use simclr_train::Embedding;
 
+use super::choice::FEW_TO_CHOOSE_BY;
 use super::encode::Encoded;
 use super::evaluation::{Counts, Evaluation, Scores};
 use super::protocol::{Protocol, Representation};
@@ -70,6 +71,7 @@ pub fn logistic(
             ("l2".to_owned(), json!(outcome.chosen.l2)),
             ("validation_top1".to_owned(), json!(outcome.chosen.score)),
             ("validation_images".to_owned(), json!(part.len())),
+            ("few_validation_images".to_owned(), json!(part.len() < FEW_TO_CHOOSE_BY)),
             ("weights_tried".to_owned(), json!(outcome.tried.len())),
             ("seed".to_owned(), json!(options.seed)),
             ("encoding_s".to_owned(), json!(encoded.seconds)),

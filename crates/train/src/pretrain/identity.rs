@@ -63,7 +63,7 @@ impl Identity {
         if meta.names.is_some_and(|names| names != self.names) {
             return Some(
                 "it was trained on a data set of as many images with other names, or in another order; give the same \
-                 data, several data sets by the same paths as then"
+                 data, several data sets and single images by the same paths as then"
                     .to_owned(),
             );
         }

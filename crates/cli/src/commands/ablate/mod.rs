@@ -330,8 +330,9 @@ impl Ablate {
                 if Failure::of(&run).is_some_and(|failure| failure.is_of(config, identity)) {
                     done = *steps;
                 } else if let (_, Some(meta)) = training::look(folder, |_| Ok(config.clone()))? {
-                    done =
-                        if meta.has_finished(config.train.epochs) { *steps } else { meta.step.min(*steps) };
+                    // What the last epoch still has to measure counts as a step.
+                    let finished = meta.has_finished(config.train.epochs);
+                    done = if finished { *steps } else { meta.step.min(steps.saturating_sub(1)) };
                 }
             }
             trained += usize::from(done == *steps);

@@ -220,7 +220,6 @@ impl Entry {
         tried.filter(|point| point.validation.is_some() && !point.fails_on_all).reduce(better)
     }
 
-    /// Records that training on all images diverges with the rate and decay of `point`.
     /// The chosen rate, if others beyond it may do better: it is the lowest or the highest of those tried with its decay,
     /// and better than the next.
     pub fn rate_at_edge(&self) -> Option<(f64, Edge)> {
@@ -231,6 +230,7 @@ impl Entry {
         Some((rate, Edge::of(rate, tried.map(|point| (point.rate, point.validation)))?))
     }
 
+    /// Records that training on all images diverges with the rate and decay of `point`.
     pub(super) fn fails_on_all(&mut self, point: GridPoint) {
         let is = |other: &&mut GridPoint| (other.rate, other.decay) == (point.rate, point.decay);
         self.grid.iter_mut().filter(is).for_each(|point| point.fails_on_all = true);
@@ -249,7 +249,7 @@ impl Entry {
     /// meantime: several GPUs may try parts of a grid at the same time.
     ///
     /// # Errors
-    /// [`EvalError::Train`] when it cannot be written.
+    /// [`EvalError::Train`] when it cannot be written, [`EvalError::Io`] when its folder cannot be locked.
     pub(super) fn save(&mut self, run: &RunFolder) -> Result<(), EvalError> {
         let _lock = lock(&Entry::folder(run))?;
         if let Some(saved) = self.saved(run) {
