@@ -118,6 +118,7 @@ fn weights_that_come_back_as_a_run() {
     let instead = format!("simclr pretrain DATA --from {} --out NEW", path(&again));
     simclr(&resume(&data, &again))
         .expect(2, &["cannot resume", "imported from encoder.safetensors", &instead]);
+    simclr(&["pretrain", "--out", path(&again), "--resume"]).expect(2, &["imported from", &instead]);
     let from_file =
         [&pretrain(&data, &dir.path().join("next"), &[])[..], &["--from".into(), path(&file).into()]];
     simclr(&from_file.concat())

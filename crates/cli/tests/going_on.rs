@@ -241,3 +241,32 @@ fn checkpoints_that_are_all_damaged_leave_the_encoder() {
     let reply = simclr(&resume(&data, &run)).expect(1, &["must be started anew"]);
     assert!(!reply.err.contains("simclr import"), "{}", reply.err);
 }
+
+#[test]
+fn a_run_goes_on_with_the_images_that_it_records() {
+    let (dir, data) = small_data();
+    let (run, away) = (dir.path().join("run"), dir.path().join("away"));
+    simclr(&pretrain(&data, &run, &["train.checkpoint_every=3"])).expect(0, &[]);
+    fs::remove_file(checkpoints(&run).pop().unwrap()).unwrap();
+    let bare = ["pretrain", "--out", path(&run), "--resume"];
+    fs::rename(&data, &away).unwrap();
+    let told = ["no such file or folder", path(&data), "was begun with these images", "as DATA"];
+    simclr(&bare).expect(2, &told);
+    simclr(&[&bare[..], &["--dry-run"]].concat()).expect(2, &told);
+    fs::rename(&away, &data).unwrap();
+    class_folders(&data, 1, 17);
+    simclr(&bare).expect(2, &["a data set of 48 images, this one has 49"]);
+    fs::remove_file(data.join("class 0/16.png")).unwrap();
+    simclr(&[&bare[..], &["--dry-run"]].concat()).expect(0, &["resuming after step 3"]);
+    simclr(&bare).expect(0, &["resuming after step 3", "next: simclr knn"]);
+    simclr(&bare).expect(0, &["is finished"]);
+
+    let marker = run.join("run.toml");
+    let text = fs::read_to_string(&marker).unwrap();
+    let without: String =
+        text.lines().filter(|line| !line.starts_with("data")).map(|l| format!("{l}\n")).collect();
+    fs::write(&marker, without).unwrap();
+    simclr(&bare).expect(2, &["does not record its images", "DATA"]);
+    simclr(&["pretrain", "--out", path(&away)]).expect(2, &["required arguments", "<DATA>"]);
+    simclr(&["pretrain", "--out", path(&away), "--resume"]).expect(2, &["holds no run"]);
+}

@@ -23,7 +23,7 @@ use crate::{data, progress, terminal};
 const EXAMPLES: &str = "\
 Examples:
   simclr pretrain photos/ --out runs/first --preset photos
-  simclr pretrain photos/ --out runs/first --resume
+  simclr pretrain --out runs/first --resume
   simclr pretrain photos/ --out runs/mine --preset photos --from runs/imagenet
   simclr pretrain 'shards/train-{000..146}.tar' more.zip \\
       --out runs/large --preset imagenet
@@ -40,9 +40,13 @@ events, checkpoints/, and at the end encoder.safetensors under torchvision's nam
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{}", data::FORMS))]
 pub struct Pretrain {
-    /// The images; several are read as one
-    #[arg(required = true)]
+    /// The images; several are read as one [default with --resume: those that the run was begun with]
+    #[arg(required_unless_present = "resume")]
     data: Vec<PathBuf>,
+
+    /// Whether the images are those that the run records.
+    #[arg(skip)]
+    recorded: bool,
 
     /// The run folder, new or empty; of several processes only process 0 needs it
     #[arg(long, value_name = "RUN", required_unless_present_any = ["dry_run", "meet"])]
@@ -101,6 +105,9 @@ impl Pretrain {
             self.settings.sets.push(format!("train.from={}", toml::Value::from(path)));
         }
         let place = self.working.place()?;
+        if self.data.is_empty() {
+            (self.data, self.recorded) = (self.recorded_data()?, true);
+        }
         if let Place::Meeting { rank: rank @ 1.., of, at, .. } = &place {
             return self.assist(&place, (*rank, *of), at);
         }
@@ -162,12 +169,35 @@ impl Pretrain {
         }
         let index = training.folder.index();
         let mut opening = Opening::new(&training.config.data, self.threads.count()).with_index(&index);
-        let source = opening.open(&self.data)?;
+        let source = self.open(&mut opening, out)?;
         let images = source.to_pretrain();
         training.saved().map_or(Ok(()), |meta| Identity::of(images.as_ref()).check(out, meta))?;
         training.record_data(&self.data);
         opening.save(&index);
         Ok(Some((training, source)))
+    }
+
+    /// The data that the run records.
+    fn recorded_data(&self) -> Result<Vec<PathBuf>> {
+        let out = self.out.as_deref().ok_or_else(|| usage("--resume: which run? give --out RUN"))?;
+        let (run, _) = RunFolder::open(out)?;
+        run.check_trained_here()?;
+        let data = run.data();
+        match data.is_empty() {
+            true => Err(usage(format!("{} does not record its images; give them: DATA", out.display()))),
+            false => Ok(data),
+        }
+    }
+
+    /// Opens the data of the run in `out`.
+    fn open(&self, opening: &mut Opening, out: &Path) -> Result<Source> {
+        opening.open(&self.data).map_err(|error| match error {
+            DataError::NotFound(_) if self.recorded => usage(format!(
+                "{error}; {} was begun with these images: give the place where they are now, as DATA",
+                out.display()
+            )),
+            error => error.into(),
+        })
     }
 
     /// Writes the encoder of a finished run for other programs, and prints how to evaluate it.
@@ -247,7 +277,7 @@ impl Pretrain {
                     say_finished(out, &config);
                     return Ok(Done::Finished);
                 }
-                let source = Opening::new(&config.data, self.threads.count()).open(&self.data)?;
+                let source = self.open(&mut Opening::new(&config.data, self.threads.count()), out)?;
                 let images = source.to_pretrain();
                 saved.map_or(Ok(()), |meta| Identity::of(images.as_ref()).check(out, &meta))?;
                 (config, source)

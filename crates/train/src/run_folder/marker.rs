@@ -1,6 +1,6 @@
 //! The file that makes a folder a run, and says where the run comes from.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use toml::value::{Date, Datetime, Offset, Time};
@@ -70,6 +70,12 @@ impl Marker {
         let mut table = self.0.clone();
         table.insert(DATA.to_owned(), Value::Array(paths));
         Marker(table)
+    }
+
+    /// The paths of the data; none if they are not known.
+    pub(super) fn data(&self) -> Vec<PathBuf> {
+        let paths = self.0.get(DATA).and_then(Value::as_array).into_iter().flatten();
+        paths.filter_map(Value::as_str).map(PathBuf::from).collect()
     }
 
     /// The contents of the file.
@@ -142,6 +148,8 @@ mod tests {
         assert_eq!(old.origin(), "program = \"0.0.9\"\n");
         let new = old.with_data(&[Path::new("a b/"), Path::new("c\"d")]);
         let read = Marker::parse(&new.to_toml(), path).unwrap();
+        assert_eq!(read.data(), [Path::new("a b/"), Path::new("c\"d")]);
+        assert!(old.data().is_empty());
         assert!(read.origin().starts_with("data = [\"a b/\", "), "{}", read.origin());
         assert_eq!(read.origin().lines().count(), 2, "{}", read.origin());
         assert!(read.to_toml().contains("later = [1]"), "{}", read.to_toml());

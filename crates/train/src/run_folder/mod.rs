@@ -284,6 +284,12 @@ impl RunFolder {
         Ok(())
     }
 
+    /// The recorded paths of the data that the run is trained on, as they were given: a relative one is from the folder in
+    /// which the program ran. None if they are not recorded.
+    pub fn data(&self) -> Vec<PathBuf> {
+        self.marker.data()
+    }
+
     /// What is known of the run's origin, as lines of TOML: the paths of its data, when it was started, and by which
     /// version of this program.
     pub fn origin(&self) -> String {
