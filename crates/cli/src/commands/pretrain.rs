@@ -1,10 +1,11 @@
 //! `simclr pretrain`: images in, a run folder with an encoder out.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use simclr_data::{DataError, Source};
+use simclr_data::{DataError, Source, SourceKind};
 use simclr_train::config::Auto;
 use simclr_train::pretrain::{Identity, held_out, plan};
 use simclr_train::run_folder::RunFolder;
@@ -124,8 +125,7 @@ impl Pretrain {
         let trained = training.go(&source.to_pretrain(), &Gathering { place, start }, &again);
         let outcome = trained.map_err(|error| match error.downcast_ref() {
             Some(TrainError::Data(DataError::Image { .. })) => {
-                let data: Vec<_> = self.data.iter().map(|path| path.display().to_string()).collect();
-                error.context(format!("an image of {} cannot be read (data.strict)", data.join(", ")))
+                error.context(format!("an image of {} cannot be read (data.strict)", data::shown(&self.data)))
             }
             _ => error,
         })?;
@@ -211,7 +211,8 @@ impl Pretrain {
                 terminal::say(&format!("next: simclr knn {run} --train {labelled} (how good is it?)"));
             }
             None => {
-                let data = self.data.first().map(|path| terminal::quoted_path(path)).unwrap_or_default();
+                let first = self.data.first().filter(|_| source.kind != SourceKind::Images);
+                let data = first.map_or("DATA".to_owned(), |path| terminal::quoted_path(path));
                 terminal::say(&format!("next: simclr report {run} --train {data} (neighbours, maps)"));
                 terminal::say(&format!("with labels: simclr knn {run} --train LABELLED"));
             }
@@ -223,11 +224,18 @@ impl Pretrain {
     fn labelled(&self, source: &Source) -> Option<&PathBuf> {
         let images = &source.train;
         let mut found: Vec<Option<u32>> = vec![None; self.data.len()];
+        // The first of equal paths counts.
+        let places: HashMap<&Path, usize> =
+            self.data.iter().enumerate().rev().map(|(place, path)| (path.as_path(), place)).collect();
         for (index, label) in (0..images.len()).filter_map(|index| Some((index, images.label(index)?))) {
             // With several data sets, images are named by their whole paths.
-            let name = if found.len() == 1 { String::new() } else { images.name(index) };
-            let is_of = |path: &PathBuf| found.len() == 1 || Path::new(&name).starts_with(path);
-            let Some(place) = self.data.iter().position(is_of) else { continue };
+            let place = match found.len() {
+                1 => Some(0),
+                _ => {
+                    Path::new(&images.name(index)).ancestors().filter_map(|at| places.get(at).copied()).min()
+                }
+            };
+            let Some(place) = place else { continue };
             if *found[place].get_or_insert(label) != label {
                 return Some(&self.data[place]);
             }
@@ -309,12 +317,11 @@ impl Pretrain {
         if !is_of_epochs {
             return error;
         }
-        let data: Vec<String> = self.data.iter().map(|path| terminal::quoted_path(path)).collect();
         let sets: String =
             self.settings.sets.iter().map(|set| format!(" --set {}", terminal::quoted(set))).collect();
         usage(format!(
             "{error}, which can continue from this one's encoder, with a schedule of its own: simclr pretrain {} --from {} --config {}{sets} --out NEW",
-            data.join(" "),
+            data_argument(&self.data),
             terminal::quoted_path(out),
             terminal::quoted_path(&out.join("config.toml"))
         ))
@@ -333,6 +340,15 @@ fn say_finished(out: &Path, config: &Config) {
 }
 
 fn resume_command(data: &[PathBuf], out: &Path) -> String {
-    let data: Vec<String> = data.iter().map(|path| terminal::quoted_path(path)).collect();
-    format!("simclr pretrain {} --out {} --resume", data.join(" "), terminal::quoted_path(out))
+    format!("simclr pretrain {} --out {} --resume", data_argument(data), terminal::quoted_path(out))
+}
+
+/// The data as the argument of a command: its paths, or, where they are many, the name of the argument.
+fn data_argument(data: &[PathBuf]) -> String {
+    /// More than this are hardly typed by hand.
+    const MOST: usize = 16;
+    match data.len() > MOST {
+        true => "DATA".to_owned(),
+        false => data.iter().map(|path| terminal::quoted_path(path)).collect::<Vec<_>>().join(" "),
+    }
 }

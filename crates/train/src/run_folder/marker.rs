@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use simclr_data::text::grouped;
 use toml::value::{Date, Datetime, Offset, Time};
 use toml::{Table, Value};
 
@@ -15,6 +16,10 @@ const FORMAT_KEY: &str = "format";
 const PROGRAM: &str = "program";
 const STARTED: &str = "started";
 const DATA: &str = "data";
+/// How many paths the data has, where these would be too long to record.
+const DATA_PATHS: &str = "data_paths";
+/// The most bytes of paths to record: a shell may give tens of thousands of single images.
+const MAX_DATA: usize = 64 << 10;
 const IMPORTED: &str = "imported";
 
 /// The contents of the marker; keys that this version does not know are kept.
@@ -64,11 +69,16 @@ impl Marker {
         self.text(IMPORTED)
     }
 
-    /// This marker with the paths of the data.
+    /// This marker with the paths of the data, or with their number if they take more than 64 KiB.
     pub(super) fn with_data(&self, data: &[&Path]) -> Marker {
-        let paths = data.iter().map(|path| Value::from(path.to_string_lossy().into_owned())).collect();
+        let paths: Vec<_> = data.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+        let fits = paths.iter().map(String::len).sum::<usize>() <= MAX_DATA;
         let mut table = self.0.clone();
-        table.insert(DATA.to_owned(), Value::Array(paths));
+        [DATA, DATA_PATHS].into_iter().for_each(|key| drop(table.remove(key)));
+        match fits {
+            true => table.insert(DATA.to_owned(), paths.into()),
+            false => table.insert(DATA_PATHS.to_owned(), Value::Integer(paths.len() as i64)),
+        };
         Marker(table)
     }
 
@@ -83,11 +93,20 @@ impl Marker {
         self.0.to_string()
     }
 
-    /// What it says of the run's origin, as lines of TOML.
+    /// What it says of the run's origin, as lines of TOML; of many paths the first few.
     pub(super) fn origin(&self) -> String {
+        /// The most paths that are told.
+        const MOST: usize = 16;
         let known = |key: &&str| self.0.contains_key(*key);
-        let lines = [DATA, STARTED, PROGRAM].into_iter().filter(known);
-        lines.map(|key| format!("{key} = {}\n", self.0[key])).collect()
+        let lines = [DATA, DATA_PATHS, STARTED, PROGRAM].into_iter().filter(known);
+        let line = |key: &str| match self.0[key].as_array() {
+            Some(paths) if paths.len() > MOST => {
+                let first = Value::from(paths[..MOST].to_vec());
+                format!("{key} = {first} # and {} more\n", grouped((paths.len() - MOST) as u64))
+            }
+            _ => format!("{key} = {}\n", self.0[key]),
+        };
+        lines.map(line).collect()
     }
 
     fn text(&self, key: &str) -> Option<&str> {
@@ -153,6 +172,17 @@ mod tests {
         assert!(read.origin().starts_with("data = [\"a b/\", "), "{}", read.origin());
         assert_eq!(read.origin().lines().count(), 2, "{}", read.origin());
         assert!(read.to_toml().contains("later = [1]"), "{}", read.to_toml());
+        // Single images from a shell are few enough to be recorded, or too many.
+        let paths: Vec<PathBuf> = (0..30_000).map(|i| PathBuf::from(format!("photos/{i:05}.jpg"))).collect();
+        let of = |count| {
+            let paths: Vec<&Path> = paths[..count].iter().map(PathBuf::as_path).collect();
+            Marker::parse(&new.with_data(&paths).to_toml(), path).unwrap()
+        };
+        let (few, many) = (of(1000), of(30_000));
+        assert_eq!((few.data().len(), many.data().len()), (1000, 0));
+        assert!(few.origin().contains("\"photos/00015.jpg\"] # and 984 more\n"), "{}", few.origin());
+        assert!(many.origin().starts_with("data_paths = 30000\n"), "{}", many.origin());
+        assert!(many.to_toml().len() < 1000);
         assert!(Marker::new(Some("x.pth")).origin().contains("started = 20"));
         assert_eq!(Marker::new(Some("x.pth")).imported(), Some("x.pth"));
     }

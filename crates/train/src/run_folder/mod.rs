@@ -270,7 +270,8 @@ impl RunFolder {
         self.marker.imported()
     }
 
-    /// Records the paths of the data that the run is trained on, as they were given, unless it has them already.
+    /// Records the paths of the data that the run is trained on, as they were given (of more than 64 KiB of paths only
+    /// their number), unless it has them already.
     ///
     /// # Errors
     /// [`TrainError::RunGone`], [`TrainError::Io`].
