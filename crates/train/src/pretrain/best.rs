@@ -49,7 +49,12 @@ impl BestBy {
         let new = value.and_then(|value| Best::new(epoch.step, figure, value));
         match (best, new) {
             // A best recorded by another metric is from an older version: ignore it.
-            (Some(best), Some(new)) if best.figure() == figure && best.value() > new.value() => Some(best),
+            // One of the same step is of an epoch that is measured again.
+            (Some(best), Some(new))
+                if best.figure() == figure && best.step() != new.step() && best.value() > new.value() =>
+            {
+                Some(best)
+            }
             (best, new) => new.or(best),
         }
     }

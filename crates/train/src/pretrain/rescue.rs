@@ -8,8 +8,8 @@ use super::{Batches, Failure, Observer};
 impl Run<'_> {
     /// What ended the run from outside (the data, the disk, another worker) costs none of the steps that were taken:
     /// their state is saved once more, also where the figures of an epoch that has ended are still due. Where it is not
-    /// known any more, since a GPU has failed for example, or the last step could not be logged, the steps after the
-    /// newest checkpoint are lost. That checkpoint is told in either case. What ended the run from inside is recorded,
+    /// known any more, since a GPU has failed for example, the steps after the newest checkpoint are lost. That checkpoint is
+    /// told in either case. A step that a log did not take is offered to it once more, but the log may go without it. What ended the run from inside is recorded,
     /// and names the checkpoint itself.
     pub(super) fn rescue(&mut self, error: &TrainError, batches: &Batches, observer: &mut dyn Observer) {
         if let Some(keeper) = &self.keeper {
@@ -19,7 +19,7 @@ impl Run<'_> {
         if matches!(error, TrainError::NotFinite { .. }) {
             return;
         }
-        let is_known = self.whole && self.settle().is_ok();
+        let is_known = self.consistent && self.settle().is_ok();
         // Otherwise the checkpoints there may be those of another run.
         if self.keeper.as_ref().is_none_or(|keeper| keeper.folder.check_in_place().is_err()) {
             return;
@@ -27,6 +27,9 @@ impl Run<'_> {
         if is_known {
             // The run goes on behind the batches that have met them.
             let _ = self.note_skipped(batches, observer);
+            if let Some(record) = self.unlogged.take() {
+                let _ = self.log_step(&record);
+            }
         }
         let (step, done) = (self.state.step, self.plan.done);
         let Some(keeper) = self.keeper.as_mut() else { return };

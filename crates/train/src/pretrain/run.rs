@@ -48,8 +48,10 @@ pub(super) struct Run<'r> {
     /// Images that could not be used, including those listed before the run was resumed.
     pub(super) skipped: Vec<Skipped>,
     pub(super) state: State,
-    /// Whether the state is consistent: the step is complete and logged, and the places of all workers are known.
-    pub(super) whole: bool,
+    /// Whether the state is consistent: the step is complete, and the places of all workers are known.
+    pub(super) consistent: bool,
+    /// A step that the logs did not take.
+    pub(super) unlogged: Option<StepRecord>,
     /// The captured step, if a GPU trains.
     captured: Option<CapturedStep>,
     /// Steps known to be sound, including those before the run was resumed.
@@ -116,7 +118,8 @@ impl<'r> Run<'r> {
             skipped,
             captured,
             settled: state.step,
-            whole: true,
+            consistent: true,
+            unlogged: None,
             figures: StepFigures::default(),
             plan,
             state,
@@ -239,7 +242,7 @@ impl<'r> Run<'r> {
         since.views += 2 * batch.indices.len() * self.team.part.of;
         let rate = self.schedule.rate(self.state.step);
         self.step(&batch.views, rate)?;
-        self.whole = false;
+        self.consistent = false;
         if self.state.step == self.plan.done + 1 {
             self.note_searches(observer);
         }
@@ -255,14 +258,18 @@ impl<'r> Run<'r> {
         if self.state.step.is_multiple_of(self.log_every) || turn.end_of_epoch {
             self.settle()?;
             let record = self.step_record(rate, since)?;
-            if let Some(keeper) = &mut self.keeper {
-                keeper.log(|logs| logs.step(&record))?;
-            }
-            self.whole = true;
+            self.consistent = true;
+            let logged = self.log_step(&record);
+            logged.inspect_err(|_| self.unlogged = Some(record.clone()))?;
             observer.step(&record);
         }
-        self.whole = true;
+        self.consistent = true;
         Ok(turn)
+    }
+
+    /// Writes the figures of a step to the logs, if this worker keeps the run.
+    pub(super) fn log_step(&mut self, record: &StepRecord) -> Result<(), TrainError> {
+        self.keeper.as_mut().map_or(Ok(()), |keeper| keeper.log(|logs| logs.step(record)))
     }
 
     /// Waits for the next batch; returns false if a stop is requested first, because huge images, or those on a slow

@@ -87,9 +87,9 @@ impl Saver {
         Ok(())
     }
 
-    /// Has the cache give way to other files on its disk. Returns whether there is more room now.
-    pub(super) fn make_room(&self) -> bool {
-        self.cache.as_ref().is_some_and(|cache| cache.give_way())
+    /// What can make room on the disk of the run.
+    pub(super) fn room(&self) -> Room {
+        Room { cache: self.cache.clone(), checkpoints: self.checkpoints.clone() }
     }
 
     /// Starts to save the held state, if any, and then the state that `checkpoint` makes.
@@ -108,17 +108,10 @@ impl Saver {
             let (step, best) = (held.meta.step, newest.meta.best.as_ref());
             step != newest.meta.step && best.is_some_and(|best| best.step() == step)
         });
-        let (checkpoints, cache) = (self.checkpoints.clone(), self.cache.clone());
-        let make_room = {
-            let checkpoints = checkpoints.clone();
-            move || {
-                cache.as_ref().is_some_and(|cache| cache.give_way())
-                    || checkpoints.make_room().unwrap_or(false)
-            }
-        };
+        let room = self.room();
         let save = move |checkpoint: &Checkpoint| loop {
-            match checkpoints.save(checkpoint) {
-                Err(error) if error.is_full_disk() && make_room() => {}
+            match room.checkpoints.save(checkpoint) {
+                Err(error) if error.is_full_disk() && room.make() => {}
                 saved => return saved,
             }
         };
@@ -160,6 +153,21 @@ impl Saver {
 
     fn is_writing(&self) -> bool {
         self.writing.as_ref().is_some_and(|writing| !writing.is_finished())
+    }
+}
+
+/// What gives way to other files on the disk of a run when that is full.
+#[derive(Debug)]
+pub(super) struct Room {
+    cache: Option<Arc<Cached>>,
+    checkpoints: Checkpoints,
+}
+
+impl Room {
+    /// Removes some of the cache or, when that is gone, surplus checkpoints. Returns whether there is more room now.
+    pub(super) fn make(&self) -> bool {
+        self.cache.as_ref().is_some_and(|cache| cache.give_way())
+            || self.checkpoints.make_room().unwrap_or(false)
     }
 }
 
