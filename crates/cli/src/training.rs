@@ -46,8 +46,8 @@ pub fn resume(out: &Path, given: impl FnOnce(&Resumed) -> Result<Config>) -> Res
 }
 
 /// Returns what [`resume`] would continue with and from where, without touching anything.
-pub fn look(out: &Path, given: impl FnOnce(&Resumed) -> Result<Config>) -> Result<(Config, Option<Meta>)> {
-    let Resumed { config, from, .. } = continued(pretrain::look(out)?, given)?;
+pub fn inspect(out: &Path, given: impl FnOnce(&Resumed) -> Result<Config>) -> Result<(Config, Option<Meta>)> {
+    let Resumed { config, from, .. } = continued(pretrain::inspect(out)?, given)?;
     Ok((config, from.map(|from| from.checkpoint.meta)))
 }
 

@@ -14,7 +14,7 @@ use simclr_data::{Dataset, Made, Subset};
 use simclr_engine::Device;
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::{Disk, FileSystem, Output};
-use simclr_train::pretrain::{Resumed, look, pretrain, resume};
+use simclr_train::pretrain::{Resumed, inspect, pretrain, resume};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, TrainError};
 use watching::Watch;
@@ -63,7 +63,7 @@ fn ends_as_undisturbed(path: &Path, missing: usize) {
     all.retain(|line| line["kind"] != "step" || logged.contains(line));
     assert_eq!(logged, all);
     drop(run);
-    assert!(look(path).unwrap().is_finished());
+    assert!(inspect(path).unwrap().is_finished());
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn an_error_among_held_out_images_leaves_the_epochs_end_to_be_done() {
         assert!(matches!(error, TrainError::Data(_)), "{error}");
         drop(run);
 
-        let looked = look(&path).unwrap();
+        let looked = inspect(&path).unwrap();
         assert!(!looked.is_finished());
         assert_eq!(looked.checkpoint().unwrap().meta.step, step);
         ends_as_undisturbed(&path, 0);
@@ -196,7 +196,7 @@ fn a_log_that_takes_no_line_costs_no_step_and_epochs_get_theirs_when_the_run_goe
         let error = pretrain(&images(), &config(), &run, None, &device, &mut ()).unwrap_err();
         assert!(error.to_string().contains("refused"), "{error}");
         drop(run);
-        let looked = look(&path).unwrap();
+        let looked = inspect(&path).unwrap();
         assert_eq!(looked.checkpoint().unwrap().meta.step, step, "{of} {refused}");
         ends_as_undisturbed(&path, missing);
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use simclr_data::{Dataset, Made};
 use simclr_engine::Device;
 use simclr_train::config::Auto;
-use simclr_train::pretrain::{look, pretrain, resume};
+use simclr_train::pretrain::{inspect, pretrain, resume};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, TrainError};
 use watching::Watch;
@@ -36,7 +36,7 @@ fn a_run_goes_on_from_its_checkpoint_with_what_may_change_changed() {
     let mut given = config.clone();
     given.train.log_every = Auto::Value(7);
 
-    let looked = look(&path).unwrap().change(&given).unwrap();
+    let looked = inspect(&path).unwrap().change(&given).unwrap();
     assert_eq!((looked.config.train.log_every, looked.checkpoint().unwrap().meta.step), (Auto::Value(7), 2));
     assert_eq!(RunFolder::open(&path).unwrap().1, config, "looking changes nothing");
 
@@ -78,7 +78,7 @@ fn what_would_be_another_run_is_refused_once_there_is_a_checkpoint() {
     let edited = text.replace("temperature = ", "temperature = 1");
     assert_ne!(edited, text);
     fs::write(&file, edited).unwrap();
-    for error in [resume(&begun).unwrap_err(), look(&begun).unwrap_err()] {
+    for error in [resume(&begun).unwrap_err(), inspect(&begun).unwrap_err()] {
         assert!(matches!(error, TrainError::CannotResume { .. }), "{error}");
     }
 }
@@ -93,7 +93,7 @@ fn what_ended_a_run_is_known_until_it_is_another_one() {
     let error = pretrain(&images(), &config, &run, None, &device, &mut ()).unwrap_err();
     assert!(matches!(error, TrainError::NotFinite { .. }), "{error}");
     drop(run);
-    let Some(begun) = look(&path).ok().filter(|looked| looked.failed.is_some()) else {
+    let Some(begun) = inspect(&path).ok().filter(|looked| looked.failed.is_some()) else {
         panic!("what ended the run is not known");
     };
     assert!(begun.from.is_none());
@@ -114,7 +114,7 @@ fn an_imported_network_cannot_go_on() {
     let device = Device::cpu(1).unwrap();
     let trained = pretrain(&images(), &config, &run, None, &device, &mut ()).unwrap_err();
     drop(run);
-    for error in [trained, resume(&path).unwrap_err(), look(&path).unwrap_err()] {
+    for error in [trained, resume(&path).unwrap_err(), inspect(&path).unwrap_err()] {
         assert!(matches!(error, TrainError::CannotResume { .. }), "{error}");
         assert!(error.to_string().contains("imported from resnet.pth"), "{error}");
     }

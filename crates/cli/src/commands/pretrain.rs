@@ -279,7 +279,7 @@ impl Pretrain {
             (None, true) => return Err(usage("--resume: which run? give --out RUN")),
             (Some(out), true) => {
                 let looked =
-                    training::look(out, |resumed| self.settings.resolve_resumed(resumed, self.threads));
+                    training::inspect(out, |resumed| self.settings.resolve_resumed(resumed, self.threads));
                 let (config, saved) = looked.map_err(|error| self.longer(self.settings.named(error), out))?;
                 if saved.as_ref().is_some_and(|meta| meta.has_finished(config.train.epochs)) {
                     say_finished(out, &config);

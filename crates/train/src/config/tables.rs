@@ -111,7 +111,7 @@ impl LossName {
 
     /// The loss when all `candidates` are equally likely to be the positive; `None` for losses that do not choose among
     /// candidates.
-    pub fn of_guessing(self, candidates: usize) -> Option<f64> {
+    pub fn chance_loss(self, candidates: usize) -> Option<f64> {
         match self {
             Self::NtXent => Some((candidates as f64).ln()),
             Self::NtLogistic | Self::MarginTriplet => None,

@@ -10,17 +10,17 @@ use super::state::EpochSums;
 use super::{EpochRecord, Health, Observer, health, holdout_knn};
 
 /// Below this spread of normalised z (about 1 if healthy) the run is collapsing.
-const COLLAPSE: f64 = 0.2;
+const MIN_SPREAD: f64 = 0.2;
 
 /// If no spread is measured, the run is collapsing when the standard deviation of a batch's similarities is below this.
 /// It is at most about s^2 for a spread s, and 1 / sqrt(d) for directions that fill d dimensions evenly.
-const FLAT: f64 = 0.01;
+const MIN_SIMILARITY_DEVIATION: f64 = 0.01;
 
-/// An epoch whose mean loss is within this of the loss of guessing, in nats, tells nothing apart.
-const NEAR: f64 = 0.01;
+/// An epoch whose mean loss is within this many nats of the loss at chance level tells no images apart.
+const CHANCE_TOLERANCE: f64 = 0.01;
 
 /// Above this temperature entropy says nothing about similarities: their effect on it is lost in rounding.
-const HOT: f64 = 1.0;
+const MAX_INFORMATIVE_TEMPERATURE: f64 = 1.0;
 
 impl Run<'_> {
     /// Measures the figures that are due, notes whether the state is the best so far, and logs the epoch. After an
@@ -44,10 +44,10 @@ impl Run<'_> {
         self.list_skipped(skipped, observer)?;
         let mean = |sum: f64| sum / steps.max(1) as f64;
         // At a very high temperature projections are narrow because nothing is learnt: report that, not a collapse.
-        let is_hot = self.config.loss.temperature > HOT;
-        let guesses = is_hot && self.watch_for_guessing(mean(loss), observer);
+        let is_hot = self.config.loss.temperature > MAX_INFORMATIVE_TEMPERATURE;
+        let guesses = is_hot && self.warn_at_chance_level(mean(loss), observer);
         if !guesses && !self.watch_for_collapse(health.as_ref(), observer) && !is_hot {
-            self.watch_for_guessing(mean(loss), observer);
+            self.warn_at_chance_level(mean(loss), observer);
         }
         let record = EpochRecord {
             epoch: self.epochs(),
@@ -68,7 +68,7 @@ impl Run<'_> {
     fn measure(&self) -> Result<Measured, TrainError> {
         let mut measured = Measured::default();
         // One worker measures, the others wait.
-        let Some(holdout) = self.holdout.as_ref().filter(|_| self.keeps()) else { return Ok(measured) };
+        let Some(holdout) = self.holdout.as_ref().filter(|_| self.is_keeper()) else { return Ok(measured) };
         let (epoch, train) = (self.epochs(), &self.config.train);
         let turn = |every: u64| every > 0 && (epoch.is_multiple_of(every) || epoch == train.epochs);
         let model = &self.state.model;
@@ -93,11 +93,11 @@ impl Run<'_> {
         let train = &self.config.train;
         let (narrow, found) = match health {
             Some(Health { spread, .. }) => {
-                (*spread < COLLAPSE, format!("their spread is {spread:.2} of what is healthy"))
+                (*spread < MIN_SPREAD, format!("their spread is {spread:.2} of what is healthy"))
             }
-            None if self.keeps() && (self.holdout.is_none() || train.health_every == 0) => {
+            None if self.is_keeper() && (self.holdout.is_none() || train.health_every == 0) => {
                 let deviation = self.deviation_of_similarities();
-                let narrow = deviation.is_some_and(|deviation| deviation < FLAT);
+                let narrow = deviation.is_some_and(|deviation| deviation < MIN_SIMILARITY_DEVIATION);
                 (narrow, "every view is about as similar to all others".to_owned())
             }
             // The health figures are not due.
@@ -117,33 +117,33 @@ impl Run<'_> {
 
     /// Warns, once, if the loss stays at that of guessing, where all candidates are equally likely. Returns whether it
     /// has warned.
-    fn watch_for_guessing(&mut self, loss: f64, observer: &mut dyn Observer) -> bool {
+    fn warn_at_chance_level(&mut self, loss: f64, observer: &mut dyn Observer) -> bool {
         let Config { train, loss: LossConfig { name, normalize, .. }, .. } = self.config;
         let candidates = 2 * train.batch - 1;
         // Where z is not normalised it may be small beside the temperature: the loss is then near that of guessing,
         // however well it tells images apart.
-        let judges = self.keeps() && *normalize;
-        let Some(guessing) = name.of_guessing(candidates).filter(|_| judges) else { return false };
-        if self.guessing == Guessing::Told {
+        let judges = self.is_keeper() && *normalize;
+        let Some(chance) = name.chance_loss(candidates).filter(|_| judges) else { return false };
+        if self.chance_level == ChanceLevel::Warned {
             return true;
         }
         let is_last = self.epochs() == train.epochs;
         // As with narrow projections, this is no fault during warm-up.
-        let stands =
-            (loss - guessing).abs() < NEAR && (is_last || self.state.step >= self.schedule.warmup_steps());
-        let stood = self.guessing == Guessing::Stood;
-        self.guessing = match stands {
-            true if stood || is_last => Guessing::Told,
-            true => Guessing::Stood,
-            false => Guessing::Not,
+        let stands = (loss - chance).abs() < CHANCE_TOLERANCE
+            && (is_last || self.state.step >= self.schedule.warmup_steps());
+        let stood = self.chance_level == ChanceLevel::Once;
+        self.chance_level = match stands {
+            true if stood || is_last => ChanceLevel::Warned,
+            true => ChanceLevel::Once,
+            false => ChanceLevel::Above,
         };
-        if self.guessing == Guessing::Told {
+        if self.chance_level == ChanceLevel::Warned {
             observer.warn(&format!(
-                "the loss stands at that of guessing ({guessing:.3} = ln {candidates}): nothing is learnt; lower \
+                "the loss stands at that of guessing ({chance:.3} = ln {candidates}): nothing is learnt; lower \
                  loss.temperature if it is above 1, raise optim.rate if it is tiny, and see that the images differ"
             ));
         }
-        self.guessing == Guessing::Told
+        self.chance_level == ChanceLevel::Warned
     }
 
     /// Estimates the standard deviation of the similarities in the last step, valid if it is small, from the entropy:
@@ -152,17 +152,18 @@ impl Run<'_> {
         let loss = &self.config.loss;
         let largest = ((2 * self.config.train.batch - 1) as f64).ln();
         let lacking = (largest - self.figures.batch.entropy).max(0.0);
-        (loss.normalize && loss.temperature <= HOT).then(|| loss.temperature * (2.0 * lacking).sqrt())
+        (loss.normalize && loss.temperature <= MAX_INFORMATIVE_TEMPERATURE)
+            .then(|| loss.temperature * (2.0 * lacking).sqrt())
     }
 }
 
-/// Whether the loss of the previous epoch was that of guessing, and whether a warning was given.
+/// Whether the loss was at chance level after the previous epoch, and whether a warning was given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Guessing {
+pub(super) enum ChanceLevel {
     #[default]
-    Not,
-    Stood,
-    Told,
+    Above,
+    Once,
+    Warned,
 }
 
 /// The figures of the held-out images after an epoch, and the broken ones among these images.

@@ -43,7 +43,7 @@ pub use identity::Identity;
 pub(crate) use plan::trained_on;
 pub use plan::{Plan, held_out, plan};
 pub use records::{EpochRecord, StepRecord};
-pub use resume::{Resumed, look, resume};
+pub use resume::{Resumed, inspect, resume};
 pub(crate) use step::forward_backward;
 pub use step::{StepFigures, train_step, weight_norm};
 pub use team::{Part, Team};

@@ -37,7 +37,7 @@ pub fn resume(path: &Path) -> Result<Resumed, TrainError> {
 ///
 /// # Errors
 /// As [`resume`], without that of the lock.
-pub fn look(path: &Path) -> Result<Resumed, TrainError> {
+pub fn inspect(path: &Path) -> Result<Resumed, TrainError> {
     let (folder, config) = RunFolder::open(path)?;
     Resumed::of(folder, config, false)
 }

@@ -13,7 +13,7 @@ use simclr_engine::ops::ContrastiveFigures;
 use crate::{Config, Schedule, TrainError};
 
 use super::best::BestBy;
-use super::epoch::Guessing;
+use super::epoch::ChanceLevel;
 use super::keeper::Keeper;
 use super::plan::{Plan, Prepared};
 use super::state::{EpochSums, State};
@@ -36,7 +36,7 @@ pub(super) struct Run<'r> {
     pub(super) schedule: Schedule,
     /// Whether the projections were narrow when last measured.
     pub(super) narrow: bool,
-    pub(super) guessing: Guessing,
+    pub(super) chance_level: ChanceLevel,
     /// Steps between lines of the log.
     log_every: u64,
     pub(super) train: Arc<dyn Dataset>,
@@ -110,7 +110,7 @@ impl<'r> Run<'r> {
             schedule: Schedule::new(config, train.len() as u64),
             log_every,
             narrow: false,
-            guessing: Guessing::default(),
+            chance_level: ChanceLevel::default(),
             best_by: BestBy::choose(&config.train, &train, holdout.as_ref()).filter(|_| keeper.is_some()),
             keeper,
             families,
@@ -134,7 +134,7 @@ impl<'r> Run<'r> {
     /// Trains until done, or until `observer` stops it.
     pub(super) fn go(mut self, observer: &mut dyn Observer) -> Result<Ended, TrainError> {
         observer.started(&self.plan);
-        if self.keeps() && self.config.train.deterministic && self.state.model.device.forgets_choices() {
+        if self.is_keeper() && self.config.train.deterministic && self.state.model.device.forgets_choices() {
             observer.warn(
                 "neither XDG_CACHE_HOME nor HOME names a folder in which to remember the fastest kernels for this GPU: \
                  if the run is taken up again they are chosen anew, and its results may differ by rounding",
@@ -152,7 +152,7 @@ impl<'r> Run<'r> {
         let mut stopped = false;
         if self.state.epoch_due {
             self.finish_epoch(batches, observer)?;
-            self.keep(false, true, batches, observer)?;
+            self.save_if_due(false, true, batches, observer)?;
             since = Since::now();
         }
         while !self.is_finished() && !stopped {
@@ -163,7 +163,7 @@ impl<'r> Run<'r> {
             }
             // Several workers have agreed on stopping; a single one also asks again after measuring.
             stopped = turn.stop || self.team.is_alone() && observer.stop();
-            self.keep(stopped, turn.end_of_epoch, batches, observer)?;
+            self.save_if_due(stopped, turn.end_of_epoch, batches, observer)?;
         }
         Ok(())
     }
@@ -176,7 +176,7 @@ impl<'r> Run<'r> {
     }
 
     /// Saves the state if that is due.
-    fn keep(
+    fn save_if_due(
         &mut self,
         stopped: bool,
         end_of_epoch: bool,
@@ -185,7 +185,7 @@ impl<'r> Run<'r> {
     ) -> Result<(), TrainError> {
         let (last, best) = (stopped || self.is_finished(), end_of_epoch && self.is_best());
         let Some(keeper) = &mut self.keeper else { return Ok(()) };
-        keeper.saver.look()?;
+        keeper.saver.check_writer()?;
         if last || keeper.saver.is_due(self.state.step, end_of_epoch) {
             self.settle()?;
             self.note_skipped(batches, observer)?;
@@ -199,7 +199,7 @@ impl<'r> Run<'r> {
     }
 
     /// Whether this worker keeps the run.
-    pub(super) fn keeps(&self) -> bool {
+    pub(super) fn is_keeper(&self) -> bool {
         self.keeper.is_some()
     }
 
@@ -209,7 +209,7 @@ impl<'r> Run<'r> {
 
     /// Epochs that all workers together have completed.
     pub(super) fn epochs(&self) -> u64 {
-        self.state.behind().epochs(self.train.len())
+        self.state.position().epochs(self.train.len())
     }
 
     /// Starts making batches.
@@ -406,7 +406,7 @@ impl<'r> Run<'r> {
         let (past, figures) = (std::mem::replace(since, Since::now()), &self.figures);
         Ok(StepRecord {
             step: self.state.step,
-            epoch: self.state.behind().0 as f64 / self.train.len() as f64,
+            epoch: self.state.position().0 as f64 / self.train.len() as f64,
             loss: figures.batch.loss,
             contrastive_accuracy: figures.batch.contrastive_accuracy,
             entropy: figures.batch.entropy,

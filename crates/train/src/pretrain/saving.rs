@@ -66,7 +66,7 @@ impl Saver {
     ///
     /// # Errors
     /// As [`Checkpoints::save`].
-    pub(super) fn look(&mut self) -> Result<(), TrainError> {
+    pub(super) fn check_writer(&mut self) -> Result<(), TrainError> {
         if self.is_writing() { Ok(()) } else { self.wait() }
     }
 
@@ -396,7 +396,7 @@ mod tests {
         saver.save(|| checkpoint(1, 1)).unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
         let error = loop {
-            if let Err(error) = saver.look() {
+            if let Err(error) = saver.check_writer() {
                 break error.to_string();
             }
             assert!(Instant::now() < deadline, "nothing is told");

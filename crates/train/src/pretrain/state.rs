@@ -54,7 +54,7 @@ impl State {
     }
 
     /// The position of all workers together.
-    pub(super) fn behind(&self) -> Position {
+    pub(super) fn position(&self) -> Position {
         Position(self.places.iter().map(|place| place.0).sum())
     }
 
@@ -121,11 +121,11 @@ impl State {
             worker_places: (self.places.len() > 1).then(|| self.places.iter().map(|place| place.0).collect()),
             ..Extra::default()
         };
-        let (behind, images) = (self.behind(), trained_on(config, identity.images as usize));
+        let (position, images) = (self.position(), trained_on(config, identity.images as usize));
         let meta = Meta {
             step: self.step,
-            epoch: behind.epochs(images),
-            next: behind.0 % images.max(1) as u64,
+            epoch: position.epochs(images),
+            next: position.0 % images.max(1) as u64,
             seed: config.train.seed,
             images: identity.images,
             names: Some(identity.names),
@@ -143,14 +143,14 @@ impl State {
 /// it was; otherwise the positions are divided evenly. They are even already unless one worker met more broken images
 /// than another; then a few images are seen once more or once less.
 fn places_of(meta: &Meta, images: usize, workers: usize) -> Vec<Position> {
-    let behind = meta.epoch.saturating_mul(images as u64).saturating_add(meta.next);
+    let passed = meta.epoch.saturating_mul(images as u64).saturating_add(meta.next);
     // Older versions recorded positions within the epoch: those are divided evenly too.
     let sound = |places: &&Vec<u64>| {
         let sum = places.iter().try_fold(0u64, |sum, &place| sum.checked_add(place));
-        places.len() == workers && sum == Some(behind)
+        places.len() == workers && sum == Some(passed)
     };
     let known = meta.extra.worker_places.as_ref().filter(sound);
-    let places = known.cloned().unwrap_or_else(|| vec![behind / workers as u64; workers]);
+    let places = known.cloned().unwrap_or_else(|| vec![passed / workers as u64; workers]);
     places.into_iter().map(Position).collect()
 }
 

@@ -90,7 +90,7 @@ pub fn check_runs<'r>(
     images: Identity,
 ) -> Result<()> {
     for (folder, config) in runs.filter(|(folder, _)| RunFolder::exists(folder)) {
-        let Ok(run) = pretrain::look(folder) else { continue };
+        let Ok(run) = pretrain::inspect(folder) else { continue };
         // Without a checkpoint it begins anew.
         let Some(checkpoint) = run.checkpoint() else { continue };
         let name = folder.file_name().unwrap_or_default().to_string_lossy();

@@ -329,7 +329,7 @@ impl Ablate {
                 let (run, _) = RunFolder::open(folder)?;
                 if Failure::of(&run).is_some_and(|failure| failure.is_of(config, identity)) {
                     done = *steps;
-                } else if let (_, Some(meta)) = training::look(folder, |_| Ok(config.clone()))? {
+                } else if let (_, Some(meta)) = training::inspect(folder, |_| Ok(config.clone()))? {
                     // What the last epoch still has to measure counts as a step.
                     let finished = meta.has_finished(config.train.epochs);
                     done = if finished { *steps } else { meta.step.min(steps.saturating_sub(1)) };
