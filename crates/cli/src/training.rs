@@ -134,8 +134,8 @@ impl Training {
         let started = Instant::now();
         let watch = Watch::start("stopping: finishing this step and saving");
         let mut progress = Progress::new(self.config.train.epochs);
-        let run = (&self.folder, self.from.as_ref().map(|from| &from.checkpoint));
-        let result = lead(dataset, &self.config, run, &crew.team(), &device, &mut progress);
+        let from = self.from.as_ref().map(|from| &from.checkpoint);
+        let result = lead(dataset, &self.config, &self.folder, from, &crew.team(), &device, &mut progress);
         let rescued = progress.rescued.take();
         let just_told = result.as_ref().is_ok_and(|outcome| progress.has_just_told_of(outcome.skipped));
         drop(progress);

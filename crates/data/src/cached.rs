@@ -49,14 +49,22 @@ struct Pixels {
     pixels: Box<[u8]>,
 }
 
+/// How much of a disk a cache may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskBudget {
+    /// The most bytes of images.
+    pub bytes: u64,
+    /// Bytes of the disk that stay free for other writers.
+    pub spare: u64,
+}
+
 impl Cached {
     /// Keeps images of `inner` in memory, within `budget_bytes` of pixels.
     pub fn in_memory(inner: Arc<dyn Dataset>, budget_bytes: u64) -> Self {
         Self::new(inner, Store::Memory { budget: budget_bytes, used: AtomicU64::new(0) })
     }
 
-    /// Keeps images of `inner`, decoded as `decode` says, in a file at `path`, within `budget_bytes`, and leaves
-    /// `spare_bytes` of the disk free for other writers. A file left by an earlier run is reused if it holds the same
+    /// Keeps images of `inner`, decoded as `decode` says, in a file at `path`, within `budget`. A file left by an earlier run is reused if it holds the same
     /// images (judged by their names and by comparing a few) decoded in the same way; damage is detected.
     ///
     /// # Errors
@@ -64,11 +72,10 @@ impl Cached {
     pub fn on_disk(
         inner: Arc<dyn Dataset>,
         decode: &DecodeOptions,
-        (budget_bytes, spare_bytes): (u64, u64),
+        budget: DiskBudget,
         path: &Path,
     ) -> Result<Self, DataError> {
-        let (file, places) =
-            CacheFile::open(path, fingerprint(&*inner, decode), inner.len(), (budget_bytes, spare_bytes))?;
+        let (file, places) = CacheFile::open(path, fingerprint(&*inner, decode), inner.len(), budget)?;
         let mut cached = Self::new(inner, Store::Disk(file));
         for &(index, place) in &places {
             // An image that two threads read at the same time may have two records.

@@ -74,7 +74,7 @@ mod temporary;
 pub mod text;
 mod tones;
 
-pub use cached::Cached;
+pub use cached::{Cached, DiskBudget};
 pub use caught::{caught, is_panic_caught};
 pub use concat::Concat;
 pub use copies::{HashExtent, contradicting, copies};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use common::numbered::Numbered;
-use simclr_data::{Cached, Dataset, DecodeOptions, DecodeScratch};
+use simclr_data::{Cached, Dataset, DecodeOptions, DecodeScratch, DiskBudget};
 use tempfile::{TempDir, tempdir};
 
 const IMAGES: usize = 100;
@@ -32,7 +32,7 @@ fn folder() -> (TempDir, PathBuf) {
 fn pass(images: &Arc<Numbered>, decode: &DecodeOptions, file: &Path) -> usize {
     images.reads.store(0, Ordering::Relaxed);
     let shared: Arc<dyn Dataset> = images.clone();
-    let cached = Cached::on_disk(shared, decode, (1 << 20, 0), file).unwrap();
+    let cached = Cached::on_disk(shared, decode, DiskBudget { bytes: 1 << 20, spare: 0 }, file).unwrap();
     let mut scratch = DecodeScratch::default();
     for (index, expected) in images.pixels.iter().enumerate() {
         let image = cached.read(index, &mut scratch).unwrap();
@@ -118,7 +118,8 @@ fn many_threads_keep_within_the_budget() {
     let images = images(0);
     let shared: Arc<dyn Dataset> = images.clone();
     let budget = 40 * RECORD as u64 + 5;
-    let cached = Cached::on_disk(shared, &DecodeOptions::default(), (budget, 0), &file).unwrap();
+    let budget_of = DiskBudget { bytes: budget, spare: 0 };
+    let cached = Cached::on_disk(shared, &DecodeOptions::default(), budget_of, &file).unwrap();
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let (cached, images) = (&cached, &images);
@@ -141,7 +142,8 @@ fn what_is_to_stay_free_on_the_disk_is_left_free() {
     let shared: Arc<dyn Dataset> = images.clone();
     // No disk has that much.
     let spare = u64::MAX / 2;
-    let cached = Cached::on_disk(shared, &DecodeOptions::default(), (1 << 20, spare), &file).unwrap();
+    let budget = DiskBudget { bytes: 1 << 20, spare };
+    let cached = Cached::on_disk(shared, &DecodeOptions::default(), budget, &file).unwrap();
     let mut scratch = DecodeScratch::default();
     for (index, expected) in images.pixels.iter().enumerate() {
         assert_eq!(cached.read(index, &mut scratch).unwrap().pixels, &expected[..]);

@@ -9,8 +9,8 @@ use common::loading;
 use common::numbered::Numbered;
 use simclr_augment::{ImageRef, Rotation, Scratch, Stream, ViewConfig, ViewOp};
 use simclr_data::{
-    Batch, Cached, DataError, Dataset, DecodeOptions, DecodeScratch, EvalLoader, Loader, LoaderConfig,
-    Position, Reading, Share, Subset, balanced_subset, permutation,
+    Batch, Cached, DataError, Dataset, DecodeOptions, DecodeScratch, DiskBudget, EvalLoader, Loader,
+    LoaderConfig, Position, Reading, Share, Subset, balanced_subset, permutation,
 };
 
 /// Images of 9 x 8 pixels, of which some cannot be read.
@@ -301,7 +301,8 @@ fn a_cache_changes_nothing_and_keeps_to_its_budget() {
         assert_eq!(cached.used_bytes(), kept * image);
         let dir = tempfile::tempdir().unwrap();
         let (file, decode, room) = (dir.path().join("cache"), DecodeOptions::default(), budget + kept * 24);
-        let cached = Arc::new(Cached::on_disk(Arc::clone(&dataset), &decode, (room, 0), &file).unwrap());
+        let budget = DiskBudget { bytes: room, spare: 0 };
+        let cached = Arc::new(Cached::on_disk(Arc::clone(&dataset), &decode, budget, &file).unwrap());
         let shared: Arc<dyn Dataset> = Arc::clone(&cached) as _;
         assert!(take(&shared, config(8, 1), Position::default(), 18) == plain);
         assert_eq!(cached.used_bytes(), kept * (image + 24));

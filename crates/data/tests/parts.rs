@@ -8,8 +8,8 @@ use std::sync::Arc;
 use common::{damaged_jpegs, loading};
 use simclr_augment::{CropBox, ViewConfig, ViewFamily};
 use simclr_data::{
-    Batch, Cached, Dataset, DecodeOptions, DecodeScratch, EvalLoader, Loader, LoaderConfig, Opener, Position,
-    Reading, Share, Skipped, Window, decode_file, decode_part, open,
+    Batch, Cached, Dataset, DecodeOptions, DecodeScratch, DiskBudget, EvalLoader, Loader, LoaderConfig,
+    Opener, Position, Reading, Share, Skipped, Window, decode_file, decode_part, open,
 };
 
 /// A folder of the JPEG files in `golden`: colour and grey, several samplings, progressive, every orientation.
@@ -85,7 +85,7 @@ fn what_is_kept_does_not_decide_which_images_are_broken() {
         for images in [1, 3, 6, 100] {
             let (dir, decode) = (tempfile::tempdir().unwrap(), DecodeOptions::default());
             let on_disk = || {
-                let budget = (images * (bytes + 24), 0);
+                let budget = DiskBudget { bytes: images * (bytes + 24), spare: 0 };
                 Cached::on_disk(Arc::clone(&set), &decode, budget, &dir.path().join("cache")).unwrap()
             };
             for cached in [Cached::in_memory(Arc::clone(&set), images * bytes), on_disk(), on_disk()] {

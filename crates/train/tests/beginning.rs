@@ -117,7 +117,7 @@ fn all_workers_begin_with_it_and_so_does_a_run_that_was_stopped_before_it_was_sa
             assist(&images(), config, &team, &device, &mut Watch::default()).unwrap()
         });
         let (team, device) = (Team::new(&leader, 2), Device::cpu(1).unwrap());
-        let outcome = lead(&images(), config, (&run, None), &team, &device, &mut Watch::default()).unwrap();
+        let outcome = lead(&images(), config, &run, None, &team, &device, &mut Watch::default()).unwrap();
         assert!(other.join().unwrap());
         outcome
     });

@@ -182,7 +182,7 @@ fn memory_is_foreseen_and_a_processor_computes_in_f32() {
         let config = config(&[precision]);
         let model = Model::new(&config, &device).unwrap();
         let optimizer = Optimizer::new(&config.optim, &model.parameters).unwrap();
-        memory::step_use((&model, &optimizer), &config, Memory::Full, 16).unwrap()
+        memory::step_use(&model, &optimizer, &config, Memory::Full, 16).unwrap()
     });
     assert_eq!(half, bf16);
 }

@@ -196,7 +196,7 @@ fn what_images_take_of_the_gpu_is_foreseen() {
         let mut model = simclr_train::Model::new(&config, &device).unwrap();
         let mut optimizer = simclr_train::optim::Optimizer::new(&config.optim, &model.parameters).unwrap();
         let sizes = memory::Images::of(&config, &device, &*images);
-        let choice = memory::choose((&model, &optimizer), &config, &sizes, Part::WHOLE).unwrap();
+        let choice = memory::choose(&model, &optimizer, &config, &sizes, Part::WHOLE).unwrap();
         let place = match what {
             "cpu" => ViewsPlace::Cpu(None),
             _ => ViewsPlace::Gpu { keeps },
@@ -245,7 +245,7 @@ fn what_a_gpu_cannot_make_is_made_on_the_processor() {
         let model = simclr_train::Model::new(&config, &device).unwrap();
         let optimizer = simclr_train::optim::Optimizer::new(&config.optim, &model.parameters).unwrap();
         let choice =
-            memory::choose((&model, &optimizer), &config, &memory::Images::default(), Part::WHOLE).unwrap();
+            memory::choose(&model, &optimizer, &config, &memory::Images::default(), Part::WHOLE).unwrap();
         ViewsPlace::decide(&config, &device, &families, &*Sizes::of(70), &choice)
     };
     let told = place(&[rotated]).unwrap().to_string();

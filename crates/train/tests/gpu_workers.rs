@@ -78,7 +78,7 @@ fn train_on(
     let run = run_in(folder, config, from).unwrap();
     let mut watch = Watch { stop_after, ..Watch::default() };
     let [first, other] = devices else {
-        let led = lead(&images, config, (&run, from), &Team::ALONE, &devices[0], &mut watch);
+        let led = lead(&images, config, &run, from, &Team::ALONE, &devices[0], &mut watch);
         return ((led, watch), None);
     };
     let [leader, second] = workers();
@@ -88,7 +88,7 @@ fn train_on(
         // Drop the leader before waiting for the other worker, as if its process had ended.
         let led = {
             let leader = leader;
-            lead(&images, config, (&run, from), &Team::new(&leader, 2), first, &mut watch)
+            lead(&images, config, &run, from, &Team::new(&leader, 2), first, &mut watch)
         };
         ((led, watch), Some(assisting.join().unwrap()))
     })
@@ -213,7 +213,7 @@ fn a_worker_that_was_killed_is_given_up() {
             other.wait().unwrap();
             first.expect("a first step");
         });
-        lead(&images, &config, (&run, None), &Team::new(&worker, 2), &gpus[0], &mut watch)
+        lead(&images, &config, &run, None, &Team::new(&worker, 2), &gpus[0], &mut watch)
     });
     let error = outcome.unwrap_err().to_string();
     assert!(error.contains("worker 1 has gone"), "{error}");

@@ -39,11 +39,16 @@ fn tensors_take_what_was_predicted() {
             let mut model = Model::new(&config, &device).unwrap();
             let mut optimizer = Optimizer::new(&config.optim, &model.parameters).unwrap();
             let predicted =
-                step_use((&model, &optimizer), &config, config.train.memory.unwrap_or_default(), 24).unwrap();
-            let state = (&model, &optimizer);
-            let needs =
-                Needs::of(state, &config, config.train.memory.unwrap_or_default(), 24, &Images::default())
-                    .unwrap();
+                step_use(&model, &optimizer, &config, config.train.memory.unwrap_or_default(), 24).unwrap();
+            let needs = Needs::of(
+                &model,
+                &optimizer,
+                &config,
+                config.train.memory.unwrap_or_default(),
+                24,
+                &Images::default(),
+            )
+            .unwrap();
             // Even the smallest tensors take a cache line.
             let live = device.memory().live as f64;
             assert!((live / needs.state as f64 - 1.0).abs() < 0.01, "{live} {needs:?} of {sets:?}");
@@ -71,8 +76,7 @@ fn a_large_batch_is_predicted_without_its_memory() {
     let config = Config::resolve(&Layers { sets: &sets, ..Layers::default() }).unwrap();
     let model = Model::new(&config, &Device::cpu(1).unwrap()).unwrap();
     let optimizer = Optimizer::new(&config.optim, &model.parameters).unwrap();
-    let state = (&model, &optimizer);
-    let of = |memory, batch| step_use(state, &config, memory, batch).unwrap().peak as f64;
+    let of = |memory, batch| step_use(&model, &optimizer, &config, memory, batch).unwrap().peak as f64;
     let (full, blocks) = (of(Memory::Full, 100_000), of(Memory::Blocks, 100_000));
     assert!(full > 1e12 && blocks < full / 2.0, "{full} {blocks}");
     let grown = of(Memory::Full, 200_000) / full;
@@ -102,7 +106,7 @@ fn needs(size: usize, images: &Images, sets: &[&str]) -> Needs {
     let config = Config::resolve(&Layers { sets: &sets, ..Layers::default() }).unwrap();
     let model = Model::new(&config, &Device::cpu(1).unwrap()).unwrap();
     let optimizer = Optimizer::new(&config.optim, &model.parameters).unwrap();
-    Needs::of((&model, &optimizer), &config, Memory::Full, 8, images).unwrap()
+    Needs::of(&model, &optimizer, &config, Memory::Full, 8, images).unwrap()
 }
 
 /// The figures after an epoch are computed in batches that take no more than a step where images are large, and what is

@@ -55,7 +55,7 @@ fn train(
         let outcome = {
             let first = group.pop().unwrap();
             let team = Team::new(&first, 1);
-            lead(images, &configs[0], (&run, from), &team, &Device::cpu(1).unwrap(), &mut watch)
+            lead(images, &configs[0], &run, from, &team, &Device::cpu(1).unwrap(), &mut watch)
         };
         ((outcome, watch), others.into_iter().map(|other| other.join().unwrap()).collect())
     })
@@ -279,7 +279,7 @@ fn workers_that_do_not_fit_together_stop_and_say_why() {
                     .to_string()
             });
             let (team, device) = (Team::new(&group[0], 1), Device::cpu(1).unwrap());
-            let led = lead(pair[0], config, (&run, None), &team, &device, &mut Watch::default());
+            let led = lead(pair[0], config, &run, None, &team, &device, &mut Watch::default());
             [led.unwrap_err().to_string(), assisting.join().unwrap()]
         });
         let expected = format!("worker 1 {wrong}; give every worker the same data");

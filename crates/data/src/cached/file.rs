@@ -12,6 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::DiskBudget;
 use crate::dataset::Decoded;
 use crate::decode::resize;
 use crate::error::DataError;
@@ -65,7 +66,7 @@ impl CacheFile {
         path: &Path,
         fingerprint: u64,
         images: usize,
-        (budget, spare): (u64, u64),
+        DiskBudget { bytes: budget, spare }: DiskBudget,
     ) -> Result<(Self, Vec<(u32, Place)>), DataError> {
         let io = |error| DataError::io(path, error);
         let file =

@@ -82,7 +82,7 @@ impl Network {
     }
 
     fn needs(&self, memory: Memory, batch: usize) -> Result<Needs, TrainError> {
-        Needs::of_labelled((&self.model, &self.optimizer), memory, batch, &|model, images| {
+        Needs::of_labelled(&self.model, &self.optimizer, memory, batch, &|model, images| {
             let classes = Targets::One(vec![0; images.shape()[0]]);
             drop(self.top.forward_backward(model, images, &classes)?);
             Ok(())

@@ -59,14 +59,15 @@ const NCCL: u64 = 3 << 29;
 /// # Errors
 /// [`TrainError::DoesNotFit`] if the system reports the available memory and it is too little.
 pub fn choose(
-    (model, optimizer): (&Model, &Optimizer),
+    model: &Model,
+    optimizer: &Optimizer,
     config: &Config,
     images: &Images,
     part: Part,
 ) -> Result<Choice, TrainError> {
     let left = left(&model.device)?.map(|left| share_of(left, model.device.is_gpu(), part));
     let needs =
-        |memory, batch: usize| Needs::of((model, optimizer), config, memory, batch.div_ceil(part.of), images);
+        |memory, batch: usize| Needs::of(model, optimizer, config, memory, batch.div_ceil(part.of), images);
     choose_within(config.train.memory, config.train.batch, &needs, left)
 }
 
@@ -149,8 +150,7 @@ mod tests {
         let config = Config::resolve(&Layers { sets: &sets, ..Layers::default() })?;
         let model = Model::new(&config, &Device::cpu(1)?)?;
         let optimizer = Optimizer::new(&config.optim, &model.parameters)?;
-        let needs =
-            |memory, batch| Needs::of((&model, &optimizer), &config, memory, batch, &Images::default());
+        let needs = |memory, batch| Needs::of(&model, &optimizer, &config, memory, batch, &Images::default());
         choose_within(config.train.memory, config.train.batch, &needs, left)
     }
 

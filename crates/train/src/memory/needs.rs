@@ -49,7 +49,8 @@ impl Needs {
     /// The needs of a run of `config` with batches of `batch` images, where `model` and `optimizer` are its state and
     /// `memory` says which activations are kept. Images that a GPU may keep are not counted.
     pub fn of(
-        (model, optimizer): (&Model, &Optimizer),
+        model: &Model,
+        optimizer: &Optimizer,
         config: &Config,
         memory: Memory,
         batch: usize,
@@ -62,7 +63,7 @@ impl Needs {
         let embedded = embedded(model, config, images);
         let most = embedded.iter().max().copied().unwrap_or(0);
         let beside_state = |batch, embedded: &[usize]| {
-            let found = go_through((model, optimizer), config, memory, batch, embedded)?;
+            let found = go_through(model, optimizer, config, memory, batch, embedded)?;
             Ok::<u64, TrainError>((found.held as u64).saturating_sub(state))
         };
         let image = 3 * model.image_size() * model.image_size();
@@ -108,13 +109,14 @@ impl Needs {
     /// The needs of training with labels in batches of `batch` images, one view each, by `pass`; `model` is also
     /// tested between or after steps.
     pub fn of_labelled(
-        (model, optimizer): (&Model, &Optimizer),
+        model: &Model,
+        optimizer: &Optimizer,
         memory: Memory,
         batch: usize,
         pass: Pass,
     ) -> Result<Needs, TrainError> {
         let state = bytes_of(model, optimizer);
-        let found = walk((model, optimizer), memory, Some((batch, pass)), &[model.images_at_once()])?;
+        let found = walk(model, optimizer, memory, Some((batch, pass)), &[model.images_at_once()])?;
         let pixels = batch * 3 * model.image_size() * model.image_size();
         let loader = if model.device.is_gpu() {
             Pixels::needs_to_write(pixels) as u64
@@ -144,12 +146,13 @@ fn bytes_of(model: &Model, optimizer: &Optimizer) -> u64 {
 /// more for the masks of BatchNorms with a residual and a ReLU, a bit per value: in total a little less for ResNet-18,
 /// and a sixteenth more for ResNet-50 in 16 bits.
 pub fn step_use(
-    state: (&Model, &Optimizer),
+    model: &Model,
+    optimizer: &Optimizer,
     config: &Config,
     memory: Memory,
     batch: usize,
 ) -> Result<MemoryUse, TrainError> {
-    go_through(state, config, memory, Some(batch), &[])
+    go_through(model, optimizer, config, memory, Some(batch), &[])
 }
 
 /// Returns a function that tells whether a run of `config` fits in `bytes` with a given batch. Like [`step_use`], it
@@ -162,7 +165,7 @@ pub(crate) fn fits_in(
     let optimizer = Optimizer::new(&config.optim, &model.parameters)?;
     Ok(move |batch| {
         let memory = config.train.memory.unwrap_or_default();
-        let found = go_through((&model, &optimizer), config, memory, Some(batch), &[])?;
+        let found = go_through(&model, &optimizer, config, memory, Some(batch), &[])?;
         Ok(found.held as u64 <= bytes)
     })
 }
@@ -179,7 +182,8 @@ fn embedded(model: &Model, config: &Config, images: &Images) -> Vec<usize> {
 /// Measures the state with, if requested, a step of `batch` images, and with a forward pass for each number of images
 /// in `embedded`.
 fn go_through(
-    state: (&Model, &Optimizer),
+    model: &Model,
+    optimizer: &Optimizer,
     config: &Config,
     memory: Memory,
     batch: Option<usize>,
@@ -189,13 +193,14 @@ fn go_through(
         drop(forward_backward(model, &config.loss, &SingleProcess, images, None)?);
         Ok(())
     };
-    walk(state, memory, batch.map(|batch| (2 * batch, pass)), embedded)
+    walk(model, optimizer, memory, batch.map(|batch| (2 * batch, pass)), embedded)
 }
 
 /// Measures the state with a step on the given number of views, and with a forward pass for each number of views in
 /// `embedded`.
 fn walk(
-    (model, optimizer): (&Model, &Optimizer),
+    model: &Model,
+    optimizer: &Optimizer,
     memory: Memory,
     step: Option<(usize, Pass)>,
     embedded: &[usize],

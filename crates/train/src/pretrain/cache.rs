@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use simclr_data::{Cached, Dataset};
+use simclr_data::{Cached, Dataset, DiskBudget};
 
 use super::Part;
 use crate::config::Cache;
@@ -51,7 +51,8 @@ pub(super) fn kept(
             let (decode, limit) = (config.data.decode(), config.data.cache_bytes().unwrap_or(DISK));
             // A new checkpoint is written before an old one is removed, and the best one may be written before it.
             let spare = 2 * memory.needs.state + LOGS;
-            let cached = Arc::new(Cached::on_disk(dataset.clone(), &decode, (limit, spare), &run.cache())?);
+            let budget = DiskBudget { bytes: limit, spare };
+            let cached = Arc::new(Cached::on_disk(dataset.clone(), &decode, budget, &run.cache())?);
             Kept { images: cached.clone(), on_disk: Some(cached) }
         }
         _ => {

@@ -119,7 +119,7 @@ pub fn pretrain(
     device: &Device,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
-    lead(dataset, config, (run, from), &Team::ALONE, device, observer)
+    lead(dataset, config, run, from, &Team::ALONE, device, observer)
 }
 
 /// [`pretrain`] as worker 0 of `team`, which keeps the run: every other worker calls [`assist`] with the same
@@ -135,7 +135,8 @@ pub fn pretrain(
 pub fn lead(
     dataset: &Arc<dyn Dataset>,
     config: &Config,
-    (run, from): (&RunFolder, Option<&Checkpoint>),
+    run: &RunFolder,
+    from: Option<&Checkpoint>,
     team: &Team,
     device: &Device,
     observer: &mut dyn Observer,

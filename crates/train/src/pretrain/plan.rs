@@ -79,7 +79,7 @@ pub(super) fn choose_memory(
     config: &Config,
     part: Part,
 ) -> Result<memory::Choice, TrainError> {
-    memory::choose((&state.model, &state.optimizer), config, sizes, part)
+    memory::choose(&state.model, &state.optimizer, config, sizes, part)
 }
 
 /// The number of `images` that are held out.

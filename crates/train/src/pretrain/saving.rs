@@ -192,7 +192,7 @@ mod tests {
     use std::io::{self, ErrorKind, Read};
     use std::path::Path;
 
-    use simclr_data::{Dataset, DecodeOptions, DecodeScratch, Made};
+    use simclr_data::{Dataset, DecodeOptions, DecodeScratch, DiskBudget, Made};
 
     use super::*;
     use crate::checkpoint::{Best, Meta, NamedTensor};
@@ -318,7 +318,13 @@ mod tests {
         let images: Arc<dyn Dataset> = Arc::new(Made::new(20, 32, 0));
         let spare = 5 * 3 * 32 * 32;
         let cached = Arc::new(
-            Cached::on_disk(images.clone(), &DecodeOptions::default(), (1 << 20, spare), &by).unwrap(),
+            Cached::on_disk(
+                images.clone(),
+                &DecodeOptions::default(),
+                DiskBudget { bytes: 1 << 20, spare },
+                &by,
+            )
+            .unwrap(),
         );
         let mut scratch = DecodeScratch::default();
         for index in 0..images.len() {

@@ -239,8 +239,8 @@ impl Step {
         config.prepare(&device)?;
         let mut model = Model::new(&config, &device)?;
         let mut optimizer = Optimizer::new(&config.optim, &model.parameters)?;
-        let choice = memory::choose((&model, &optimizer), &config, &memory::Images::default(), Part::WHOLE)?;
-        let tensors = memory::step_use((&model, &optimizer), &config, choice.memory, config.train.batch)?;
+        let choice = memory::choose(&model, &optimizer, &config, &memory::Images::default(), Part::WHOLE)?;
+        let tensors = memory::step_use(&model, &optimizer, &config, choice.memory, config.train.batch)?;
         model = model.with_memory(choice.memory);
         let side = config.data.image_size as usize;
         let pixels = noise(self.views * side * side * 3);
