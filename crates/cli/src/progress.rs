@@ -183,9 +183,10 @@ fn epoch_line(record: &EpochRecord, epochs: u64, time_left: Option<Duration>) ->
     line + &time_left.map_or_else(String::new, left)
 }
 
-/// Views per second; few of them with a decimal.
+/// Views per second; few of them with decimals.
 fn speed(views_per_s: f64) -> String {
     match views_per_s {
+        slow if slow < 0.995 => format!("{slow:.2}"),
         slow if slow < 9.95 => format!("{slow:.1}"),
         fast => terminal::grouped(fast.round() as u64),
     }
@@ -240,7 +241,7 @@ mod tests {
     #[test]
     fn a_slow_run_does_not_stand_still() {
         let told = [0.04, 0.41, 9.94, 9.96, 10.0, 1234.5].map(speed);
-        assert_eq!(told, ["0.0", "0.4", "9.9", "10", "10", "1,235"]);
+        assert_eq!(told, ["0.04", "0.41", "9.9", "10", "10", "1,235"]);
     }
 
     #[test]

@@ -10,12 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// where several machines share a disk. A file of a process that is gone was left by a program that was stopped.
 const TEMPORARY: &str = ".tmp";
 
+/// Hexadecimal digits of the host in such names.
+const HOST_DIGITS: usize = 8;
+
 /// A new name, which this process has not used before.
 pub fn temporary_of(file: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let mut name = file.as_os_str().to_owned();
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    name.push(format!(".{}-{number}-{:08x}{TEMPORARY}", process::id(), host()));
+    name.push(format!(".{}-{number}-{:0HOST_DIGITS$x}{TEMPORARY}", process::id(), host()));
     name.into()
 }
 
@@ -41,7 +44,10 @@ pub fn unfinished(name: &str) -> Option<(&str, Writer)> {
     let (whole, writer) = name.strip_suffix(TEMPORARY)?.rsplit_once('.')?;
     let (process, rest) = writer.split_once('-')?;
     let (number, host) = match rest.split_once('-') {
-        Some((number, host)) => (number, Some(u32::from_str_radix(host, 16).ok()?)),
+        Some((number, host)) if host.len() == HOST_DIGITS => {
+            (number, Some(u32::from_str_radix(host, 16).ok()?))
+        }
+        Some(_) => return None,
         None => (rest, None),
     };
     number.parse::<u64>().ok()?;
@@ -67,12 +73,12 @@ mod tests {
         assert_ne!(first, second);
         let (whole, writer) = unfinished(first.to_str().unwrap()).unwrap();
         assert_eq!((whole, writer.process, writer.is_here()), ("x.npy", process::id(), true));
-        for elsewhere in ["x.npy.7-1.tmp".to_owned(), format!("x.npy.7-1-{:x}.tmp", host() ^ 1)] {
+        for elsewhere in ["x.npy.7-1.tmp".to_owned(), format!("x.npy.7-1-{:08x}.tmp", host() ^ 1)] {
             let (whole, writer) = unfinished(&elsewhere).unwrap();
             assert_eq!((whole, writer.process, writer.is_here()), ("x.npy", 7, false));
         }
         assert!(
-            ["x.npy.tmp", "x.npy", "x.1-2.npy", "x.a-1.tmp", "x.1-2-3-4.tmp"]
+            ["x.npy.tmp", "x.npy", "backup.2024-01-15.tmp", "x.1-2.npy", "x.a-1.tmp", "x.1-2-3-4.tmp"]
                 .iter()
                 .all(|name| unfinished(name).is_none())
         );

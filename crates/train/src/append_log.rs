@@ -11,6 +11,8 @@ pub(crate) struct AppendLog {
     out: Box<dyn Output>,
     path: PathBuf,
     length: u64,
+    /// Whether there may be more in the file than `length` bytes: a part of a record that could not be taken back.
+    torn: bool,
 }
 
 impl AppendLog {
@@ -31,23 +33,28 @@ impl AppendLog {
                 path.display()
             );
         }
-        Ok(Self { out, path: path.to_path_buf(), length: found.min(length) })
+        Ok(Self { out, path: path.to_path_buf(), length: found.min(length), torn: false })
     }
 
-    /// Appends a whole record; after an error the log is as it was before, as far as the system permits.
+    /// Appends a whole record; after an error the log counts as it was before.
     pub(crate) fn append(&mut self, record: &[u8]) -> Result<(), TrainError> {
+        if self.torn {
+            self.out.truncate(self.length).map_err(TrainError::io("cut", &self.path))?;
+            self.torn = false;
+        }
         let written = self.out.write_all(record).and_then(|()| self.out.flush());
         if let Err(error) = written {
-            let _ = self.out.truncate(self.length);
+            self.take_back(self.length);
             return Err(TrainError::io("write", &self.path)(error));
         }
         self.length += record.len() as u64;
         Ok(())
     }
 
-    /// Takes back what follows `length` bytes, as far as the system permits; resuming would cut it off as well.
+    /// Takes back what follows `length` bytes: now or, where the system does not permit it, before the next record.
+    /// Resuming would cut it off as well.
     pub(crate) fn take_back(&mut self, length: u64) {
-        let _ = self.out.truncate(length);
+        self.torn = self.out.truncate(length).is_err();
         self.length = length;
     }
 

@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Disturbed, bits};
 use simclr_data::{Dataset, Made, Subset};
@@ -98,11 +99,12 @@ fn an_error_among_held_out_images_leaves_the_epochs_end_to_be_done() {
     }
 }
 
-/// A disk on which the log `of` takes no record that contains `refused`.
+/// A disk on which the log `of` takes no record that contains `refused`, so many `times`.
 #[derive(Debug, Clone)]
 struct Refusing {
     of: &'static str,
     refused: &'static str,
+    times: Arc<AtomicUsize>,
 }
 
 struct Log {
@@ -113,9 +115,11 @@ struct Log {
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Refusing { of, refused } = &self.disk;
+        let Refusing { of, refused, times } = &self.disk;
         let is_refused = self.path.file_name().unwrap().to_string_lossy().starts_with(of)
             && bytes.windows(refused.len()).any(|part| part == refused.as_bytes());
+        let is_refused = is_refused
+            && times.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
         if is_refused { Err(io::Error::other("refused")) } else { self.out.write(bytes) }
     }
 
@@ -182,15 +186,18 @@ impl FileSystem for Refusing {
 /// The last step of an epoch, one within it, and an epoch.
 #[test]
 fn a_log_that_takes_no_line_costs_no_step_and_epochs_get_theirs_when_the_run_goes_on() {
-    for (of, refused, step, missing) in [
-        ("metrics", "\"step\":10,\"epoch\":1.0", 10, 1),
-        ("metrics", "\"step\":5,\"epoch\":0.5", 5, 1),
-        ("metrics", "\"kind\":\"epoch\"", 10, 0),
-        ("events", "epoch/train_loss", 10, 0),
+    const EVER: usize = usize::MAX;
+    for (of, refused, times, step, missing) in [
+        ("metrics", "\"step\":10,\"epoch\":1.0", EVER, 10, 1),
+        ("metrics", "\"step\":5,\"epoch\":0.5", EVER, 5, 1),
+        // Offered once more before the run is saved.
+        ("metrics", "\"step\":5,\"epoch\":0.5", 1, 5, 0),
+        ("metrics", "\"kind\":\"epoch\"", EVER, 10, 0),
+        ("events", "epoch/train_loss", EVER, 10, 0),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
-        let disk = Refusing { of, refused };
+        let disk = Refusing { of, refused, times: Arc::new(AtomicUsize::new(times)) };
         let run = RunFolder::create_on(&path, &config(), Arc::new(disk)).unwrap();
         let device = Device::cpu(1).unwrap();
         let error = pretrain(&images(), &config(), &run, None, &device, &mut ()).unwrap_err();

@@ -190,13 +190,13 @@ fn what_was_left_unfinished_goes_when_a_run_is_resumed() {
     let left = [
         file("report.html", gone),
         file("evaluation/finetune-10.safetensors", gone),
-        elsewhere("evaluation/linear.json.4294967295-0-7.tmp", 30),
+        elsewhere("evaluation/linear.json.4294967295-0-00000007.tmp", 30),
         elsewhere("evaluation/linear.json.4294967295-0.tmp", 30),
     ];
     let kept = [
         file("notes.txt", gone),
         file("evaluation/knn.json", own),
-        elsewhere("evaluation/linear.json.4294967295-1-7.tmp", 20),
+        elsewhere("evaluation/linear.json.4294967295-1-00000007.tmp", 20),
         elsewhere("evaluation/linear.json.4294967295-1.tmp", 20),
         folder.path().join("evaluation/knn.json"),
     ];

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use simclr_data::{DataError, Source, SourceKind};
 use simclr_train::config::Auto;
@@ -85,7 +85,11 @@ pub struct Pretrain {
 
 impl Pretrain {
     pub fn run(mut self) -> Result<Done> {
-        self.settings.check_options(self.threads, self.on)?;
+        let place = self.working.place()?;
+        // The settings are those of worker 0.
+        if !matches!(place, Place::Meeting { rank: 1.., .. }) {
+            self.settings.check_options(self.threads, self.on)?;
+        }
         if self.strict {
             self.settings.sets.push("data.strict=true".to_owned());
         }
@@ -105,12 +109,11 @@ impl Pretrain {
                 path.to_str().ok_or_else(|| usage("--from: the path is no UTF-8; rename the folder"))?;
             self.settings.sets.push(format!("train.from={}", toml::Value::from(path)));
         }
-        let place = self.working.place()?;
-        if self.data.is_empty() {
-            (self.data, self.recorded) = (self.recorded_data()?, true);
-        }
         if let Place::Meeting { rank: rank @ 1.., of, at, .. } = &place {
             return self.assist(&place, (*rank, *of), at);
+        }
+        if self.data.is_empty() {
+            (self.data, self.recorded) = (self.recorded_data()?, true);
         }
         if self.dry_run {
             return self.plan(&place);
@@ -258,8 +261,11 @@ impl Pretrain {
             config.train.device = self.on.device.unwrap_or(config.train.device);
             // What worker 0 found in the data, if its folder is within reach.
             let index = self.out.as_deref().map(RunFolder::index_of).unwrap_or_default();
-            let source =
-                Opening::new(&config.data, self.threads.count()).with_index(&index).open(&self.data)?;
+            let data = match self.data.is_empty() {
+                true => self.recorded_data().context("give each worker its images: DATA")?,
+                false => self.data.clone(),
+            };
+            let source = Opening::new(&config.data, self.threads.count()).with_index(&index).open(&data)?;
             training::assist(&source.to_pretrain(), &config, place, &crew)
         };
         let done = work().inspect_err(|error| crew.team().leave(&error.to_string()));
@@ -339,15 +345,21 @@ fn say_finished(out: &Path, config: &Config) {
     terminal::say(&format!("{} is finished: it has had its {epochs}", out.display()));
 }
 
+/// More paths than this are hardly typed by hand.
+const MOST_TYPED: usize = 16;
+
 fn resume_command(data: &[PathBuf], out: &Path) -> String {
-    format!("simclr pretrain {} --out {} --resume", data_argument(data), terminal::quoted_path(out))
+    let is_recorded = || RunFolder::open(out).is_ok_and(|(run, _)| !run.data().is_empty());
+    let data = match data.len() > MOST_TYPED && is_recorded() {
+        true => String::new(),
+        false => data_argument(data) + " ",
+    };
+    format!("simclr pretrain {data}--out {} --resume", terminal::quoted_path(out))
 }
 
 /// The data as the argument of a command: its paths, or, where they are many, the name of the argument.
 fn data_argument(data: &[PathBuf]) -> String {
-    /// More than this are hardly typed by hand.
-    const MOST: usize = 16;
-    match data.len() > MOST {
+    match data.len() > MOST_TYPED {
         true => "DATA".to_owned(),
         false => data.iter().map(|path| terminal::quoted_path(path)).collect::<Vec<_>>().join(" "),
     }

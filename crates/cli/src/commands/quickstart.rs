@@ -1,6 +1,6 @@
 //! `simclr quickstart`: the whole workflow in minutes and without data: made images, pretraining, evaluation, report.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -171,6 +171,10 @@ impl Quickstart {
         if replaces {
             // What would keep the new run from beginning must not cost the old one.
             training::check(&self.source(&config).train, &config)?;
+            let whole = |path: &Path| path.canonicalize().ok();
+            if whole(Path::new(&config.train.from)).is_some_and(|from| Some(from) == whole(&self.out)) {
+                return Err(usage(format!("train.from is {}, which --force removes", self.out.display())));
+            }
             RunFolder::remove(&self.out)?;
         }
         training::begin(&self.out, config)

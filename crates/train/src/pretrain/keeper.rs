@@ -54,7 +54,7 @@ impl<'r> Keeper<'r> {
         Ok((Keeper { folder, logs, saver, identity }, skipped))
     }
 
-    /// Writes to the logs. If the disk is full, the cache and surplus checkpoints make room for them, too.
+    /// Writes to the logs. If the disk is full, the cache on it makes room for them, too.
     ///
     /// # Errors
     /// [`TrainError::Io`]; the logs are then as they were, as far as the system permits.
@@ -62,11 +62,9 @@ impl<'r> Keeper<'r> {
         &mut self,
         write: impl Fn(&mut Logs) -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
-        loop {
-            match write(&mut self.logs) {
-                Err(error) if error.is_full_disk() && self.saver.room().make() => {}
-                written => return written,
-            }
+        match write(&mut self.logs) {
+            Err(error) if error.is_full_disk() && self.saver.make_room() => write(&mut self.logs),
+            written => written,
         }
     }
 

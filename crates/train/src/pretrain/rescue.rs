@@ -27,13 +27,14 @@ impl Run<'_> {
         if is_known {
             // The run goes on behind the batches that have met them.
             let _ = self.note_skipped(batches, observer);
-            if let Some(record) = self.unlogged.take() {
-                let _ = self.log_step(&record);
-            }
         }
         let (step, done) = (self.state.step, self.plan.done);
         let Some(keeper) = self.keeper.as_mut() else { return };
         let _ = keeper.saver.wait();
+        if let Some(record) = self.unlogged.take().filter(|_| is_known) {
+            let room = keeper.saver.room();
+            while keeper.logs.step(&record).is_err_and(|error| error.is_full_disk() && room.make()) {}
+        }
         let is_saved = keeper.saver.newest() == Some(keeper.saver.checkpoints().path(step));
         if is_known && step > done && !is_saved {
             let _ = keeper.save(&self.state, self.config).and_then(|()| keeper.saver.wait());

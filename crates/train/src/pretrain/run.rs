@@ -259,17 +259,16 @@ impl<'r> Run<'r> {
             self.settle()?;
             let record = self.step_record(rate, since)?;
             self.consistent = true;
-            let logged = self.log_step(&record);
-            logged.inspect_err(|_| self.unlogged = Some(record.clone()))?;
+            if let Some(keeper) = &mut self.keeper
+                && let Err(error) = keeper.log(|logs| logs.step(&record))
+            {
+                self.unlogged = Some(record);
+                return Err(error);
+            }
             observer.step(&record);
         }
         self.consistent = true;
         Ok(turn)
-    }
-
-    /// Writes the figures of a step to the logs, if this worker keeps the run.
-    pub(super) fn log_step(&mut self, record: &StepRecord) -> Result<(), TrainError> {
-        self.keeper.as_mut().map_or(Ok(()), |keeper| keeper.log(|logs| logs.step(record)))
     }
 
     /// Waits for the next batch; returns false if a stop is requested first, because huge images, or those on a slow

@@ -87,7 +87,13 @@ impl Saver {
         Ok(())
     }
 
-    /// What can make room on the disk of the run.
+    /// Has the cache, but no checkpoint, give way to other files on its disk, also while a checkpoint is being written.
+    /// Returns whether there is more room now.
+    pub(super) fn make_room(&self) -> bool {
+        self.cache.as_ref().is_some_and(|cache| cache.give_way())
+    }
+
+    /// What else can make room, while no checkpoint is being written.
     pub(super) fn room(&self) -> Room {
         Room { cache: self.cache.clone(), checkpoints: self.checkpoints.clone() }
     }

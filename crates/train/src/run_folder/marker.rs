@@ -16,6 +16,8 @@ const FORMAT_KEY: &str = "format";
 const PROGRAM: &str = "program";
 const STARTED: &str = "started";
 const DATA: &str = "data";
+/// The folder from which relative paths of the data start.
+const FOLDER: &str = "folder";
 /// How many paths the data has, where these would be too long to record.
 const DATA_PATHS: &str = "data_paths";
 /// The most bytes of paths to record: a shell may give tens of thousands of single images.
@@ -69,23 +71,32 @@ impl Marker {
         self.text(IMPORTED)
     }
 
-    /// This marker with the paths of the data, or with their number if they take more than 64 KiB.
-    pub(super) fn with_data(&self, data: &[&Path]) -> Marker {
+    /// This marker with the paths of the data, or with their number if they take more than 64 KiB. Relative ones start
+    /// from `folder`.
+    pub(super) fn with_data(&self, data: &[&Path], folder: Option<&Path>) -> Marker {
         let paths: Vec<_> = data.iter().map(|path| path.to_string_lossy().into_owned()).collect();
         let fits = paths.iter().map(String::len).sum::<usize>() <= MAX_DATA;
         let mut table = self.0.clone();
-        [DATA, DATA_PATHS].into_iter().for_each(|key| drop(table.remove(key)));
+        [DATA, DATA_PATHS, FOLDER].into_iter().for_each(|key| drop(table.remove(key)));
         match fits {
             true => table.insert(DATA.to_owned(), paths.into()),
             false => table.insert(DATA_PATHS.to_owned(), Value::Integer(paths.len() as i64)),
         };
+        if let Some(folder) =
+            folder.and_then(Path::to_str).filter(|_| data.iter().any(|path| path.is_relative()))
+        {
+            table.insert(FOLDER.to_owned(), folder.into());
+        }
         Marker(table)
     }
 
-    /// The paths of the data; none if they are not known.
+    /// The paths of the data; none if they are not known. Those that are relative to the working directory stay so.
     pub(super) fn data(&self) -> Vec<PathBuf> {
+        let here = std::env::current_dir().ok();
+        let folder = self.text(FOLDER).map(Path::new).filter(|&folder| here.as_deref() != Some(folder));
         let paths = self.0.get(DATA).and_then(Value::as_array).into_iter().flatten();
-        paths.filter_map(Value::as_str).map(PathBuf::from).collect()
+        let from = |path: &str| folder.map_or(PathBuf::from(path), |folder| folder.join(path));
+        paths.filter_map(Value::as_str).map(from).collect()
     }
 
     /// The contents of the file.
@@ -98,7 +109,7 @@ impl Marker {
         /// The most paths that are told.
         const MOST: usize = 16;
         let known = |key: &&str| self.0.contains_key(*key);
-        let lines = [DATA, DATA_PATHS, STARTED, PROGRAM].into_iter().filter(known);
+        let lines = [DATA, DATA_PATHS, FOLDER, STARTED, PROGRAM].into_iter().filter(known);
         let line = |key: &str| match self.0[key].as_array() {
             Some(paths) if paths.len() > MOST => {
                 let first = Value::from(paths[..MOST].to_vec());
@@ -165,18 +176,28 @@ mod tests {
         let path = Path::new("run.toml");
         let old = Marker::parse("format = 1\nprogram = \"0.0.9\"\nlater = [1]\n", path).unwrap();
         assert_eq!(old.origin(), "program = \"0.0.9\"\n");
-        let new = old.with_data(&[Path::new("a b/"), Path::new("c\"d")]);
+        let new = old.with_data(&[Path::new("a b/"), Path::new("c\"d")], None);
         let read = Marker::parse(&new.to_toml(), path).unwrap();
         assert_eq!(read.data(), [Path::new("a b/"), Path::new("c\"d")]);
         assert!(old.data().is_empty());
         assert!(read.origin().starts_with("data = [\"a b/\", "), "{}", read.origin());
         assert_eq!(read.origin().lines().count(), 2, "{}", read.origin());
         assert!(read.to_toml().contains("later = [1]"), "{}", read.to_toml());
+        // Relative paths are found from elsewhere, and given as they were from the same folder.
+        let [here, there] = [std::env::current_dir().unwrap(), std::env::temp_dir()];
+        let whole = here.join("whole");
+        let from = |folder: &Path| {
+            let marker = old.with_data(&[Path::new("a"), &whole], Some(folder));
+            Marker::parse(&marker.to_toml(), path).unwrap().data()
+        };
+        assert_eq!(from(&here), [Path::new("a"), &whole]);
+        assert_eq!(from(&there), [there.join("a"), whole.clone()]);
+        assert!(!old.with_data(&[&whole], Some(&there)).origin().contains("folder"));
         // Single images from a shell are few enough to be recorded, or too many.
         let paths: Vec<PathBuf> = (0..30_000).map(|i| PathBuf::from(format!("photos/{i:05}.jpg"))).collect();
         let of = |count| {
             let paths: Vec<&Path> = paths[..count].iter().map(PathBuf::as_path).collect();
-            Marker::parse(&new.with_data(&paths).to_toml(), path).unwrap()
+            Marker::parse(&new.with_data(&paths, None).to_toml(), path).unwrap()
         };
         let (few, many) = (of(1000), of(30_000));
         assert_eq!((few.data().len(), many.data().len()), (1000, 0));

@@ -100,11 +100,10 @@ impl RunFolder {
         let text = config.resolved()?.to_toml()?;
         refuse_unless_free(path, &files, imported.is_none())?;
         let is_new = path.symlink_metadata().is_err();
-        files.create_folder(path).map_err(TrainError::io("create", path))?;
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            // Best effort: the parent may not be accessible, and then the system decides when its entry is on the disk.
-            let _ = files.sync_folder(parent);
-        }
+        // Best effort: the parent may not be accessible, and then the system decides when its entry is on the disk.
+        create_durably(files.as_ref(), path)
+            .or_else(|_| files.create_folder(path))
+            .map_err(TrainError::io("create", path))?;
         let lock = Lock::take(path).inspect_err(|_| {
             // Another process may be at work in it; then it is not empty.
             let _ = if is_new { files.remove_folder(path) } else { Ok(()) };
@@ -276,7 +275,7 @@ impl RunFolder {
     /// # Errors
     /// [`TrainError::RunGone`], [`TrainError::Io`].
     pub fn record_data(&mut self, data: &[&Path]) -> Result<(), TrainError> {
-        let marker = self.marker.with_data(data);
+        let marker = self.marker.with_data(data, std::env::current_dir().ok().as_deref());
         let text = marker.to_toml();
         if text != self.marker.to_toml() {
             self.write(MARKER, |out| out.write_all(text.as_bytes()))?;
@@ -285,8 +284,8 @@ impl RunFolder {
         Ok(())
     }
 
-    /// The recorded paths of the data that the run is trained on, as they were given: a relative one is from the folder in
-    /// which the program ran. None if they are not recorded.
+    /// The recorded paths of the data that the run is trained on, relative ones from the folder in which the program ran
+    /// then. None if they are not recorded.
     pub fn data(&self) -> Vec<PathBuf> {
         self.marker.data()
     }
