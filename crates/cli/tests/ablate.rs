@@ -68,8 +68,10 @@ fn a_study_from_file_to_table_and_again() {
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("Temperatures") && page.contains("loss.<wbr>temperature=<wbr>1"));
 
-    let told =
-        [format!("{} is a study", path(&out)), format!("its page is {}", path(&out.join("report.html")))];
+    let told = [
+        format!("{} is the folder of a study", path(&out)),
+        format!("its page is {}", path(&out.join("report.html"))),
+    ];
     simclr(&["report", path(&out)]).expect(2, &[&told[0], &told[1]]);
 
     // Each is a run of its own, with its seed, with its encoder in a file, and with its data on record.

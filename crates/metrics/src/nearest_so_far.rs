@@ -114,6 +114,8 @@ fn search_block(
         let width = columns.len() / dim;
         let tile = &mut tile[..count * width];
         multiply(Operand::new(queries, dim), Operand::new(columns, width), tile, false);
+        // 0 in place of -0, which is as similar but would be ordered behind it.
+        tile.iter_mut().for_each(|similarity| *similarity += 0.0);
         for (candidates, row) in found.iter_mut().zip(tile.chunks_exact(width)) {
             candidates.offer_all(first + (number * BASE_TILE) as u32, row);
         }
@@ -160,6 +162,18 @@ mod tests {
         assert_eq!(found.finish().unwrap(), nearest);
         // Neither the blocks of a search nor its tiles leave out a row.
         assert!((0..130).all(|query| nearest.indices(query)[0] == query as u32));
+    }
+
+    /// Rows at right angles to the query have a similarity of 0 or of -0.
+    #[test]
+    fn the_signs_of_zeros_do_not_count() {
+        let base: Vec<f32> = (0..200).flat_map(|i| [0.0, if i % 3 == 0 { 1.0 } else { -1.0 }]).collect();
+        let (queries, base) = ([1.0, 0.0, -1.0, 0.0], Features::new(&base, 2).unwrap());
+        let found = nearest_neighbours(Features::new(&queries, 2).unwrap(), base, 50).unwrap();
+        for query in 0..2 {
+            assert_eq!(found.indices(query), (0..50).collect::<Vec<u32>>());
+            assert!(found.similarities(query).iter().all(|similarity| similarity.to_bits() == 0));
+        }
     }
 
     #[test]

@@ -85,8 +85,9 @@ mod tests {
     fn naive(queries: &[f32], base: &[f32], dim: usize, query: usize) -> Vec<(f32, u32)> {
         let mut all: Vec<(f32, u32)> = (base.chunks(dim).enumerate())
             .map(|(index, row)| {
-                let dot = row.iter().zip(&queries[query * dim..][..dim]).map(|(a, b)| a * b).sum();
-                (dot, index as u32)
+                let dot: f32 = row.iter().zip(&queries[query * dim..][..dim]).map(|(a, b)| a * b).sum();
+                // 0 in place of -0.
+                (dot + 0.0, index as u32)
             })
             .collect();
         all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
