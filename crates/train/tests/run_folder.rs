@@ -55,11 +55,14 @@ fn a_run_knows_its_data() {
     run.record_data(&[Path::new("photos/"), Path::new("more.zip")]).unwrap();
     drop(run);
     let (mut run, _) = resume(folder.path()).unwrap();
-    assert!(run.origin().starts_with("data = [\"photos/\", \"more.zip\"]\nstarted = "), "{}", run.origin());
+    let origin = run.origin();
+    assert!(origin.starts_with("data = [\"photos/\", \"more.zip\"]\nfolder = "), "{origin}");
+    assert!(origin.contains("\nstarted = "), "{origin}");
+    assert_eq!(run.data(), [Path::new("photos/"), Path::new("more.zip")]);
     // Where they are now.
     run.record_data(&[Path::new("/moved")]).unwrap();
     let (run, _) = RunFolder::open(folder.path()).unwrap();
-    assert!(run.origin().starts_with("data = [\"/moved\"]\n"), "{}", run.origin());
+    assert!(run.origin().starts_with("data = [\"/moved\"]\nstarted = "), "{}", run.origin());
 }
 
 #[test]
