@@ -8,6 +8,7 @@ use simclr_data::{Reading, Source};
 use simclr_engine::{DType, Device};
 use simclr_eval::embedding::Broken;
 use simclr_eval::protocols::{TrainedEncoder, WhichCheckpoint};
+use simclr_exchange::ExchangeError;
 use simclr_train::config::{Auto, HeadKind, Memory};
 use simclr_train::run_folder::RunFolder;
 
@@ -62,11 +63,17 @@ impl Encoding {
     }
 }
 
-/// Adds a hint to the error of opening a run, if one of the images `data` is a run: the two may have been swapped.
+/// Adds a hint to the error of opening a run or a fine-tuned network, if one of the images `data` is a run: the two may
+/// have been swapped.
 pub fn perhaps_swapped(error: Error, data: &[PathBuf]) -> Error {
-    match data.iter().find(|path| RunFolder::exists(path)).filter(|_| is_no_run(&*error)) {
+    let what = match error.downcast_ref() {
+        Some(ExchangeError::NotFineTuned { .. }) => "a run",
+        _ if is_no_run(&*error) => "one",
+        _ => return error,
+    };
+    match data.iter().find(|path| RunFolder::exists(path)) {
         Some(run) => usage(format!(
-            "{}; {} is one: were they swapped?",
+            "{}; {} is {what}: were they swapped?",
             with_advice(&*error),
             terminal::quoted_path(run)
         )),

@@ -160,6 +160,13 @@ pub fn warn_of_chance(what: &str, images: usize) {
     }
 }
 
+/// [`warn_of_chance`], if validation images chose a setting of the evaluation.
+pub fn warn_of_chosen(what: &str, evaluation: &Evaluation) {
+    if let Some(images) = evaluation.trained.details.get("validation_images").and_then(Value::as_u64) {
+        warn_of_chance(what, images as usize);
+    }
+}
+
 /// Says that the rate of a network, chosen among those given by `option`, is the lowest or the highest of them.
 pub fn say_edge(network: &str, rate: f64, edge: Edge, option: &str) {
     let beyond = edge.beyond();

@@ -119,10 +119,16 @@ fn weights_that_come_back_as_a_run() {
     simclr(&resume(&data, &again))
         .expect(2, &["cannot resume", "imported from encoder.safetensors", &instead]);
     simclr(&["pretrain", "--out", path(&again), "--resume"]).expect(2, &["imported from", &instead]);
-    let from_file =
-        [&pretrain(&data, &dir.path().join("next"), &[])[..], &["--from".into(), path(&file).into()]];
-    simclr(&from_file.concat())
-        .expect(2, &["is a file", &format!("simclr import {} --out RUN", path(&file))]);
+    let elsewhere = dir.path().join("elsewhere.safetensors");
+    fs::copy(&file, &elsewhere).unwrap();
+    let import = format!("simclr import {} --out RUN", path(&elsewhere));
+    for (file, advice) in
+        [(&elsewhere, import), (&exported, format!("give its run: --from {}", path(&again)))]
+    {
+        let from_file =
+            [&pretrain(&data, &dir.path().join("next"), &[])[..], &["--from".into(), path(file).into()]];
+        simclr(&from_file.concat()).expect(2, &["is a file", &advice]);
+    }
 }
 
 #[test]

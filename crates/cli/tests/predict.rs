@@ -120,6 +120,9 @@ fn what_is_no_such_network() {
     predict(&dir.path().join("none"), &[]).expect(2, &["none: no such file", "`simclr finetune` writes"]);
     predict(&run.join("config.toml"), &[])
         .expect(2, &["config.toml: it is not a safetensors file", "finetune"]);
+    let (photo, swapped) =
+        (data.join("class 0/0.png"), format!("{} is a run: were they swapped?", path(&run)));
+    simclr(&["predict", path(&photo), path(&run)]).expect(2, &["not a safetensors file", &swapped]);
     predict(&run.join("encoder.safetensors"), &[]).expect(
         2,
         &["encoder.safetensors: it has no classifier", "was fine-tuned: `simclr finetune` writes"],

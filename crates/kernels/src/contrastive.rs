@@ -109,13 +109,28 @@ pub(crate) fn walk(
     all: &[f32],
     (start, rows): (usize, usize),
     values: &mut [f32],
+    visit: impl FnMut(&mut Tile),
+) {
+    walk_some(shape, all, (start, rows), values, |_| true, visit);
+}
+
+/// [`walk`] over the tiles that are `wanted`, which is asked before they are filled.
+#[inline(always)]
+fn walk_some(
+    shape: &ContrastiveShape,
+    all: &[f32],
+    (start, rows): (usize, usize),
+    values: &mut [f32],
+    wanted: impl Fn(&Tile) -> bool,
     mut visit: impl FnMut(&mut Tile),
 ) {
     for first in (0..shape.views).step_by(COLUMNS) {
         let columns = COLUMNS.min(shape.views - first);
         let mut tile = Tile { start, first, columns, values: &mut values[..rows * columns] };
-        tile.fill(shape, all);
-        visit(&mut tile);
+        if wanted(&tile) {
+            tile.fill(shape, all);
+            visit(&mut tile);
+        }
     }
 }
 
@@ -130,19 +145,22 @@ pub(crate) fn positives(
     values: &mut [f32],
     mut visit: impl FnMut(usize, f32),
 ) {
-    for first in (0..shape.views).step_by(COLUMNS) {
-        let columns = COLUMNS.min(shape.views - first);
-        let mut tile = Tile { start, first, columns, values: &mut values[..rows * columns] };
-        if (0..rows).all(|row| tile.positive(shape, row).is_none()) {
-            continue;
-        }
-        tile.fill(shape, all);
-        for row in 0..rows {
-            if let Some(column) = tile.positive(shape, row) {
-                visit(row, tile.values[row * columns + column]);
+    let has_one = |tile: &Tile| (0..rows).any(|row| tile.positive(shape, row).is_some());
+    walk_some(
+        shape,
+        all,
+        (start, rows),
+        values,
+        has_one,
+        #[inline(always)]
+        |tile| {
+            for row in 0..rows {
+                if let Some(column) = tile.positive(shape, row) {
+                    visit(row, tile.values[row * tile.columns + column]);
+                }
             }
-        }
-    }
+        },
+    );
 }
 
 /// dz_i = scale * sum over k of w(i,k) z_k, where `weigh` turns a tile of similarities into the weights w.

@@ -27,63 +27,23 @@ pub trait Output: Write + Seek + Send {
     fn truncate(&mut self, length: u64) -> io::Result<()>;
 }
 
-/// File operations; the program uses [`Disk`].
+/// File operations; the program uses [`Disk`]. Those that an implementation does not replace are the real ones.
 ///
 /// Every operation fails as its counterpart in [`std::fs`] does.
 pub trait FileSystem: fmt::Debug + Send + Sync {
     /// Creates a new file for writing; fails if it exists.
-    fn create(&self, path: &Path) -> io::Result<Box<dyn Output>>;
-
-    /// Opens a file for appending, creating it if it does not exist. Also returns its length in bytes.
-    fn append(&self, path: &Path) -> io::Result<(Box<dyn Output>, u64)>;
-
-    /// Opens a file for reading. Also returns its length in bytes.
-    fn open(&self, path: &Path) -> io::Result<(Box<dyn Read>, u64)>;
-
-    /// Renames a file, replacing any file at the new path.
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-
-    /// Removes a file.
-    fn remove(&self, path: &Path) -> io::Result<()>;
-
-    /// Creates a folder and its parents; does nothing if it exists.
-    fn create_folder(&self, path: &Path) -> io::Result<()>;
-
-    /// Removes a folder, if it is empty.
-    fn remove_folder(&self, path: &Path) -> io::Result<()>;
-
-    /// Returns when the folder's entries (files created, renamed, removed) are on the disk.
-    fn sync_folder(&self, path: &Path) -> io::Result<()>;
-
-    /// The paths in a folder, in no particular order.
-    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
-}
-
-/// The real file system.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Disk;
-
-impl Output for File {
-    fn sync(&mut self) -> io::Result<()> {
-        self.sync_all()
-    }
-
-    fn truncate(&mut self, length: u64) -> io::Result<()> {
-        self.set_len(length)
-    }
-}
-
-impl FileSystem for Disk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn Output>> {
         Ok(Box::new(File::create_new(path)?))
     }
 
+    /// Opens a file for appending, creating it if it does not exist. Also returns its length in bytes.
     fn append(&self, path: &Path) -> io::Result<(Box<dyn Output>, u64)> {
         let file = OpenOptions::new().append(true).create(true).open(path)?;
         let length = file.metadata()?.len();
         Ok((Box::new(file), length))
     }
 
+    /// Opens a file for reading. Also returns its length in bytes.
     fn open(&self, path: &Path) -> io::Result<(Box<dyn Read>, u64)> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
@@ -93,22 +53,27 @@ impl FileSystem for Disk {
         Ok((Box::new(file), metadata.len()))
     }
 
+    /// Renames a file, replacing any file at the new path.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
     }
 
+    /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
 
+    /// Creates a folder and its parents; does nothing if it exists.
     fn create_folder(&self, path: &Path) -> io::Result<()> {
         fs::create_dir_all(path)
     }
 
+    /// Removes a folder, if it is empty.
     fn remove_folder(&self, path: &Path) -> io::Result<()> {
         fs::remove_dir(path)
     }
 
+    /// Returns when the folder's entries (files created, renamed, removed) are on the disk.
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         // On other systems a folder cannot be opened as a file, and renaming is durable by other means.
         if !cfg!(unix) {
@@ -132,10 +97,27 @@ impl FileSystem for Disk {
         }
     }
 
+    /// The paths in a folder, in no particular order.
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect()
     }
 }
+
+/// The real file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Disk;
+
+impl Output for File {
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_all()
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+}
+
+impl FileSystem for Disk {}
 
 /// A file being written so that, whatever happens, its path holds the old contents or the new, never a mixture.
 /// Writes go to a temporary file beside it, which [`AtomicFile::commit`] syncs and renames over it; dropping the value

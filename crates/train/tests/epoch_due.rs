@@ -5,7 +5,7 @@ mod watching;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -145,41 +145,9 @@ impl Output for Log {
 }
 
 impl FileSystem for Refusing {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn Output>> {
-        Disk.create(path)
-    }
-
     fn append(&self, path: &Path) -> io::Result<(Box<dyn Output>, u64)> {
         let (out, length) = Disk.append(path)?;
         Ok((Box::new(Log { out, path: path.to_owned(), disk: self.clone() }), length))
-    }
-
-    fn open(&self, path: &Path) -> io::Result<(Box<dyn Read>, u64)> {
-        Disk.open(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Disk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        Disk.remove(path)
-    }
-
-    fn create_folder(&self, path: &Path) -> io::Result<()> {
-        Disk.create_folder(path)
-    }
-
-    fn remove_folder(&self, path: &Path) -> io::Result<()> {
-        Disk.remove_folder(path)
-    }
-
-    fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        Disk.sync_folder(path)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        Disk.list(path)
     }
 }
 

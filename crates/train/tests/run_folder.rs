@@ -56,7 +56,7 @@ fn a_run_knows_its_data() {
     drop(run);
     let (mut run, _) = resume(folder.path()).unwrap();
     let origin = run.origin();
-    assert!(origin.starts_with("data = [\"photos/\", \"more.zip\"]\nfolder = "), "{origin}");
+    assert!(origin.starts_with("data = [\"photos/\", \"more.zip\"]\nworking_folder = "), "{origin}");
     assert!(origin.contains("\nstarted = "), "{origin}");
     assert_eq!(run.data(), [Path::new("photos/"), Path::new("more.zip")]);
     // Where they are now.

@@ -14,7 +14,7 @@ use simclr_exchange::{StateDict, Trained};
 
 use crate::encoding::{memory_to_train, prepare_to_train};
 use crate::exit::{Done, usage};
-use crate::judging::{Judged, say_edge, warn_of_chance};
+use crate::judging::{Judged, say_edge, warn_of_chosen};
 use crate::settings::{at_least_one, seed, zero_or_more};
 use crate::terminal;
 use crate::watching::Watching;
@@ -84,8 +84,7 @@ pub struct Finetune {
 
 /// Says how much the choice of a rate is worth, if there was one; `name` is what the encoder is called.
 fn tell_of_choice(evaluation: &Evaluation, name: &str) {
-    let images = evaluation.trained.details.get("validation_images").and_then(Value::as_u64);
-    images.into_iter().for_each(|images| warn_of_chance("the rates were", images as usize));
+    warn_of_chosen("the rates were", evaluation);
     let random = evaluation.random.as_ref().map(|random| (evaluation.baseline(), random));
     for (name, Scores { details, .. }) in [(name, &evaluation.trained)].into_iter().chain(random) {
         let edge = details.get("rate_at_edge").and_then(|edge| Edge::deserialize(edge).ok());

@@ -2,12 +2,11 @@
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use serde_json::Value;
 use simclr_eval::protocols::{self, Evaluation, LogisticOptions, Sgd, Splits, TrainedEncoder};
 
 use crate::encoding::check_head;
 use crate::exit::{Done, usage};
-use crate::judging::{Judged, warn_of_chance};
+use crate::judging::{Judged, warn_of_chosen};
 use crate::settings::{above_zero, at_least_one, seed, zero_or_more};
 use crate::terminal;
 use crate::watching::{Watching, at_rate, training_plan};
@@ -77,9 +76,7 @@ impl Linear {
         let mut watching = Watching::default();
         let evaluation = self.measure(&encoder, &splits, &mut watching)?;
         drop(watching);
-        if let Some(images) = evaluation.trained.details.get("validation_images").and_then(Value::as_u64) {
-            warn_of_chance("the weight of L2 was", images as usize);
-        }
+        warn_of_chosen("the weight of L2 was", &evaluation);
         self.judged.conclude((&encoder, &splits), evaluation)?;
         Ok(Done::Finished)
     }

@@ -96,11 +96,16 @@ impl Pretrain {
         self.settings.sets.extend(self.on.device.map(|device| format!("train.device={device}")));
         if let Some(from) = &self.from {
             if from.is_file() {
-                let file = terminal::quoted_path(from);
-                return Err(usage(format!(
-                    "--from: {} is a file; make a run of it first, and give that: simclr import {file} --out RUN",
-                    from.display()
-                )));
+                // A run's encoder lies in its folder, a checkpoint in a folder of that.
+                let its_run = from.ancestors().skip(1).take(2).find(|folder| RunFolder::exists(folder));
+                let advice = match its_run {
+                    Some(run) => format!("give its run: --from {}", terminal::quoted_path(run)),
+                    None => format!(
+                        "make a run of it first, and give that: simclr import {} --out RUN",
+                        terminal::quoted_path(from)
+                    ),
+                };
+                return Err(usage(format!("--from: {} is a file; {advice}", from.display())));
             }
             RunFolder::open(from).map_err(|error| usage(format!("--from: {error}")))?;
             // A run may be resumed from another working directory.

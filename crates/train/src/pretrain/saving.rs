@@ -195,7 +195,7 @@ fn is_worth(since: Duration, held_up: Duration, end_of_epoch: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::io::{self, ErrorKind, Read};
+    use std::io::{self, ErrorKind};
     use std::path::Path;
 
     use simclr_data::{Dataset, DecodeOptions, DecodeScratch, DiskBudget, Made};
@@ -217,38 +217,6 @@ mod tests {
                 Ok(by) if by.len() > self.most => Err(ErrorKind::StorageFull.into()),
                 _ => Disk.create(path),
             }
-        }
-
-        fn append(&self, path: &Path) -> io::Result<(Box<dyn Output>, u64)> {
-            Disk.append(path)
-        }
-
-        fn open(&self, path: &Path) -> io::Result<(Box<dyn Read>, u64)> {
-            Disk.open(path)
-        }
-
-        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-            Disk.rename(from, to)
-        }
-
-        fn remove(&self, path: &Path) -> io::Result<()> {
-            Disk.remove(path)
-        }
-
-        fn create_folder(&self, path: &Path) -> io::Result<()> {
-            Disk.create_folder(path)
-        }
-
-        fn remove_folder(&self, path: &Path) -> io::Result<()> {
-            Disk.remove_folder(path)
-        }
-
-        fn sync_folder(&self, path: &Path) -> io::Result<()> {
-            Disk.sync_folder(path)
-        }
-
-        fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-            Disk.list(path)
         }
     }
 

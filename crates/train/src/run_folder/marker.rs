@@ -17,7 +17,7 @@ const PROGRAM: &str = "program";
 const STARTED: &str = "started";
 const DATA: &str = "data";
 /// The folder from which relative paths of the data start.
-const FOLDER: &str = "folder";
+const FOLDER: &str = "working_folder";
 /// How many paths the data has, where these would be too long to record.
 const DATA_PATHS: &str = "data_paths";
 /// The most bytes of paths to record: a shell may give tens of thousands of single images.
