@@ -235,8 +235,14 @@ impl DataSettings {
 }
 
 impl Settings {
-    /// Rejects an option that sets a key to one value where `--set` sets it to another.
-    pub fn check_options(&self, threads: Threads, on: OnDevice) -> Result<()> {
+    /// Rejects an option that sets a key to one value where `--set` sets it to another. Beside those that are given here,
+    /// the caller's `others` count: option, key and value.
+    pub fn check_options(
+        &self,
+        threads: Threads,
+        on: OnDevice,
+        others: impl IntoIterator<Item = (String, &'static str, String)>,
+    ) -> Result<()> {
         let of = |option: &str, key, value: Option<String>| {
             Some((format!("--{option} {}", value.as_ref()?), key, value?))
         };
@@ -246,7 +252,7 @@ impl Settings {
             of("device", "train.device", on.device.map(|device| device.to_string())),
         ];
         let alone = |set: String| Config::resolve(&Layers { sets: &[set], ..Layers::default() });
-        for (option, key, value) in options.into_iter().flatten() {
+        for (option, key, value) in options.into_iter().flatten().chain(others) {
             let is_of_key = |set: &&String| set.split_once('=').is_some_and(|(path, _)| path.trim() == key);
             // The last one counts. One that is wrong by itself is reported elsewhere.
             let Some(set) = self.sets.iter().rfind(is_of_key) else { continue };

@@ -412,6 +412,11 @@ fn an_option_and_a_setting_that_contradict_each_other() {
     dry(&["--device", "cpu", "--set", "train.device=\"cpu\""]).expect(0, &[]);
     simclr(&["quickstart", "--out", path(&out), "--seed", "1", "--set", "train.seed=2"])
         .expect(2, &["--seed 1 contradicts --set train.seed=2"]);
+    dry(&["--strict", "--set", "data.strict=false"])
+        .expect(2, &["--strict contradicts --set data.strict=false"]);
+    dry(&["--strict", "--set", "data.strict=true"]).expect(0, &[]);
+    simclr(&["bench", "views", path(&data), "--size", "32", "--set", "data.image_size=48"])
+        .expect(2, &["--size 32 contradicts --set data.image_size=48"]);
     assert!(!out.exists());
 }
 

@@ -266,7 +266,7 @@ fn a_run_goes_on_with_the_images_that_it_records() {
     let without: String =
         text.lines().filter(|line| !line.starts_with("data")).map(|l| format!("{l}\n")).collect();
     fs::write(&marker, without).unwrap();
-    simclr(&bare).expect(2, &["does not record its images", "DATA"]);
+    simclr(&bare).expect(2, &["does not record its images", "DATA", "simclr quickstart --out"]);
     simclr(&["pretrain", "--out", path(&away)]).expect(2, &["required arguments", "<DATA>"]);
     simclr(&["pretrain", "--out", path(&away), "--resume"]).expect(2, &["holds no run"]);
 }

@@ -86,34 +86,17 @@ pub struct Pretrain {
 impl Pretrain {
     pub fn run(mut self) -> Result<Done> {
         let place = self.working.place()?;
+        let from = self.from.as_deref().map(absolute_run).transpose()?;
+        let strict = self.strict.then(|| ("--strict".to_owned(), "data.strict", "true".to_owned()));
+        let from =
+            from.map(|path| (format!("--from {path}"), "train.from", toml::Value::from(path).to_string()));
+        let others = strict.into_iter().chain(from);
         // The settings are those of worker 0.
         if !matches!(place, Place::Meeting { rank: 1.., .. }) {
-            self.settings.check_options(self.threads, self.on)?;
+            self.settings.check_options(self.threads, self.on, others.clone())?;
         }
-        if self.strict {
-            self.settings.sets.push("data.strict=true".to_owned());
-        }
+        self.settings.sets.extend(others.map(|(_, key, value)| format!("{key}={value}")));
         self.settings.sets.extend(self.on.device.map(|device| format!("train.device={device}")));
-        if let Some(from) = &self.from {
-            if from.is_file() {
-                // A run's encoder lies in its folder, a checkpoint in a folder of that.
-                let its_run = from.ancestors().skip(1).take(2).find(|folder| RunFolder::exists(folder));
-                let advice = match its_run {
-                    Some(run) => format!("give its run: --from {}", terminal::quoted_path(run)),
-                    None => format!(
-                        "make a run of it first, and give that: simclr import {} --out RUN",
-                        terminal::quoted_path(from)
-                    ),
-                };
-                return Err(usage(format!("--from: {} is a file; {advice}", from.display())));
-            }
-            RunFolder::open(from).map_err(|error| usage(format!("--from: {error}")))?;
-            // A run may be resumed from another working directory.
-            let path = std::path::absolute(from).unwrap_or_else(|_| from.clone());
-            let path =
-                path.to_str().ok_or_else(|| usage("--from: the path is no UTF-8; rename the folder"))?;
-            self.settings.sets.push(format!("train.from={}", toml::Value::from(path)));
-        }
         if let Place::Meeting { rank: rank @ 1.., of, at, .. } = &place {
             return self.assist(&place, (*rank, *of), at);
         }
@@ -192,7 +175,12 @@ impl Pretrain {
         run.check_trained_here()?;
         let data = run.data();
         match data.is_empty() {
-            true => Err(usage(format!("{} does not record its images; give them: DATA", out.display()))),
+            true => Err(usage(format!(
+                "{} does not record its images; give them: DATA (a run of quickstart goes on with: simclr quickstart \
+                 --out {} --resume)",
+                out.display(),
+                terminal::quoted_path(out)
+            ))),
             false => Ok(data),
         }
     }
@@ -352,6 +340,26 @@ fn say_finished(out: &Path, config: &Config) {
 
 /// More paths than this are hardly typed by hand.
 const MOST_TYPED: usize = 16;
+
+/// The whole path of the run that `--from` names: a run may be resumed from another working directory.
+fn absolute_run(from: &Path) -> Result<String> {
+    if from.is_file() {
+        // A run's encoder lies in its folder, a checkpoint in a folder of that.
+        let its_run = from.ancestors().skip(1).take(2).find(|folder| RunFolder::exists(folder));
+        let advice = match its_run {
+            Some(run) => format!("give its run: --from {}", terminal::quoted_path(run)),
+            None => format!(
+                "make a run of it first, and give that: simclr import {} --out RUN",
+                terminal::quoted_path(from)
+            ),
+        };
+        return Err(usage(format!("--from: {} is a file; {advice}", from.display())));
+    }
+    RunFolder::open(from).map_err(|error| usage(format!("--from: {error}")))?;
+    let path = std::path::absolute(from).unwrap_or_else(|_| from.to_path_buf());
+    let path = path.to_str().ok_or_else(|| usage("--from: the path is no UTF-8; rename the folder"))?;
+    Ok(path.to_owned())
+}
 
 fn resume_command(data: &[PathBuf], out: &Path) -> String {
     let is_recorded = || RunFolder::open(out).is_ok_and(|(run, _)| !run.data().is_empty());

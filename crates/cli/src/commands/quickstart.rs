@@ -155,7 +155,7 @@ impl Quickstart {
 
     fn training(&self) -> Result<Training> {
         let settings = Settings { sets: self.sets.clone(), seed: self.seed, ..Settings::default() };
-        settings.check_options(self.threads, OnDevice::default())?;
+        settings.check_options(self.threads, OnDevice::default(), None)?;
         if self.resume {
             return training::resume(&self.out, |resumed| settings.resolve_resumed(resumed, self.threads));
         }

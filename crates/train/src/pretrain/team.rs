@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use simclr_data::text::counted;
 use simclr_data::{DataError, Position, Share, Skipped};
 use simclr_engine::{Collective, Device, SingleProcess, between_gpus};
 
@@ -62,8 +63,9 @@ impl Part {
             (false, true) => format!("{above} would be right"),
             (false, false) => {
                 let most = (1..=batch / 2).rev().find(|&most| batch.is_multiple_of(most)).unwrap_or(1);
+                let workers = counted(most, "worker");
                 format!(
-                    "of {images} images there are not enough for a larger one; at most {most} can share it"
+                    "of {images} images there are not enough for a larger one; at most {workers} can share it"
                 )
             }
         };

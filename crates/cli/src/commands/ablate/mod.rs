@@ -143,7 +143,7 @@ impl Ablate {
             let data: Vec<PathBuf> = self.data.iter().chain(&self.train).chain(&self.test).cloned().collect();
             folder::check(out, &study, &data)?;
         }
-        self.settings.check_options(self.threads, self.on)?;
+        self.settings.check_options(self.threads, self.on, None)?;
         self.settings.sets.splice(..0, study.set.clone());
         self.settings.sets.extend(self.on.device.map(|device| format!("train.device={device}")));
         let mut opening = Opening::new(&self.settings.data()?, self.threads.count());

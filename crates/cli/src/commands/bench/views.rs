@@ -14,7 +14,7 @@ use simclr_train::pretrain::RunViews;
 
 use crate::data::{self, Opening};
 use crate::exit::Done;
-use crate::settings::{Settings, Threads, from_to};
+use crate::settings::{OnDevice, Settings, Threads, from_to};
 use crate::terminal;
 
 /// The number of images to measure with, used over and over.
@@ -122,9 +122,9 @@ impl fmt::Display for Cost {
 impl Views {
     pub fn run(mut self) -> Result<Done> {
         let source = Opening::new(&self.settings.data()?, 0).open(&self.data)?;
-        if let Some(size) = self.size {
-            self.settings.sets.push(format!("data.image_size={size}"));
-        }
+        let size = self.size.map(|size| (format!("--size {size}"), "data.image_size", size.to_string()));
+        self.settings.check_options(Threads::default(), OnDevice::default(), size.clone())?;
+        self.settings.sets.extend(size.map(|(_, key, value)| format!("{key}={value}")));
         let config = self.settings.resolve(&source, Threads::default())?;
         let RunViews { families, left_out } = RunViews::new(&config, source.train.as_ref())?;
         data::say_left_out(&left_out);
