@@ -2,7 +2,7 @@
 //! work is done again.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8] = b"simclr cache 1\n";
@@ -50,6 +50,23 @@ pub(crate) fn write(folder: &Path, name: &str, payload: &[u8]) {
     if written.is_err() {
         // The work will be done again next time.
         let _ = fs::remove_file(&fresh);
+    }
+}
+
+/// Checks that files can be kept in a folder, which is created: a file is written and removed.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn check(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let probe = folder.join(format!("probe.{}.tmp", std::process::id()));
+    let written = fs::write(&probe, MAGIC);
+    let removed = fs::remove_file(&probe);
+    written?;
+    match removed {
+        // Another thread of this process removed the file that both wrote.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 
@@ -125,6 +142,16 @@ mod tests {
         write(&folder, "x", b"another");
         assert_eq!(read(&folder, "x").as_deref(), Some(&b"another"[..]));
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_keeps_files_is_told_from_one_that_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("a/b");
+        check(&folder).unwrap();
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+        fs::write(folder.join("file"), "").unwrap();
+        check(&folder.join("file")).unwrap_err();
     }
 
     #[test]

@@ -262,6 +262,23 @@ fn a_choice_for_lack_of_memory_is_not_remembered() {
     }
 }
 
+#[test]
+fn a_folder_that_cannot_be_written_is_told() {
+    let Some((device, _alone)) = device() else { return };
+    drop(device);
+    let folder = tempfile::tempdir().unwrap();
+    let why = |cache: &Path| open(Some(cache)).unwrap().forgets().map(str::to_owned);
+    assert_eq!(why(folder.path()), None);
+    let products = folder.path().join("products");
+    std::fs::remove_dir(&products).unwrap();
+    std::fs::write(&products, "").unwrap();
+    // One of the folders within it, and the folder itself.
+    for cache in [folder.path(), &products] {
+        let why = why(cache).unwrap();
+        assert!(why.contains("/products") && why.contains(" cannot be written ("), "{why}");
+    }
+}
+
 fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
     entries.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()

@@ -312,13 +312,13 @@ impl Device {
         }
     }
 
-    /// Whether each process chooses the fastest convolutions and products of a GPU anew, because there is no folder to
-    /// remember them in. Another choice may round differently.
-    pub fn forgets_choices(&self) -> bool {
+    /// Why each process chooses the fastest convolutions and products of a GPU anew, if it does: there is no folder to
+    /// remember them in, or it cannot be written. Another choice may round differently.
+    pub fn forgets_choices(&self) -> Option<&str> {
         match &self.shared.place {
-            Place::Host(_) => false,
+            Place::Host(_) => None,
             #[cfg(feature = "cuda")]
-            Place::Gpu(gpu) => !gpu.remembers(),
+            Place::Gpu(gpu) => gpu.forgets(),
         }
     }
 

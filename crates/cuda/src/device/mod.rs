@@ -27,7 +27,9 @@ use cudarc::driver::sys::{CUdevice_attribute, CUfunction, CUmodule, CUresult, CU
 use cudarc::driver::{CudaContext, CudaStream};
 
 use crate::compile::{Capability, Compiler};
-use crate::{CudaError, Gpu, Launch, Launcher, Libraries, Library, Memory, Program, Result, cache_folder};
+use crate::{
+    CudaError, Gpu, Launch, Launcher, Libraries, Library, Memory, Program, Result, cache, cache_folder,
+};
 
 pub use buffer::DeviceBuffer;
 pub use channel::Channel;
@@ -52,6 +54,22 @@ pub struct Searched {
     pub time: Duration,
 }
 
+/// The folders of the cache with the choices among the library's ways to compute convolutions and products.
+const CONVOLUTIONS: &str = "convolutions";
+const PRODUCTS: &str = "products";
+
+/// Why choices are not kept in the folder `cache`, unless they are. What is there already is used all the same.
+fn why_forgotten(cache: Option<&Path>) -> Option<String> {
+    let Some(cache) = cache else {
+        return Some("neither XDG_CACHE_HOME nor HOME names a folder".to_owned());
+    };
+    [CONVOLUTIONS, PRODUCTS].iter().find_map(|name| {
+        let folder = cache.join(name);
+        let error = cache::check(&folder).err()?;
+        Some(format!("{} cannot be written ({error})", folder.display()))
+    })
+}
+
 /// A GPU that holds buffers and runs kernels, all in order on one stream. Cheap to clone; clones are the same device.
 #[derive(Clone)]
 pub struct Device {
@@ -71,8 +89,10 @@ struct Shared {
     capability: Capability,
     libraries: Libraries,
     name: String,
-    /// The folder for compiled kernels and chosen algorithms, if they are kept.
+    /// The folder for compiled kernels and chosen algorithms, if there is one.
     cache: Option<PathBuf>,
+    /// Why chosen algorithms are not kept there, unless they are.
+    forgets: Option<String>,
     capturing: AtomicBool,
     searched: Mutex<Searched>,
 }
@@ -162,6 +182,7 @@ impl Device {
                 libraries: libraries.clone(),
                 name,
                 cache: cache.map(Path::to_path_buf),
+                forgets: why_forgotten(cache),
                 capturing: AtomicBool::new(false),
                 searched: Mutex::new(Searched::default()),
             }),
@@ -212,9 +233,10 @@ impl Device {
         *lock(&self.shared.searched)
     }
 
-    /// Whether choices are remembered from one process to the next: whether there is a folder for them.
-    pub fn remembers(&self) -> bool {
-        self.shared.cache.is_some()
+    /// Why choices are not remembered from one process to the next, unless they are: there is no folder for them, or
+    /// it cannot be written.
+    pub fn forgets(&self) -> Option<&str> {
+        self.shared.forgets.as_deref()
     }
 
     /// Runs a search and adds it to the statistics.

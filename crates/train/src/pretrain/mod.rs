@@ -100,8 +100,9 @@ pub struct Outcome {
 /// The same configuration on the same data gives the same bits for any number of threads, and however often the run
 /// is interrupted and taken up again. On a GPU so do cards of the same kind, unless `train.deterministic` is false, for
 /// as long as they compute with the same kernels: which of those of cuDNN and cuBLASLt are the fastest is found by
-/// timing, and remembered in the user's cache folder, not with the run. On another machine, without such a folder, or
-/// where a choice was not remembered for want of free memory, others may be chosen, which round otherwise.
+/// timing, and remembered in the user's cache folder, not with the run. On another machine, without such a folder, if
+/// it cannot be written, or where a choice was not remembered for want of free memory, others may be chosen, which
+/// round otherwise.
 ///
 /// `config` is [resolved](Config::resolved) first, except `train.device` and `train.threads`, which `device` decides.
 /// To go on with a run, get its folder, its configuration and its newest good checkpoint from [`resume`].

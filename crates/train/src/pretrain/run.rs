@@ -134,11 +134,14 @@ impl<'r> Run<'r> {
     /// Trains until done, or until `observer` stops it.
     pub(super) fn go(mut self, observer: &mut dyn Observer) -> Result<Ended, TrainError> {
         observer.started(&self.plan);
-        if self.is_keeper() && self.config.train.deterministic && self.state.model.device.forgets_choices() {
-            observer.warn(
-                "neither XDG_CACHE_HOME nor HOME names a folder in which to remember the fastest kernels for this GPU: \
-                 if the run is taken up again they are chosen anew, and its results may differ by rounding",
-            );
+        if let Some(why) = self.state.model.device.forgets_choices()
+            && self.is_keeper()
+            && self.config.train.deterministic
+        {
+            observer.warn(&format!(
+                "{why}: the fastest kernels for this GPU are not remembered, so if the run is taken up again they may be \
+                 chosen anew, and its results differ by rounding"
+            ));
         }
         let mut batches = self.batches()?;
         let trained = self.train(&mut batches, observer).map_err(|error| self.explain(error));
@@ -280,7 +283,7 @@ impl<'r> Run<'r> {
     /// Reports the time that the first step on a GPU took to choose kernels, if that was long.
     fn note_searches(&self, observer: &mut dyn Observer) {
         let device = &self.state.model.device;
-        let fate = if device.forgets_choices() { "is not remembered" } else { "is remembered" };
+        let fate = if device.forgets_choices().is_some() { "is not remembered" } else { "is remembered" };
         let searched = device.searched();
         if let Some((searches, time)) = searched.filter(|(_, time)| *time >= WORTH_TELLING) {
             observer.note(&format!(

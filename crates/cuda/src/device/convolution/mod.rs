@@ -29,7 +29,7 @@ use cudarc::cudnn::sys;
 use cudarc::driver::CudaContext;
 use simclr_kernels::{Conv2dGeometry, Write};
 
-use super::{Device, destroy_between_captures, lock, product};
+use super::{CONVOLUTIONS, Device, destroy_between_captures, lock, product};
 use crate::cache::Remembered;
 use crate::launcher::{Launcher, Scratch, expect, expect_len};
 use crate::{CudaError, Element, ElementType, Result, Slice, SliceMut};
@@ -336,7 +336,7 @@ impl Convolutions {
         let convolutions = Convolutions {
             context: device.shared.context.clone(),
             handle,
-            remembered: Remembered::new(device.shared.cache.as_deref(), "convolutions", machine),
+            remembered: Remembered::new(device.shared.cache.as_deref(), CONVOLUTIONS, machine),
             routes: HashMap::new(),
             pays: HashMap::new(),
             limits: ConvolutionLimits::default(),

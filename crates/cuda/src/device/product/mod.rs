@@ -14,7 +14,7 @@ use cudarc::cublaslt::sys::{self, cublasLtEpilogue_t, cublasLtHandle_t};
 use cudarc::driver::CudaContext;
 use simclr_kernels::Write;
 
-use super::{Device, destroy_between_captures, lock};
+use super::{Device, PRODUCTS, destroy_between_captures, lock};
 use crate::cache::Remembered;
 use crate::launcher::{expect, expect_len};
 use crate::{CudaError, Element, ElementType, Result, Slice, SliceMut};
@@ -152,7 +152,7 @@ impl Products {
         Ok(Products {
             context: device.shared.context.clone(),
             handle: result::create_handle().map_err(failed)?,
-            remembered: Remembered::new(device.shared.cache.as_deref(), "products", machine),
+            remembered: Remembered::new(device.shared.cache.as_deref(), PRODUCTS, machine),
             plans: HashMap::new(),
         })
     }
