@@ -269,6 +269,35 @@ fn a_route_for_lack_of_memory_is_not_remembered() {
 }
 
 #[test]
+fn without_memory_to_search_for_an_addition_fewer_images_are_searched() {
+    let Some((device, _alone)) = device() else { return };
+    if !device.name().contains("stand-in") {
+        return;
+    }
+    drop(device);
+    let g = geometry(4, 16, 8, 8, 3, 1);
+    let old = noise(g.input_len(), 4);
+    let folder = tempfile::tempdir().unwrap();
+    for full in [false, true] {
+        let cache = folder.path().join(full.to_string());
+        let device = open(Some(&cache)).unwrap();
+        let case = Case::<f32>::new(&device, g);
+        let mut dx = device.buffer_of(&old).unwrap();
+        // One image of dx, and a value of it.
+        let reserve = device.buffer::<u8>(4 << 12).unwrap();
+        let taken = if full { all_memory(&device) } else { Vec::new() };
+        drop(reserve);
+        let (dy, w) = (case.on_dy.read(), case.on_w.read());
+        device.conv2d_backward_input(&g, EXACT, dy, w, dx.write(), Write::Add).unwrap();
+        drop(taken);
+        let remembered = fs::read_dir(cache.join("convolutions")).unwrap().count();
+        assert_eq!(remembered > 0, !full);
+        let want = case.wanted(Some(&old)).dx;
+        assert_close("dx", &device.values(dx.read()).unwrap(), &want, tolerance::<f32>());
+    }
+}
+
+#[test]
 fn single_pixels_are_tried_as_products() {
     let Some((device, _alone)) = device() else { return };
     let (g, on_stand_in) = (geometry(2, 4, 16, 24, 1, 1), device.name().contains("stand-in"));

@@ -34,7 +34,7 @@ impl Default for ConvolutionLimits {
 
 impl Key {
     /// The same key for another number of images.
-    fn of_images(&self, batch: usize) -> Key {
+    pub fn of_images(&self, batch: usize) -> Key {
         Key { geometry: Conv2dGeometry { batch, ..self.geometry }, ..*self }
     }
 

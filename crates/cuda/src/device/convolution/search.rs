@@ -79,15 +79,15 @@ impl Convolutions {
 
     /// The fastest route among those that are fastest on a sample of the batch.
     fn chosen(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Route> {
-        let sample = key.sample(&self.limits);
+        let mut sample = key.sample(&self.limits);
         let fastest = |found: (Route, Vec<Memo>)| found.0;
         if sample == *key {
-            return self.found(device, key, operands).map(fastest);
+            match (self.found(device, key, operands), fewer(key)) {
+                (Err(CudaError::OutOfMemory { .. }), Some(fewer)) => sample = fewer,
+                (found, _) => return found.map(fastest),
+            }
         }
-        let mut finalists = self.memos(&sample);
-        if finalists.is_empty() {
-            finalists = self.found(device, &sample, operands).map(|found| found.1).unwrap_or_default();
-        }
+        let finalists = self.finalists(device, sample, operands);
         // Where there is no memory to put a result aside that is to be added, nothing is timed on the whole batch: the
         // order of the sample holds. That choice depends on how much memory is free, so it is not remembered.
         let aside = self.aside(device, key);
@@ -95,8 +95,7 @@ impl Convolutions {
         for memo in finalists {
             let Some(route) = self.recalled(key, memo) else { continue };
             let Ok(aside) = &aside else {
-                // Routes that need such memory themselves come last.
-                if !matches!(route, Route::InTwo | Route::Strided) {
+                if has_room(device, &route) {
                     return Ok(route);
                 }
                 roomy.get_or_insert(route);
@@ -123,6 +122,22 @@ impl Convolutions {
             (None, Some(route)) => Ok(route),
             // No route for the sample works for the whole batch.
             (None, None) => self.found(device, key, operands).map(fastest),
+        }
+    }
+
+    /// The routes that are fastest on a sample, or on fewer images where there is no memory to search on it; none where
+    /// a search fails.
+    fn finalists(&mut self, device: &Device, mut sample: Key, operands: Operands) -> Vec<Memo> {
+        loop {
+            let known = self.memos(&sample);
+            if !known.is_empty() {
+                return known;
+            }
+            sample = match (self.found(device, &sample, operands), fewer(&sample)) {
+                (Ok((_, memos)), _) => return memos,
+                (Err(CudaError::OutOfMemory { .. }), Some(fewer)) => fewer,
+                (Err(_), _) => return Vec::new(),
+            };
         }
     }
 
@@ -369,6 +384,24 @@ fn name(key: &Key) -> String {
     // The suffix invalidates entries from versions that did not know the strided route.
     let ways = key.together().map_or("", |_| " or strided");
     format!("{key:?}{ways}")
+}
+
+/// Half of the images of a key that adds: a search puts less aside for them. None if there is only one.
+fn fewer(key: &Key) -> Option<Key> {
+    let images = key.geometry.batch / 2;
+    (key.adds && images > 0).then(|| key.of_images(images))
+}
+
+/// Whether there is memory for what a route needs beside its operands. Those of two stages are taken to have none: they
+/// need as much as there was not for the search.
+fn has_room(device: &Device, route: &Route) -> bool {
+    let workspace = match route {
+        Route::Engine(plan) => plan.workspace,
+        Route::Algorithm(algorithm) => algorithm.workspace,
+        Route::Product => 0,
+        Route::Strided | Route::InTwo => return false,
+    };
+    workspace == 0 || device.scratch(workspace).is_ok()
 }
 
 fn into_aside(key: &Key, operands: Operands, aside: &Option<Box<dyn Memory>>) -> Operands {
