@@ -7,6 +7,7 @@
 mod common;
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use common::{Stored, assert_close, device, geometry, narrowed, noise, tolerance, widened};
 use half::{bf16, f16};
@@ -169,6 +170,55 @@ fn whether_it_pays_is_timed_once_and_remembered() {
     Case::<f16>::new(&device, windows).pays(&device, FREE).unwrap();
     assert!(device.searched().count > 0, "what is damaged is found out again");
     assert!(files().any(|path| fs::read(path).unwrap() != b"damaged"));
+}
+
+#[test]
+fn an_answer_that_another_process_stored_meanwhile_wins() {
+    let Some((device, _alone)) = device() else { return };
+    if !on_stand_in(&device) {
+        return;
+    }
+    drop(device);
+    let libraries = simclr_stand_in::libraries().expect("it was there");
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Device::open_with(0, &libraries, Some(folder.path())).unwrap();
+    let [yes, no] = [(3, b"at once".as_slice()), (1, b"apart")].map(|(kernel, answer)| {
+        let device = open();
+        Case::<f16>::new(&device, geometry(6, 5, 16, 16, kernel, 1)).pays(&device, FREE).unwrap();
+        let mut files = fs::read_dir(folder.path().join("convolutions")).unwrap();
+        files.find_map(|entry| {
+            let path = entry.unwrap().path();
+            fs::read(&path).unwrap().ends_with(answer).then_some(path)
+        })
+    });
+    let (yes, no) = (yes.unwrap(), fs::read(no.unwrap()).unwrap());
+    // Without the routes that it was found with, the answer is of no use.
+    for entry in fs::read_dir(folder.path().join("convolutions")).unwrap() {
+        let path = entry.unwrap().path();
+        if path != yes {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let ready = folder.path().join("ready");
+    fs::write(&ready, &no).unwrap();
+    let device = open();
+    let case = Case::<f16>::new(&device, geometry(6, 5, 16, 16, 3, 1));
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The search begins as the useless answer goes, and takes most of a second.
+            let wait = || std::thread::sleep(std::time::Duration::from_millis(20));
+            while yes.exists() && !ended.load(Relaxed) {
+                wait();
+            }
+            wait();
+            fs::rename(&ready, &yes).unwrap();
+        });
+        let pays = case.pays(&device, FREE);
+        ended.store(true, Relaxed);
+        assert!(!pays.unwrap());
+    });
+    assert_eq!(fs::read(&yes).unwrap(), no);
 }
 
 #[test]

@@ -79,6 +79,9 @@ impl Convolutions {
     /// Finds the answer by timing. An answer that another process has stored meanwhile wins.
     pub(super) fn searched_pays(&mut self, device: &Device, passes: &[Key; 2], layer: Layer) -> Result<bool> {
         let key = &passes[0];
+        let name = name(key);
+        // Before the search: what is there afterwards is of another process.
+        self.remembered.forget(&name);
         let (works, faster) = match self.is_faster(device, passes, layer) {
             Ok(faster) => (true, faster),
             // Not stored: another time there may be enough memory.
@@ -91,8 +94,6 @@ impl Convolutions {
                 (false, false)
             }
         };
-        let name = name(key);
-        self.remembered.forget(&name);
         self.remembered.put(&name, if faster { AT_ONCE } else { APART });
         let pays = works && self.remembered_pays(key).unwrap_or(faster);
         self.pays.insert(*key, pays);
