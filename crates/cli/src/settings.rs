@@ -198,15 +198,16 @@ impl Threads {
     }
 }
 
-/// What trains on `device`, and how much memory it has. The number of threads is not part of it, as no result may
+/// What trains on `device`, and how much of its memory is free. The number of threads is not part of it, as no result may
 /// depend on that.
 fn machine(device: DeviceName) -> Machine {
     if !device.is_gpu() {
         return Machine::processors();
     }
-    let gpus = Gpus::find(&Libraries::find()).gpus;
+    let libraries = Libraries::find();
     let number = if let DeviceName::Cuda(number) = device { number } else { 0 };
-    let memory = gpus.get(number).and_then(|gpu| gpu.memory);
+    let memory = Gpus::free_memory(&libraries, number)
+        .or_else(|| Gpus::find(&libraries).gpus.get(number).and_then(|gpu| gpu.memory));
     Machine { trainer: Trainer::Gpu, memory: memory.unwrap_or_else(memory::available_bytes) }
 }
 

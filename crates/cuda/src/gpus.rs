@@ -50,6 +50,12 @@ impl Gpus {
         }
         found
     }
+
+    /// Bytes of memory that other programs leave of GPU `number`, from 0, where the driver tells. The GPU is opened to
+    /// ask, which takes a moment.
+    pub fn free_memory(libraries: &Libraries, number: usize) -> Option<u64> {
+        asked::free(libraries, number)
+    }
 }
 
 /// Facts that the kernel's driver lists in files.
@@ -92,10 +98,15 @@ mod asked {
     pub fn gpus(_: &Libraries, _: &mut Gpus) -> Result<Vec<Gpu>, String> {
         Err("this build lacks the feature `cuda`".into())
     }
+
+    pub fn free(_: &Libraries, _: usize) -> Option<u64> {
+        None
+    }
 }
 
 #[cfg(feature = "cuda")]
 mod asked {
+    use cudarc::driver::CudaContext;
     use cudarc::driver::result::{self, DriverError, device};
     use cudarc::driver::sys::CUdevice_attribute::{
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
@@ -110,6 +121,12 @@ mod asked {
         found.cuda = libraries.version_of(Library::Driver).ok();
         let gpus = list().map_err(|e| format!("the driver found no GPU that it can use: {e}"))?;
         if gpus.is_empty() { Err("the driver found no GPU that it can use".into()) } else { Ok(gpus) }
+    }
+
+    pub fn free(libraries: &Libraries, number: usize) -> Option<u64> {
+        libraries.load(Library::Driver).ok()?;
+        let (free, _) = CudaContext::new(number).ok()?.mem_get_info().ok()?;
+        Some(free as u64)
     }
 
     fn list() -> Result<Vec<Gpu>, DriverError> {

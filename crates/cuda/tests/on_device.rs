@@ -11,7 +11,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use common::{another_device, assert_close, device, geometry, noise, tolerance};
 use simclr_augment::{Recipe, Scratch, ViewConfig, ViewFamily};
 use simclr_cuda::ops::{batch_norm, elementwise, nt_xent, sums, views};
-use simclr_cuda::{Channel, ConvolutionMode, CudaError, Device, Epilogue, Launcher, Matrix, ProductMode};
+use simclr_cuda::{
+    Channel, ConvolutionMode, CudaError, Device, Epilogue, Gpus, Launcher, Libraries, Matrix, ProductMode,
+};
 use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::{Cpu, Isa, Write};
 
@@ -324,6 +326,19 @@ fn what_cannot_be_captured_is_refused_and_the_device_goes_on() {
     assert_eq!(failing.unwrap_err().to_string(), "a step failed: it failed");
     elementwise::fill(&device, x.write(), 3.0).unwrap();
     assert_eq!(device.values(x.read()).unwrap(), [3.0; 2]);
+}
+
+#[test]
+fn what_is_free_is_told_without_a_device() {
+    let Some((device, _alone)) = device() else { return };
+    let libraries = simclr_stand_in::libraries().unwrap_or_else(Libraries::find);
+    let _some = device.buffer::<u8>(1 << 20).unwrap();
+    let (_, total) = device.free_and_total().unwrap();
+    let free = Gpus::free_memory(&libraries, 0).unwrap();
+    assert!(free > 0 && free < total as u64, "{free} of {total}");
+    assert_eq!(Gpus::free_memory(&libraries, 99), None);
+    // The device still works.
+    assert_eq!(device.values(device.buffer_of(&[1f32]).unwrap().read()).unwrap(), [1.0]);
 }
 
 #[test]

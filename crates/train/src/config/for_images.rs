@@ -8,12 +8,12 @@ use crate::presets::batch;
 use crate::presets::photos::{self, Known, Trainer};
 use crate::{TrainError, memory};
 
-/// The hardware that trains, and its memory.
+/// The hardware that trains, and its free memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Machine {
     /// The hardware that trains.
     pub trainer: Trainer,
-    /// Its memory, in bytes.
+    /// Its memory that is free, in bytes.
     pub memory: u64,
 }
 
@@ -40,7 +40,7 @@ impl Layers<'_> {
     /// batch of the layers below is halved until it suits both ([`batch::choose`]). A resumed run ([`Layers::base`]) keeps the
     /// values that were chosen for it.
     ///
-    /// `machine` returns [`Machine::processors`], or a GPU ([`Trainer::Gpu`]) with its memory.
+    /// `machine` returns [`Machine::processors`], or a GPU ([`Trainer::Gpu`]) with its free memory.
     ///
     /// # Errors
     /// Those of [`Config::resolve`], and those of an invalid network.
