@@ -229,6 +229,23 @@ fn what_images_take_of_the_gpu_is_foreseen() {
 }
 
 #[test]
+fn what_a_gpu_takes_beyond_the_tensors_of_a_processor_is_foreseen() {
+    let Some((device, _alone)) = gpu(2) else { return };
+    for (precision, of_16_bits) in [("f32", false), ("tf32", false), ("bf16", true), ("fp16", true)] {
+        let config = config(&[&format!("train.precision={precision}"), "train.memory=full"]);
+        let model = simclr_train::Model::new(&config, &device).unwrap();
+        let optimizer = simclr_train::optim::Optimizer::new(&config.optim, &model.parameters).unwrap();
+        let choice =
+            memory::choose(&model, &optimizer, &config, &memory::Images::default(), Part::WHOLE).unwrap();
+        let (kept, batch) = (choice.memory, config.train.batch);
+        let on_cpu = memory::step_use(&model, &optimizer, &config, kept, batch).unwrap().held as u64;
+        let step = on_cpu - choice.needs.state;
+        let margin = if of_16_bits { step / 16 } else { 0 };
+        assert_eq!((choice.needs.step, choice.needs.libraries), (step + margin, 512 << 20), "{precision}");
+    }
+}
+
+#[test]
 fn what_a_gpu_cannot_make_is_made_on_the_processor() {
     let refused = |device: &Device, config: &Config| {
         let error = train(device, config, None).expect_err("it is refused").to_string();

@@ -15,6 +15,11 @@ const KERNELS: u64 = 64 << 20;
 /// The most bytes that a GPU's kernels use besides tensors, for any number of threads that start them: the workspace
 /// limit of a convolution's algorithm.
 const KERNELS_OF_GPU: u64 = 1 << 30;
+/// Bytes of a GPU's memory for the handles of cuDNN and cuBLASLt and for their code, most of which is loaded only when
+/// it is first needed: after the free memory was asked for.
+const LIBRARIES: u64 = 512 << 20;
+/// A step in 16 bits on a GPU may take more than the processor's by this share of it: see [`step_use`].
+const MARGIN: u64 = 16;
 
 /// A forward and backward pass of a batch of images through a model, with any loss.
 pub type Pass<'p> = &'p dyn Fn(&Model, Tensor) -> Result<(), TrainError>;
@@ -28,6 +33,8 @@ pub struct Needs {
     pub step: u64,
     /// Intermediate values of kernels and of the loss.
     pub kernels: u64,
+    /// What a GPU's libraries load when they are first used.
+    pub libraries: u64,
     /// Copies of the state, in the system's memory: the one being saved, and the best.
     pub checkpoint: u64,
     /// Batches in circulation; on a GPU, the buffers to transfer them and to make their views.
@@ -43,7 +50,8 @@ pub struct Needs {
 impl Needs {
     /// The sum of all parts.
     pub fn total(&self) -> u64 {
-        self.state + self.step + self.kernels + self.checkpoint + self.loader + self.figures + self.images
+        let Needs { state, step, kernels, libraries, checkpoint, loader, figures, images } = *self;
+        state + step + kernels + libraries + checkpoint + loader + figures + images
     }
 
     /// The needs of a run of `config` with batches of `batch` images, where `model` and `optimizer` are its state and
@@ -74,6 +82,7 @@ impl Needs {
                 state,
                 step,
                 kernels: kernels(step),
+                libraries: 0,
                 // There is a best where held-out images are measured.
                 checkpoint: if embedded.is_empty() { state } else { 2 * state },
                 // The held-out images have a loader of their own.
@@ -89,11 +98,12 @@ impl Needs {
             }
             false => Pixels::needs_to_write(pixels),
         };
-        let step = beside_state(Some(batch), &[])?;
+        let step = with_margin(model, beside_state(Some(batch), &[])?);
         Ok(Needs {
             state,
             step,
             kernels: kernels(step),
+            libraries: LIBRARIES,
             checkpoint: 0,
             loader: loader as u64,
             figures: if embedded.is_empty() {
@@ -123,9 +133,17 @@ impl Needs {
         } else {
             BATCHES * pixels as u64
         };
-        let step = (found.held as u64).saturating_sub(state);
-        Ok(Needs { state, step, kernels: kernels_on(&model.device, step), loader, ..Needs::default() })
+        let step = with_margin(model, (found.held as u64).saturating_sub(state));
+        let libraries = if model.device.is_gpu() { LIBRARIES } else { 0 };
+        let kernels = kernels_on(&model.device, step);
+        Ok(Needs { state, step, kernels, libraries, loader, ..Needs::default() })
     }
+}
+
+/// The bytes of a step on the device of `model` whose tensors take `step` bytes on a processor.
+fn with_margin(model: &Model, step: u64) -> u64 {
+    let takes_more = model.device.is_gpu() && model.activations().size() == 2;
+    if takes_more { step + step / MARGIN } else { step }
 }
 
 /// Bytes that kernels use besides tensors, in a step whose tensors take `step` bytes; on a GPU hardly more than
@@ -144,7 +162,7 @@ fn bytes_of(model: &Model, optimizer: &Optimizer) -> u64 {
 /// Measures the memory of a run's tensors (the state and a step) by a dry run of what the processor would do, for which
 /// it is exact. A GPU keeps less where it fuses operators that are separate here, and
 /// more for the masks of BatchNorms with a residual and a ReLU, a bit per value: in total a little less for ResNet-18,
-/// and a sixteenth more for ResNet-50 in 16 bits.
+/// and a sixteenth more for ResNet-50 in 16 bits, which [`Needs`] adds.
 pub fn step_use(
     model: &Model,
     optimizer: &Optimizer,
