@@ -219,6 +219,18 @@ impl Device {
         }
     }
 
+    /// All bytes of the device's memory, free or not, if it has memory of its own; `None` for the CPU.
+    ///
+    /// # Errors
+    /// Errors of the device.
+    pub fn total_bytes(&self) -> Result<Option<u64>> {
+        match &self.shared.place {
+            Place::Host(_) => Ok(None),
+            #[cfg(feature = "cuda")]
+            Place::Gpu(gpu) => Ok(Some(gpu.free_and_total()?.1 as u64)),
+        }
+    }
+
     /// Whether this is a GPU.
     pub fn is_gpu(&self) -> bool {
         !matches!(self.shared.place, Place::Host(_))

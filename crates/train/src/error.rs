@@ -288,7 +288,7 @@ pub enum TrainError {
         counted(*batch, "image"),
         Gigabytes(*needed),
         Gigabytes(*available),
-        fitting_advice(*largest_batch, *blocks)
+        fitting_advice(*largest_batch, *sent, *blocks)
     )]
     DoesNotFit {
         /// Images in a batch.
@@ -301,6 +301,8 @@ pub enum TrainError {
         available: u64,
         /// The largest batch that fits, if any.
         largest_batch: Option<usize>,
+        /// Bytes for the images of batches on their way to a GPU and for their views, if nothing takes more.
+        sent: Option<u64>,
         /// Bytes needed if only the inputs of blocks were kept, if that is a remedy.
         blocks: Option<u64>,
     },
@@ -492,8 +494,15 @@ fn batch_advice(batch: usize, images: usize, holdout: usize) -> String {
     }
 }
 
-fn fitting_advice(largest_batch: Option<usize>, blocks: Option<u64>) -> String {
-    let mut advice = match blocks {
+fn fitting_advice(largest_batch: Option<usize>, sent: Option<u64>, blocks: Option<u64>) -> String {
+    let mut advice = match sent {
+        Some(bytes) => format!(
+            "images on their way to the GPU take {} of it: set data.views_on=cpu, or data.shrink to a shorter side, or ",
+            Gigabytes(bytes)
+        ),
+        None => String::new(),
+    };
+    advice += &match blocks {
         Some(bytes) => {
             format!("set train.memory=blocks, with which it takes {}, or ", Gigabytes(bytes))
         }

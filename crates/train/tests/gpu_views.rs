@@ -246,6 +246,31 @@ fn what_a_gpu_takes_beyond_the_tensors_of_a_processor_is_foreseen() {
 }
 
 #[test]
+fn views_of_images_that_are_too_large_for_a_gpu_are_made_on_the_processor() {
+    let Some((device, _alone)) = gpu(2) else { return };
+    let total = device.total_bytes().unwrap().unwrap();
+    let choice = |place: &str, each| {
+        let config = config(&[&format!("data.views_on={place}")]);
+        let model = simclr_train::Model::new(&config, &device).unwrap();
+        let optimizer = simclr_train::optim::Optimizer::new(&config.optim, &model.parameters).unwrap();
+        let images = memory::Images { each, longest: 60, ..memory::Images::default() };
+        let sent = images.of_batch(config.train.batch);
+        let choice = memory::choose(&model, &optimizer, &config, &images, Part::WHOLE)?;
+        let families = config.view.families(8).unwrap();
+        let decided = ViewsPlace::decide(&config, &device, &families, &*Sizes::of(70), &choice, sent)?;
+        Ok::<_, TrainError>((choice.needs.loader, decided))
+    };
+    let batch = config(&[]).train.batch as u64;
+    let (large, small) = (total / 2 / batch, 3000);
+    assert!(matches!(choice("auto", small).unwrap().1, ViewsPlace::Gpu { .. }));
+    // The plan counts no images then.
+    let (loader, place) = choice("auto", large).unwrap();
+    assert!(loader < large && place.to_string().contains("data.shrink"), "{loader} {place}");
+    let error = choice("gpu", large).unwrap_err().to_string();
+    assert!(error.contains("data.views_on=cpu, or data.shrink"), "{error}");
+}
+
+#[test]
 fn what_a_gpu_cannot_make_is_made_on_the_processor() {
     let refused = |device: &Device, config: &Config| {
         let error = train(device, config, None).expect_err("it is refused").to_string();
@@ -263,7 +288,8 @@ fn what_a_gpu_cannot_make_is_made_on_the_processor() {
         let optimizer = simclr_train::optim::Optimizer::new(&config.optim, &model.parameters).unwrap();
         let choice =
             memory::choose(&model, &optimizer, &config, &memory::Images::default(), Part::WHOLE).unwrap();
-        ViewsPlace::decide(&config, &device, &families, &*Sizes::of(70), &choice)
+        let sent = memory::Images::look(&*Sizes::of(70)).of_batch(config.train.batch);
+        ViewsPlace::decide(&config, &device, &families, &*Sizes::of(70), &choice, sent)
     };
     let told = place(&[rotated]).unwrap().to_string();
     assert!(told.contains("on the processor") && told.contains("rotation"), "{told}");

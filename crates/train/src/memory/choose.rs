@@ -132,6 +132,7 @@ fn choose_within(
         needed: needed.total(),
         available: available.unwrap_or(0),
         largest_batch: smaller,
+        sent: (needed.loader > needed.state.max(needed.step).max(needed.kernels)).then_some(needed.loader),
         blocks: (memory == Memory::Full && fits(&blocks)).then(|| blocks.total()),
     })
 }
@@ -190,6 +191,14 @@ mod tests {
         let batch = |n: usize| format!("train.batch={n}");
         assert!(chosen(&[&batch(largest)], Some(left)).is_ok());
         assert!(chosen(&[&batch(largest + 1)], Some(left)).is_err());
+
+        // Where the images take the most, they are what should become smaller.
+        let (sent, whole) = ([1 << 30, 1 << 20], Auto::Auto);
+        for (loader, step) in [(sent[0], sent[1]), (sent[1], sent[0])] {
+            let needs = |_, _| Ok(Needs { loader, step, ..Needs::default() });
+            let error = choose_within(whole, 64, &needs, Some(1 << 20)).unwrap_err().to_string();
+            assert_eq!(error.contains("data.views_on=cpu, or data.shrink"), loader > step, "{error}");
+        }
 
         let error = chosen(&["train.memory=full"], Some(left + 1)).unwrap_err();
         assert!(error.to_string().contains("train.memory=blocks"), "{error}");

@@ -28,6 +28,16 @@ const V2: Names =
 
 /// Bytes that all groups of this process leave, each of which may have a limit: its own, and those around that.
 pub(super) fn left(read: Read) -> Option<u64> {
+    least(read, &left_in)
+}
+
+/// Bytes that all groups of this process allow, in use or not.
+pub(super) fn limit(read: Read) -> Option<u64> {
+    least(read, &limit_of)
+}
+
+/// The least that `of` finds in the folders of this process's groups.
+fn least(read: Read, of: &dyn Fn(&Path, &Names, Read) -> Option<u64>) -> Option<u64> {
     let groups = read(Path::new("/proc/self/cgroup"))?;
     let mounts = read(Path::new("/proc/self/mountinfo"))?;
     let hierarchies = groups.lines().filter_map(|line| {
@@ -40,9 +50,7 @@ pub(super) fn left(read: Read) -> Option<u64> {
         };
         Some((names, folders(&mounts, controllers.is_empty(), Path::new(path))?))
     });
-    hierarchies
-        .flat_map(|(names, folders)| folders.into_iter().filter_map(|at| left_in(&at, names, read)))
-        .min()
+    hierarchies.flat_map(|(names, folders)| folders.into_iter().filter_map(|at| of(&at, names, read))).min()
 }
 
 /// The folders of a group at `path` of its hierarchy and of those around it, as far as they can be seen.
@@ -71,11 +79,20 @@ fn folders(mounts: &str, second: bool, path: &Path) -> Option<Vec<PathBuf>> {
     Some(rest.ancestors().map(|group| place.join(group)).collect())
 }
 
+/// The limit of the group in the folder `at`, in bytes, if it has one.
+fn limit_of(at: &Path, names: &Names, read: Read) -> Option<u64> {
+    names.limits.iter().filter_map(|name| number(at, name, read)).min()
+}
+
+/// The number in a file of the folder `at`.
+fn number(at: &Path, name: &str, read: Read) -> Option<u64> {
+    read(&at.join(name))?.trim().parse().ok()
+}
+
 /// Bytes that the group in the folder `at` has left, if it has a limit; inactive cached files do not count as used.
 fn left_in(at: &Path, names: &Names, read: Read) -> Option<u64> {
-    let number = |name: &&str| read(&at.join(name))?.trim().parse::<u64>().ok();
-    let limit = names.limits.iter().filter_map(number).min()?;
-    let used = number(&names.used)?;
+    let limit = limit_of(at, names, read)?;
+    let used = number(at, names.used, read)?;
     let inactive = read(&at.join("memory.stat")).and_then(|stat| {
         stat.lines().find_map(|line| line.strip_prefix(names.inactive))?.trim().parse::<u64>().ok()
     });
@@ -118,6 +135,8 @@ mod tests {
             ("/sys/fs/cgroup/system.slice/memory.current", "60\n"),
         ];
         assert_eq!(left_with(&files), Some(70));
+        let of = |path: &Path| files.iter().find(|(name, _)| Path::new(name) == path);
+        assert_eq!(limit(&|path| of(path).map(|(_, text)| (*text).to_owned())), Some(90));
         // Without slurm's limits; the group is used up by others.
         assert_eq!(left_with(&[&files[..4], &files[8..]].concat()), Some(940));
         let full = [("/sys/fs/cgroup/system.slice/memory.high", "50")];

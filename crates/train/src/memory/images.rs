@@ -49,6 +49,11 @@ impl Images {
         Images { all, each, longest, shorter, cache, ..unseen }
     }
 
+    /// The bytes of the images of a batch.
+    pub fn of_batch(&self, batch: usize) -> u64 {
+        self.each.saturating_mul(batch as u64)
+    }
+
     /// Estimates the images of `dataset`, none of which is kept on request, held out or labelled.
     pub fn look(dataset: &dyn Dataset) -> Images {
         let Sample { bytes: each, shorter, longest, .. } = Sample::of(dataset);

@@ -13,4 +13,5 @@ pub use images::Images;
 pub(crate) use needs::fits_in;
 pub use needs::{Needs, Pass, step_use};
 pub use state::check_state;
+pub(crate) use system::allowed;
 pub use system::{available, available_bytes, peak, total};

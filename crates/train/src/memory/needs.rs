@@ -91,9 +91,10 @@ impl Needs {
                 images: images.cache,
             });
         }
-        let loader = match ViewsPlace::is_gpu(config, &model.device)? {
+        let sent = images.of_batch(batch);
+        let loader = match ViewsPlace::is_gpu(config, &model.device, sent)? {
             true => {
-                let sent = usize::try_from(images.each).unwrap_or(usize::MAX).saturating_mul(batch);
+                let sent = usize::try_from(sent).unwrap_or(usize::MAX);
                 pixels + ViewMaker::needs(views, sent, model.image_size(), images.longest)
             }
             false => Pixels::needs_to_write(pixels),

@@ -31,6 +31,12 @@ pub fn total() -> Option<u64> {
     line_of(&read_to_string("/proc/meminfo").ok()?, "MemTotal:")
 }
 
+/// Bytes of memory that this process may use in all, in use or not, if the system reports them: those of the machine,
+/// or fewer if a control group allows fewer.
+pub(crate) fn allowed() -> Option<u64> {
+    [total(), groups::limit(&|path| read_to_string(path).ok())].into_iter().flatten().min()
+}
+
 /// [`available`], or 4 GiB if the system does not report it.
 pub fn available_bytes() -> u64 {
     const UNKNOWN: u64 = 4 << 30;

@@ -138,7 +138,8 @@ impl Prepared {
         let cached = CachedImages::of(config, (device.is_gpu(), part), &memory, sizes);
         let (train, holdout) = split(images, config, held_out)?;
         let RunViews { families, left_out } = RunViews::new(config, &*train)?;
-        let views = ViewsPlace::decide(config, &device, &families, &*train, &memory)?;
+        let sent = sizes.of_batch(config.train.batch.div_ceil(part.of));
+        let views = ViewsPlace::decide(config, &device, &families, &*train, &memory, sent)?;
         memory.needs.images = if device.is_gpu() { views.to_keep(sizes) } else { cached.bytes };
         let plan = Plan {
             images: train.len(),

@@ -11,6 +11,11 @@ use crate::{Config, TrainError, memory};
 
 /// Images may take 1/4 of a GPU's free memory.
 const SHARE: u64 = 4;
+/// The images of two batches on their way to a GPU may take 1/8 of its memory, if it is to make views by itself.
+const SHARE_TO_SEND: u64 = 8;
+/// Batches of images that wait in the system's memory to be sent, and the part of that memory that they may take.
+const WAITING: u64 = 5;
+const SHARE_TO_WAIT: u64 = 4;
 
 /// Where the views of a run are made; decided once.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,14 +30,19 @@ pub enum ViewsPlace {
 }
 
 impl ViewsPlace {
-    /// Whether a run of `config` on `device` makes its views on a GPU.
+    /// Whether a run of `config` on `device` makes its views on a GPU, where the images of a batch take `sent` bytes.
     ///
     /// # Errors
-    /// Invalid view settings.
-    pub fn is_gpu(config: &Config, device: &Device) -> Result<bool, TrainError> {
+    /// Invalid view settings; a GPU that does not work.
+    pub fn is_gpu(config: &Config, device: &Device, sent: u64) -> Result<bool, TrainError> {
         let families = config.view.families(config.data.image_size)?;
         let possible = families.iter().all(|family| impossible_on_gpu(family).is_none());
-        Ok(possible && device.is_gpu() && config.data.views_on != ViewsOn::Cpu)
+        Ok(possible
+            && match config.data.views_on {
+                ViewsOn::Cpu => false,
+                ViewsOn::Gpu => device.is_gpu(),
+                ViewsOn::Auto => device.is_gpu() && too_large(device, sent)?.is_none(),
+            })
     }
 
     /// Bytes of the GPU's memory that keeping `images` will take.
@@ -46,7 +56,8 @@ impl ViewsPlace {
         }
     }
 
-    /// Decides where to make views of `images` from `families`, in a run with the memory `choice` on `device`.
+    /// Decides where to make views of `images` from `families`, in a run with the memory `choice` on `device`, where the
+    /// images of a batch take `sent` bytes.
     ///
     /// # Errors
     /// [`TrainError::ViewsOnGpu`] if `config` requires a GPU for views, and none can make them.
@@ -56,9 +67,13 @@ impl ViewsPlace {
         families: &[ViewFamily],
         images: &dyn Dataset,
         choice: &memory::Choice,
+        sent: u64,
     ) -> Result<ViewsPlace, TrainError> {
         let impossible = families.iter().find_map(impossible_on_gpu);
-        let impossible = impossible.map(|what| format!("a GPU cannot make {what}"));
+        let mut impossible = impossible.map(|what| format!("a GPU cannot make {what}"));
+        if config.data.views_on == ViewsOn::Auto && impossible.is_none() {
+            impossible = too_large(device, sent)?;
+        }
         match (config.data.views_on, device.is_gpu(), impossible) {
             (ViewsOn::Cpu, true, _) => Ok(ViewsPlace::Cpu(Some("data.views_on is cpu".to_owned()))),
             (ViewsOn::Cpu, false, _) | (ViewsOn::Auto, false, _) => Ok(ViewsPlace::Cpu(None)),
@@ -76,6 +91,30 @@ impl ViewsPlace {
     }
 }
 
+/// Why images that take `sent` bytes a batch are too large to be sent to `device`, if they are. All of its memory and
+/// of the system's counts, not what is free now: a run that is taken up again makes its views in the same place.
+fn too_large(device: &Device, sent: u64) -> Result<Option<String>, TrainError> {
+    Ok(device.total_bytes()?.and_then(|gpu| too_large_for(sent, gpu, memory::allowed())))
+}
+
+fn too_large_for(sent: u64, gpu: u64, system: Option<u64>) -> Option<String> {
+    // A little more than two batches: they differ in size.
+    let (on_the_way, waiting) =
+        (sent.saturating_add(sent / 8).saturating_mul(2), WAITING.saturating_mul(sent));
+    let told = |batches: &str, takes: u64, whose: &str, of: u64| {
+        format!(
+            "the images of {batches} batches would take {} of the {} of {whose}; a shorter data.shrink makes them smaller",
+            memory::Gigabytes(takes),
+            memory::Gigabytes(of)
+        )
+    };
+    if on_the_way > gpu / SHARE_TO_SEND {
+        return Some(told("two", on_the_way, "the GPU's memory", gpu));
+    }
+    let system = system.filter(|system| waiting > system / SHARE_TO_WAIT)?;
+    Some(told("five", waiting, "the system's memory", system))
+}
+
 /// Bytes that images may take: a share of the free memory, and no more than the run leaves.
 fn room(device: &Device, choice: &memory::Choice) -> Result<u64, TrainError> {
     let share = device.free_bytes()?.unwrap_or(0) / SHARE;
@@ -91,5 +130,26 @@ impl fmt::Display for ViewsPlace {
             ViewsPlace::Gpu { keeps: 0 } => f.write_str("views are made on the GPU"),
             ViewsPlace::Gpu { .. } => f.write_str("views are made on the GPU, which keeps the images"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn photos_that_would_fill_a_gpu_or_the_system_are_not_sent() {
+        let sent = |side: u64, batch: u64| 3 * side * side * batch;
+        let of = |sent, gpu, system| too_large_for(sent, gpu, system);
+        let (gpu, system) = (24 << 30, Some(128 << 30));
+        assert_eq!(of(sent(448, 512), gpu, system), None);
+        assert_eq!(of(0, 0, Some(0)), None);
+        // 256 photos of 12 million pixels.
+        let why = of(sent(3464, 256), gpu, system).unwrap();
+        assert!(why.contains("two batches would take 20.73 GB of the 25.77 GB of the GPU's"), "{why}");
+        let why = of(sent(3464, 256), 192 << 30, system).unwrap();
+        assert!(why.contains("five batches would take 46.08 GB of the 137.44 GB of the system's"), "{why}");
+        assert_eq!(of(sent(3464, 256), 192 << 30, None), None);
+        assert!(of(u64::MAX, gpu, None).is_some());
     }
 }
