@@ -59,7 +59,7 @@ pub fn labelled(images: &dyn Dataset, group: &[u32]) -> String {
 pub fn warn_of_shared(set: Option<&str>, shared: &SharedPaths, advice: &str) {
     let SharedPaths { images, of, first, like } = shared;
     terminal::warn(&format!(
-        "{}{} of the {} test images {} learnt from as well, such as {}{}: the figures tell little of images that are new; \
+        "{}{} of the {} test images {} in the training set as well, such as {}{}: the figures say little about new images; \
          {advice}",
         set.map_or(String::new(), |set| format!("{set}: ")),
         terminal::grouped(*images as u64),

@@ -255,8 +255,8 @@ mod tests {
                 "or write elsewhere: give another --out",
             ),
             (
-                EvalError::NoFeatures { path: "a.npy".into(), reason: "is no .parquet file".to_owned() },
-                "a.npy: is no .parquet file: simclr embed RUN DATA --out FILE.parquet",
+                EvalError::NoFeatures { path: "a.npy".into(), reason: "is not a .parquet file".to_owned() },
+                "a.npy: is not a .parquet file: simclr embed RUN DATA --out FILE.parquet",
             ),
             (EvalError::UnknownFormat { path: "a.b".into() }, ".npy or .safetensors: give --out such a name"),
             (

@@ -55,7 +55,7 @@ pub struct Judged {
 /// Where results go.
 #[derive(Args, Clone, Debug)]
 pub struct Results {
-    /// Folder for what is found, so that the run and its report keep what they have [default: evaluation/ in the run
+    /// Write results to this folder and leave the run and its report as they are [default: evaluation/ in the run
     /// folder]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -185,7 +185,7 @@ fn warn_of_one_answer(evaluation: &Evaluation, name: &str) {
         let is_wide = scores.details.get("k").and_then(Value::as_u64).is_some_and(|k| k > 1);
         let advice = if is_wide { "; a smaller --k may tell more" } else { "" };
         terminal::warn(&format!(
-            "{name}: all {} test images are taken for {class:?}, so that the figure is that class's share of them{advice}",
+            "{name}: all {} test images were classified as {class:?}, so the accuracy is just that class's share of them{advice}",
             terminal::grouped(evaluation.test_images as u64)
         ));
     }

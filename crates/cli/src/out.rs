@@ -37,7 +37,7 @@ pub fn check_place(out: &Path) -> Result<()> {
     }
     // The new file would replace it.
     if out.exists() && !out.is_file() {
-        return Err(usage(format!("--out {}: is no regular file; give another name", out.display())));
+        return Err(usage(format!("--out {}: is not a regular file; give another name", out.display())));
     }
     if RunFolder::keeps(out) {
         let out = out.display();

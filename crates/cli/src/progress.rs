@@ -66,7 +66,7 @@ impl Observer for Progress {
         tell("training", plan, self.epochs);
         if plan.on_gpu {
             terminal::say(
-                "the first step takes longer: what this GPU is fastest with is tried, and kept for later runs",
+                "the first step takes longer: the fastest kernels of this GPU are searched for, and remembered for later runs",
             );
         }
         terminal::say(legend(plan));

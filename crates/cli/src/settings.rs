@@ -306,7 +306,7 @@ impl Settings {
     pub fn warn_of_idle(&self, config: &Config) -> Result<()> {
         for key in self.given()? {
             if let Some(reason) = config.idle(key) {
-                terminal::warn(&format!("{key} is without effect beside {reason}"));
+                terminal::warn(&format!("{key} has no effect with {reason}"));
             }
         }
         self.unapplied(config)?.iter().for_each(|unapplied| terminal::warn(unapplied));

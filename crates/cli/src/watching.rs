@@ -91,7 +91,7 @@ impl Watching {
                 terminal::say(&memory.to_string());
             }
             Progress::Tried { side, number, of, rate, decay, score } => {
-                let found = score.map_or("the loss became no number".to_owned(), |score| {
+                let found = score.map_or("the loss became NaN or infinite".to_owned(), |score| {
                     format!("{} on validation", terminal::percent(score))
                 });
                 let settings = match decay {

@@ -124,8 +124,7 @@ fn a_study_from_file_to_table_and_again() {
     // Runs begun with another recipe are not taken for those of this one.
     let words = ablate(&study, &data, &out, &["--set", "optim.rate=0.5"]);
     for dry in [&[][..], &["--dry-run".to_owned()]] {
-        let refused =
-            ["as-it-is-seed0 in it was begun with optim.rate=", ", here it is 0.5; give another --out"];
+        let refused = ["as-it-is-seed0 in it was begun with optim.rate=", ", not 0.5; give another --out"];
         simclr(&[&words[..3], dry, &words[3..]].concat()).expect(2, &refused);
     }
 }
@@ -203,7 +202,7 @@ fn keys_without_effect_are_warned_of_and_tell_no_variants_apart() {
     planned(Path::new("head-size"), &["head.kind=none"]).expect(
         0,
         &[
-            &format!("warning: variants {sizes}: head.dim is without effect beside head.kind=none\n"),
+            &format!("warning: variants {sizes}: head.dim has no effect with head.kind=none\n"),
             &format!("warning: variants {sizes} are the same: "),
         ],
     );
@@ -216,8 +215,8 @@ fn keys_without_effect_are_warned_of_and_tell_no_variants_apart() {
     let reply = planned(&study, &["loss.margin=0.3"]).expect(
         0,
         &[
-            "warning: loss.margin is without effect beside loss.name=nt_xent\n",
-            "warning: variant \"other\": optim.beta2 is without effect beside optim.name=",
+            "warning: loss.margin has no effect with loss.name=nt_xent\n",
+            "warning: variant \"other\": optim.beta2 has no effect with optim.name=",
         ],
     );
     assert!(!reply.err.contains("are the same"), "{}", reply.err);
@@ -369,7 +368,7 @@ fn runs_that_cannot_be_continued_are_found_first() {
         assert!(!out.join("as-it-is-seed0").exists());
     };
     let epoch = "train.epochs=1";
-    refused(&[epoch], &["tau-1-seed0 in it was begun with head.dim=8, here it is 16; give another --out"]);
+    refused(&[epoch], &["tau-1-seed0 in it was begun with head.dim=8, not 16; give another --out"]);
     fs::copy(data.join("class 0/3.png"), data.join("class 0/new.png")).unwrap();
     refused(
         &[epoch, "head.dim=8"],

@@ -174,7 +174,7 @@ fn a_search_and_its_picture() {
         .expect(2, &["none.png: no such file"]);
     if cfg!(unix) {
         simclr(&["search", path(&run), path(&data), "--query", "/dev/null"])
-            .expect(2, &["/dev/null: is no regular file"]);
+            .expect(2, &["/dev/null: is not a regular file"]);
     }
     simclr(&["search", path(&run), path(&data), "--query", path(&data)]).expect(2, &["is a folder"]);
     let broken = data.join("class 1/5.png");
@@ -230,7 +230,7 @@ fn a_search_among_features_written_before() {
     let matrix = dir.path().join("f.npy");
     simclr(&["embed", path(&run), path(&data), "--out", path(&matrix)]).expect(0, &[]);
     let words = ["search", path(&run), "--features", path(&matrix), "--query", path(&own)];
-    simclr(&words).expect(2, &["f.npy: is no .parquet file", "simclr embed RUN DATA --out FILE.parquet"]);
+    simclr(&words).expect(2, &["f.npy: is not a .parquet file", "simclr embed RUN DATA --out FILE.parquet"]);
     let damaged = dir.path().join("g.parquet");
     fs::write(&damaged, &fs::read(&features).unwrap()[..999]).unwrap();
     let words = ["search", path(&run), "--features", path(&damaged), "--query", path(&own)];

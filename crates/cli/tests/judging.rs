@@ -108,7 +108,7 @@ fn test_images_that_are_learnt_from_are_counted() {
         };
         let reply = measure(command, path(trained), &test);
         assert!(
-            reply.err.contains("24 of the 24 test images are learnt from as well, such as "),
+            reply.err.contains("24 of the 24 test images are in the training set as well, such as "),
             "{}",
             reply.err
         );
@@ -116,11 +116,15 @@ fn test_images_that_are_learnt_from_are_counted() {
     }
     let reply = measure("knn", path(&parts), &[]);
     let named = json!({ "train": path(&parts), "test": path(&parts), "set_apart": false, "shared": 0 });
-    assert!(reply.json()["data"] == named && !reply.err.contains("learnt from as well"), "{}", reply.err);
+    assert!(
+        reply.json()["data"] == named && !reply.err.contains("in the training set as well"),
+        "{}",
+        reply.err
+    );
     assert!(reply.err.contains("% of 24 test images of ") && reply.err.contains(", 24 of them learnt from"));
     let reply = measure("knn", path(&train), &["--test", path(&parts)]);
     assert!(
-        !reply.err.contains("learnt from as well") && !reply.err.contains("could be read"),
+        !reply.err.contains("in the training set as well") && !reply.err.contains("could be read"),
         "{}",
         reply.err
     );
@@ -402,16 +406,16 @@ fn one_answer_to_everything_is_warned_of() {
         told.out
     );
     for name in ["SimCLR", "random encoder"] {
-        let words = format!("warning: {name}: all 14 test images are taken for \"class 0\", so that");
+        let words = format!("warning: {name}: all 14 test images were classified as \"class 0\", so");
         assert!(told.err.contains(&words) && told.err.contains("a smaller --k"), "{}", told.err);
     }
     simclr(&["report", path(&run)]).expect(0, &[]);
     let page = fs::read_to_string(run.join("report.html")).unwrap();
-    assert!(page.contains("<p class=\"warning\">All test images are taken for class 0: "), "{page}");
+    assert!(page.contains("<p class=\"warning\">All test images were classified as class 0: "), "{page}");
     assert!(page.contains("<dd class=\"note\">always class 0 would be right on "), "{page}");
     let told = measure(&[]);
     assert!(
-        told.out.starts_with("kNN, k = 5: trained on 56 images") && !told.err.contains("are taken for"),
+        told.out.starts_with("kNN, k = 5: trained on 56 images") && !told.err.contains("were classified as"),
         "{}{}",
         told.out,
         told.err

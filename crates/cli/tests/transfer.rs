@@ -211,7 +211,7 @@ fn what_is_wrong_is_named() {
         let all = [
             "warning: data set own: the training images have no labels",
             "nowhere: no such file",
-            "nothing is evaluated, for the faults of data set own; data set gone",
+            "nothing was evaluated, because of errors in data set own; data set gone",
         ];
         let reply = simclr(&[&["transfer", path(&run), path(&suite)], dry].concat()).expect(2, &all);
         assert!(reply.out.is_empty() && !reply.err.contains("no test images of its own"), "{}", reply.err);
@@ -237,8 +237,10 @@ fn what_is_wrong_is_named() {
     }
     let hopeless =
         ["--protocol", "finetune", "--steps", "3", "--batch", "8", "--rates", "1e30", "--decays", "0"];
-    simclr(&[&["transfer", path(&run), path(&suite)], &hopeless[..]].concat())
-        .expect(1, &["no result: data set own, finetune", "the loss became no number; give lower rates"]);
+    simclr(&[&["transfer", path(&run), path(&suite)], &hopeless[..]].concat()).expect(
+        1,
+        &["no result: data set own, finetune", "the loss became NaN or infinite; give lower rates"],
+    );
     // The other data sets and protocols are still evaluated.
     let both = write(dir.path(), &(whole.clone() + &whole.replace("own", "next")));
     let linear = ["--protocol", "linear,finetune", "--json"];

@@ -98,7 +98,7 @@ fn workers_that_cannot_train_together_say_why_and_leave_nothing() {
     simclr(&first(&["--workers", "2", "--meet", &at])).expect(2, &["--worker 0 to 1"]);
     let no_folder = ["pretrain", path(&data), "--workers", "2", "--worker", "0", "--meet", &at];
     simclr(&no_folder).expect(2, &["give --out RUN"]);
-    simclr(&first(&["--workers", "5"])).expect(2, &["`train.batch` is 16", "15 or 20 would be right"]);
+    simclr(&first(&["--workers", "5"])).expect(2, &["`train.batch` is 16", "use 15 or 20"]);
     simclr(&first(&["--workers", "1000"]))
         .expect(2, &["`train.batch` is 16", "at most 8 workers can share it"]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

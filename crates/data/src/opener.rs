@@ -194,8 +194,8 @@ impl Opener {
         }
         let looked = looks_like_image(name_bytes(path), || path.to_owned());
         let found = match looked.map_err(|e| DataError::io(path, e))? {
-            Err(reason) => format!("is no data set that is known here: {reason}"),
-            Ok(()) => "is no data set that is known here".to_owned(),
+            Err(reason) => format!("is not a data set of a known kind: {reason}"),
+            Ok(()) => "is not a data set of a known kind".to_owned(),
         };
         Err(DataError::Unrecognised { path: path.to_owned(), found })
     }

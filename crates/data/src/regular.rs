@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// Why a path is not a file to read: "no such file", "is a folder" or "is no regular file"; `None` if it is one, or the
+/// Why a path is not a file to read: "no such file", "is a folder" or "is not a regular file"; `None` if it is one, or the
 /// system does not tell.
 ///
 /// Opening a pipe waits for a writer, and reading a device may never end.
@@ -11,7 +11,7 @@ pub fn not_a_file(path: &Path) -> Option<&'static str> {
     match path.metadata() {
         Ok(found) if found.is_file() => None,
         Ok(found) if found.is_dir() => Some("is a folder"),
-        Ok(_) => Some("is no regular file"),
+        Ok(_) => Some("is not a regular file"),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             Some("no such file")
         }
@@ -34,7 +34,7 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         assert_eq!((not_a_file(&file), not_a_file(&file.join("b"))), (None, Some("no such file")));
         if cfg!(unix) {
-            assert_eq!(not_a_file(Path::new("/dev/zero")), Some("is no regular file"));
+            assert_eq!(not_a_file(Path::new("/dev/zero")), Some("is not a regular file"));
         }
     }
 }

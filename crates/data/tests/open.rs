@@ -277,7 +277,7 @@ fn nothing_to_open() {
     let raw = dir.path().join("raw.NEF");
     fs::write(&raw, b"II*\0\x08\0\0\0").unwrap();
     assert!(
-        error(&raw).contains("raw.NEF: is no data set that is known here: camera raw (.nef) is not read")
+        error(&raw).contains("raw.NEF: is not a data set of a known kind: camera raw (.nef) is not read")
     );
 }
 

@@ -125,7 +125,7 @@ pub enum EvalError {
         loss: f64,
     },
     /// Training diverged with every setting of a grid.
-    #[error("the loss became no number{}; give lower rates", in_each_of(*trainings))]
+    #[error("the loss became NaN or infinite{}; give lower rates", in_each_of(*trainings))]
     AllDiverged {
         /// Trainings tried.
         trainings: usize,

@@ -367,7 +367,7 @@ fn a_search_among_stored_features_finds_the_same() {
     write(&encoder, &images, Vector::Z, &z).unwrap();
     assert!(fail(&z, &encoder.model, 7).contains("holds z"));
     fs::write(&other, "no table").unwrap();
-    assert!(fail(&other, &encoder.model, 7).contains("is no .parquet file"));
+    assert!(fail(&other, &encoder.model, 7).contains("is not a .parquet file"));
     assert!(fail(folder.path(), &encoder.model, 7).contains("is a folder"));
     assert!(fail(&folder.path().join("none"), &encoder.model, 7).contains("no such file"));
     let random = models(1).random.unwrap();

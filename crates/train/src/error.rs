@@ -307,11 +307,11 @@ pub enum TrainError {
         blocks: Option<u64>,
     },
     /// Why views cannot be made on a GPU as configured.
-    #[error("data.views_on is \"gpu\", but {0}; \"auto\" or \"cpu\" would be right")]
+    #[error("data.views_on is \"gpu\", but {0}; use \"auto\" or \"cpu\"")]
     ViewsOnGpu(String),
     /// Training without a GPU in a precision that needs one.
     #[error(
-        "train.precision is \"{precision}\", which needs a GPU, but the run is on {device}; a GPU (\"cuda\"), \"bf16\" or \"f32\" would be right"
+        "train.precision is \"{precision}\", which needs a GPU, but the run is on {device}; use a GPU (\"cuda\"), \"bf16\" or \"f32\""
     )]
     NeedsGpu {
         /// The configured precision.

@@ -202,7 +202,7 @@ fn a_loss_that_stands_at_that_of_guessing_is_warned_of_once() {
         let config = config(&[&["train.epochs=4", "optim.warmup_epochs=1"], sets].concat());
         let (watch, _) = train(folder.path(), &config, None, None);
         let guessing = (2.0 * config.train.batch as f64 - 1.0).ln();
-        let said = format!("the loss stands at that of guessing ({guessing:.3} = ln ");
+        let said = format!("the loss is stuck at that of guessing ({guessing:.3} = ln ");
         watch.warnings.iter().filter(|warning| warning.starts_with(&said)).count()
     };
     assert_eq!(told(&["loss.temperature=1e30"]), 1);

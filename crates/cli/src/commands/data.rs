@@ -161,7 +161,7 @@ fn lines(source: &Source, whole: &Concat, found: &Survey, window: Window) -> Vec
             (0, _) => "none".to_owned(),
             (classes, false) => count(classes),
             (classes, true) => {
-                format!("{}, each with its images to test on among the others", count(classes))
+                format!("{}; the counts include test images", count(classes))
             }
         },
     ));

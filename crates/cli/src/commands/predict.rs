@@ -35,8 +35,8 @@ Examples:
 The table has the columns name (escaped as in `simclr embed --help`), label and probability, in the \
 order of the images; with --top N also label_2, probability_2 and so on; and split after name where \
 DATA has train/ and test/. Images are looked at as `simclr finetune` looks at its test images: central \
-crops. Where the images have labels, all of classes that the network knows, the fraction that is \
-recognised is told, of training and test images apart: the network may have learnt from the former. \
+crops. Where the images have labels, all of classes that the network knows, the accuracy is printed, \
+separately for training and test images: the network may have learnt from the former. \
 `top1` of --json is that of the test images, where DATA has train/ and test/.";
 
 /// Label images with a network that `finetune` made, as a CSV table

@@ -335,7 +335,7 @@ impl Pretrain {
 
 fn say_finished(out: &Path, config: &Config) {
     let epochs = terminal::counted(config.train.epochs as usize, "epoch");
-    terminal::say(&format!("{} is finished: it has had its {epochs}", out.display()));
+    terminal::say(&format!("{} is finished, after {epochs}", out.display()));
 }
 
 /// More paths than this are hardly typed by hand.
@@ -357,7 +357,7 @@ fn absolute_run(from: &Path) -> Result<String> {
     }
     RunFolder::open(from).map_err(|error| usage(format!("--from: {error}")))?;
     let path = std::path::absolute(from).unwrap_or_else(|_| from.to_path_buf());
-    let path = path.to_str().ok_or_else(|| usage("--from: the path is no UTF-8; rename the folder"))?;
+    let path = path.to_str().ok_or_else(|| usage("--from: the path is not UTF-8; rename the folder"))?;
     Ok(path.to_owned())
 }
 

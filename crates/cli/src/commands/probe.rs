@@ -65,7 +65,9 @@ impl Probe {
             terminal::warn(&format!("the figures are without {images} that could not be read"));
         }
         if !found.rows.iter().any(|row| row.transformation == Transformation::Gray) {
-            terminal::warn("all images are grey: whether they were made so cannot be told, and is left out");
+            terminal::warn(
+                "all images are grey: so whether they were turned grey cannot be measured, and is left out",
+            );
         }
         // The result is printed even if it cannot be written, and written even if it cannot be printed.
         let file = found.record(&encoder.run, &self.results.folder(&encoder));
@@ -109,7 +111,7 @@ impl Probe {
             ))?;
         }
         terminal::print(
-            "the paper's are of other networks, with these transformations in their pretraining, and of MLPs that tell (arXiv:2002.05709, table 3)",
+            "the paper's are of other networks, with these transformations in their pretraining, and used MLP classifiers (arXiv:2002.05709, table 3)",
         )?;
         Ok(())
     }

@@ -79,7 +79,7 @@ fn option_tip(program: &Command, command: &Command, given: &str) -> Option<Strin
         };
     };
     if let Some((_, meant)) = ALSO.iter().find(|(other, meant)| *other == name && has(command, meant)) {
-        return Some(format!("--{meant} may be what is meant"));
+        return Some(format!("did you mean --{meant}?"));
     }
     let others: Vec<String> = (program.get_subcommands())
         .filter(|other| has(other, name))

@@ -259,7 +259,7 @@ impl Transfer {
         let mut all = faults.iter().map(|(set, _)| &set[..]).collect::<Vec<_>>().join("; ");
         if faults.len() > 1 {
             faults.iter().for_each(|(set, fault)| terminal::warn(&format!("{set}: {}", with_advice(fault))));
-            all = format!("nothing is evaluated, for the faults of {all}");
+            all = format!("nothing was evaluated, because of errors in {all}");
         }
         match faults.into_iter().next() {
             Some((_, first)) => Err(Error::from(first).context(all)),

@@ -45,11 +45,11 @@ impl Job {
         let threads = self.reading.threads;
         for (key, value) in [("batch", self.batch), ("threads", threads)] {
             if value == 0 {
-                return Err(DataError::Setting { key, reason: "is 0; at least 1 would be right".to_owned() });
+                return Err(DataError::Setting { key, reason: "is 0; use at least 1".to_owned() });
             }
         }
         if threads > MOST {
-            let reason = format!("is {threads}; at most {MOST} would be right");
+            let reason = format!("is {threads}; use at most {MOST}");
             return Err(DataError::Setting { key: "threads", reason });
         }
         self.rows.check()?;

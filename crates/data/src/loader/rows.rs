@@ -56,7 +56,7 @@ impl Rows {
             },
             Self::Views { families, .. } | Self::Raw { families, .. } => {
                 let Some(first) = families.first() else {
-                    return wrong("no view family; one or two would be right".to_owned());
+                    return wrong("no view family; give one or two".to_owned());
                 };
                 match families.iter().find(|family| family.size() != first.size()) {
                     None => Ok(()),

@@ -56,7 +56,7 @@ impl StoredFeatures {
         if !begins_as_table(&file) {
             return Err(unfit(
                 path,
-                "is no .parquet file, the one format in which features are searched; write them so",
+                "is not a .parquet file, the one format in which features are searched; write them so",
             ));
         }
         let (reader, said) = guarded(path, || described(file))?;
@@ -262,7 +262,7 @@ fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Re
         other => other.to_string(),
     };
     caught(&"the Parquet reader", || read().map_err(told))
-        .map_err(|why| unfit(path, format!("is no file of features that can be read ({why}); write it anew")))
+        .map_err(|why| unfit(path, format!("is not a readable file of features ({why}); write it anew")))
 }
 
 fn unfit(path: &Path, reason: impl Into<String>) -> EvalError {

@@ -301,7 +301,9 @@ fn per_class(evaluation: &Evaluation) -> PerClass {
         })
     });
     let warning = evaluation.trained.only_answer().map_or(String::new(), |class| {
-        format!("All test images are taken for {class}: the figure is that class’s share of them.")
+        format!(
+            "All test images were classified as {class}: the accuracy is just that class’s share of them."
+        )
     });
     PerClass {
         protocol: evaluation.protocol.title(),

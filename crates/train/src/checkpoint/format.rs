@@ -142,7 +142,7 @@ pub(super) fn decode(file: &mut dyn Read, length: u64) -> Result<Checkpoint, Fau
         .map_err(|error| damaged(format!("its header cannot be read: {error}")))?;
     if metadata.data_len() as u64 != rest - header_length {
         return Err(damaged(format!(
-            "its header speaks of {} bytes of values, {} are there",
+            "its header declares {} bytes of values, but there are {}",
             metadata.data_len(),
             rest - header_length
         )));

@@ -90,7 +90,7 @@ impl Layers<'_> {
             let text = fs::read_to_string(path).map_err(|error| match error.kind() {
                 ErrorKind::InvalidData => TrainError::Syntax {
                     origin: origin.clone(),
-                    message: "is no text; give a TOML file".to_owned(),
+                    message: "is not text; give a TOML file".to_owned(),
                 },
                 _ => TrainError::io("read", path)(error),
             })?;
@@ -173,7 +173,7 @@ fn overlay_batch(
 fn opened(from: &Path) -> Result<Config, TrainError> {
     match RunFolder::open(from) {
         Ok((_, config)) => Ok(config),
-        Err(error) => Err(TrainError::conflict("train.from", format!("is no run to begin with: {error}"))),
+        Err(error) => Err(TrainError::conflict("train.from", format!("is not a run to begin with: {error}"))),
     }
 }
 

@@ -244,9 +244,8 @@ impl Config {
         }
         let precision = self.train.precision;
         if precision.needs_gpu() && self.train.device == DeviceName::Cpu {
-            let problem = format!(
-                "is {precision}, which needs a GPU, and train.device is cpu; bf16 or f32 would be right"
-            );
+            let problem =
+                format!("is {precision}, which needs a GPU, and train.device is cpu; use bf16 or f32");
             return conflict("train.precision", problem);
         }
         Ok(())

@@ -40,7 +40,7 @@ impl Beginning {
         let there = Config { encoder: theirs.encoder, ..config.clone() };
         if let Some(Difference { key, ours, theirs, .. }) = config.differences(&there).into_iter().next() {
             return Err(problem(format!(
-                "its encoder has {key} = {theirs}, and {ours} is asked for; leave that key out, which is then as there"
+                "its encoder has {key} = {theirs}, and {ours} was asked for; leave that key out to use that run's value"
             )));
         }
 

@@ -139,7 +139,7 @@ impl Run<'_> {
         };
         if self.chance_level == ChanceLevel::Warned {
             observer.warn(&format!(
-                "the loss stands at that of guessing ({chance:.3} = ln {candidates}): nothing is learnt; lower \
+                "the loss is stuck at that of guessing ({chance:.3} = ln {candidates}): nothing is being learnt; lower \
                  loss.temperature if it is above 1, raise optim.rate if it is tiny, and see that the images differ"
             ));
         }

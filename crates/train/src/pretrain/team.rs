@@ -58,9 +58,9 @@ impl Part {
         let above = batch.div_ceil(of).max(2) * of;
         let below = batch / of * of;
         let right = match (below >= 2 * of, above <= images) {
-            (true, true) => format!("{below} or {above} would be right"),
-            (true, false) => format!("{below} would be right"),
-            (false, true) => format!("{above} would be right"),
+            (true, true) => format!("use {below} or {above}"),
+            (true, false) => format!("use {below}"),
+            (false, true) => format!("use {above}"),
             (false, false) => {
                 let most = (1..=batch / 2).rev().find(|&most| batch.is_multiple_of(most)).unwrap_or(1);
                 let workers = counted(most, "worker");
@@ -71,7 +71,9 @@ impl Part {
         };
         Err(TrainError::conflict(
             "train.batch",
-            format!("is {batch}, of which {of} workers cannot each have as many, and at least 2; {right}"),
+            format!(
+                "is {batch}, which {of} workers cannot share evenly with at least 2 images each; {right}"
+            ),
         ))
     }
 }

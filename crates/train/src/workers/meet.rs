@@ -111,7 +111,7 @@ impl Host {
             };
             let Some((mut stream, from)) = accept(&self.listener, end, &mut patience)? else {
                 return Err(problem(format!(
-                    "after {} seconds there is nothing of worker {} of {size}; start each with the same number of workers, a \
+                    "after {} seconds there is no word from worker {} of {size}; start each with the same number of workers, a \
                      number of its own and the same address to meet at",
                     patience.most.as_secs(),
                     missing(&come)
@@ -172,7 +172,7 @@ impl Workers {
                 Ok(stream) => break stream,
                 Err(error) if Instant::now() >= end => {
                     return Err(problem(format!(
-                        "worker 0 is not to be found at {address} after {} seconds: {error}; is it started, as worker 0 and with the same \
+                        "worker 0 could not be reached at {address} within {} seconds: {error}; was it started, as worker 0 and with the same \
                          address to meet at, and does a firewall let that port through?",
                         patience.most.as_secs()
                     )));
@@ -248,7 +248,7 @@ fn refusal<T>(hello: &Hello, size: usize, come: &[Option<T>]) -> Option<String> 
         ));
     }
     match rank.checked_sub(1).and_then(|i| come.get(i)) {
-        None => Some(format!("there is no worker {rank} beside worker 0; 1 to {} would be right", size - 1)),
+        None => Some(format!("there is no worker {rank} beside worker 0; use 1 to {}", size - 1)),
         Some(Some(_)) => Some(format!("worker {rank} is there already; give each a number of its own")),
         Some(None) => None,
     }
@@ -411,8 +411,8 @@ mod tests {
         for (hello, why) in [
             (hello("0.0.0", 2, 3), format!("it is simclr 0.0.0, worker 0 is {own}")),
             (hello(&own, 2, 4), "it is one of 4 workers, worker 0 expects 3".to_owned()),
-            (hello(&own, 0, 3), "there is no worker 0 beside worker 0; 1 to 2 would be right".to_owned()),
-            (hello(&own, 3, 3), "there is no worker 3 beside worker 0; 1 to 2 would be right".to_owned()),
+            (hello(&own, 0, 3), "there is no worker 0 beside worker 0; use 1 to 2".to_owned()),
+            (hello(&own, 3, 3), "there is no worker 3 beside worker 0; use 1 to 2".to_owned()),
             (hello(&own, 1, 3), "worker 1 is there already".to_owned()),
         ] {
             let said = refusal(&hello, 3, &come);

@@ -99,7 +99,7 @@ pub fn check_runs<'r>(
         let mut differences = differences.filter(|found| !found.changes_nothing);
         if let Some(Difference { key, ours, theirs, .. }) = differences.next() {
             return refuse(format!(
-                "was begun with {key}={ours}, here it is {theirs}; give another --out, or the settings of then"
+                "was begun with {key}={ours}, not {theirs}; give another --out, or the original settings"
             ));
         }
         if let Some(problem) = images.problem(&checkpoint.meta) {

@@ -59,7 +59,7 @@ STUDY is one of the paper's, or a TOML file:
 
 What all variants have in common comes from --preset, --config and --set, the settings of listed operators too where the study does not \
 give them. --set cannot give a key that each variant sets itself. Each training is a run folder in DIR, which other commands accept; \
-DIR/report.html compares those that are finished; another study needs a DIR of its own. One that fails, or does not converge, does not keep the others: it is told at the end, with \
+DIR/report.html compares those that are finished; another study needs a DIR of its own. A variant that fails or does not converge does not stop the others: it is reported at the end, with \
 exit code 1. With the same arguments, a second run reuses finished results and continues interrupted \
 ones.
 

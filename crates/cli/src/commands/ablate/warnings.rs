@@ -48,7 +48,7 @@ pub fn of_same(base: &Config, variants: &[(&Variant, &Config)]) {
     });
     for (_, names) in grouped(changes).into_iter().filter(|(_, names)| names.len() > 1) {
         terminal::warn(&format!(
-            "{} are the same: what they change is without effect, or what --preset, --config or --set says already",
+            "{} are the same: what they change has no effect, or is what --preset, --config or --set says already",
             naming(&names)
         ));
     }
@@ -78,7 +78,7 @@ pub fn differences(base: &Config, variant: &Config) -> Vec<Difference> {
 }
 
 fn without_effect(key: &str, reason: &str) -> String {
-    format!("{key} is without effect beside {reason}")
+    format!("{key} has no effect with {reason}")
 }
 
 /// The names that each thing is said of, in the order in which they come.

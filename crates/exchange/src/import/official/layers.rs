@@ -36,7 +36,9 @@ impl Layers {
     pub fn of(variables: &BTreeSet<&str>, pooled: bool) -> Result<Layers, String> {
         let first = format!("{ENCODER}{CONV}/kernel");
         if !variables.contains(first.as_str()) {
-            return Err(format!("it is no checkpoint of the official code of SimCLR: it has no `{first}`"));
+            return Err(format!(
+                "it is not a checkpoint of the official code of SimCLR: it has no `{first}`"
+            ));
         }
         let count = |layer: &str, part: &str| {
             let parts = variables.iter().filter_map(|name| name.strip_prefix(ENCODER)?.split_once('/'));
