@@ -5,6 +5,9 @@
 //! therefore shuffles the strands, reads four at once, and shuffles the images within windows of 16 blocks; memory
 //! holds the blocks of about two windows. The order is a function of (seed, epoch) and of how the images lie, like
 //! every other.
+//!
+//! A strand is often in the order of the classes: what is held out comes from many of its blocks, and is still read in
+//! one pass through each strand.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,6 +20,8 @@ use crate::permutation::{ORDER, shuffle};
 pub(crate) const BLOCK_BYTES: u64 = 8 << 20;
 /// The number of blocks whose images are shuffled together.
 pub(crate) const WINDOW: usize = 16;
+/// The fewest blocks that images are held out of, where there are more: as many as memory holds.
+const SPREAD: usize = 2 * WINDOW;
 /// The number of strands that are read at the same time.
 const OPEN: usize = 4;
 /// Replaces the number of a part in the key of the stream that mixes parts.
@@ -44,6 +49,9 @@ pub(crate) struct Blocks {
     pub strands: Vec<u32>,
     /// The number of images.
     pub len: u32,
+    /// For each block, how many are read from the one before it in its strand up to it; empty if none lies between any
+    /// two.
+    pub reads: Vec<u32>,
 }
 
 impl Blocks {
@@ -65,6 +73,10 @@ impl Blocks {
         self.strands[strand] as usize..end
     }
 
+    fn reads(&self, block: usize) -> u32 {
+        self.reads.get(block).copied().unwrap_or(1)
+    }
+
     /// Restricts the blocks to the `chosen` images (ascending), numbered by their place in `chosen`; empty blocks are
     /// dropped.
     fn restrict(&self, chosen: &[u32]) -> Self {
@@ -76,10 +88,13 @@ impl Blocks {
                 continue;
             }
             let strand = self.strand_of(block);
-            if last.is_none_or(|last| self.strand_of(last) != strand) {
+            let before = last.filter(|&last| self.strand_of(last) == strand);
+            if before.is_none() {
                 restricted.strands.push(restricted.starts.len() as u32);
             }
             restricted.starts.push(place as u32);
+            let next = before.map_or(self.blocks_of(strand).start, |before| before + 1);
+            restricted.reads.push((next..=block).map(|block| self.reads(block)).sum());
             last = Some(block);
         }
         restricted
@@ -103,12 +118,26 @@ impl Blocks {
             open = still_open;
         }
         let mut order = Vec::with_capacity(self.len as usize);
-        for window in blocks.chunks(WINDOW) {
+        let mut rest = &blocks[..];
+        while !rest.is_empty() {
+            let (window, after) = rest.split_at(self.window(rest));
             let start = order.len();
             window.iter().for_each(|&block| order.extend(self.images(block)));
             shuffle(&mut order[start..], stream);
+            rest = after;
         }
         order
+    }
+
+    /// How many of `blocks` make a window. The blocks that are read on the way to them count as well: they take memory,
+    /// and with more of them a block might be left behind, and its strand read from the beginning again.
+    fn window(&self, blocks: &[usize]) -> usize {
+        let mut read = 0;
+        let fits = |&&block: &&usize| {
+            read += (self.reads(block) as usize).min(WINDOW);
+            read <= WINDOW
+        };
+        blocks.iter().take_while(fits).count().max(1)
     }
 }
 
@@ -178,34 +207,48 @@ impl Locality {
         }
     }
 
-    /// Draws `count` images to hold out, ascending: single images, or whole blocks where images are read in blocks.
+    /// Draws `count` images to hold out, ascending: single images of all, or, where images are read in many blocks,
+    /// of some blocks. Those are so many that the images are of many classes if they lie class by class, and that half
+    /// of the images stay.
     pub(crate) fn draw(&self, count: usize, stream: &mut Stream) -> Vec<u32> {
-        let images: u32 = self.parts.iter().map(|part| part.len).sum();
-        let mut drawn: Vec<u32>;
-        if self.is_free() {
-            drawn = (0..images).collect();
-            shuffle(&mut drawn, stream);
-        } else {
-            // Single images of a part that is free count as blocks of their own.
-            let mut blocks = Vec::new();
-            let mut first = 0;
-            for part in &self.parts {
-                match &part.blocks {
-                    Some(of) => blocks.extend((0..of.starts.len()).map(|block| {
-                        let images = of.images(block);
-                        first + images.start..first + images.end
-                    })),
-                    None => blocks.extend((first..first + part.len).map(|image| image..image + 1)),
-                }
-                first += part.len;
-            }
-            let mut order: Vec<u32> = (0..blocks.len() as u32).collect();
-            shuffle(&mut order, stream);
-            drawn = order.into_iter().flat_map(|block| blocks[block as usize].clone()).take(count).collect();
-        }
+        let blocks: usize = self.parts.iter().flat_map(|part| &part.blocks).map(|of| of.starts.len()).sum();
+        let mut drawn: Vec<u32> = match blocks {
+            0..=SPREAD => (0..self.parts.iter().map(|part| part.len).sum()).collect(),
+            _ => self.of_some_blocks(2 * count, stream),
+        };
+        shuffle(&mut drawn, stream);
         drawn.truncate(count);
         drawn.sort_unstable();
         drawn
+    }
+
+    /// The images of at least [`SPREAD`] blocks, drawn at random, and at least `count` images if there are so many.
+    fn of_some_blocks(&self, count: usize, stream: &mut Stream) -> Vec<u32> {
+        // An image that can be read by itself is as likely as any other, and is no block.
+        let mut all: Vec<(Range<u32>, bool)> = Vec::new();
+        let mut first = 0;
+        for part in &self.parts {
+            match &part.blocks {
+                Some(of) => all.extend((0..of.starts.len()).map(|block| {
+                    let images = of.images(block);
+                    (first + images.start..first + images.end, true)
+                })),
+                None => all.extend((first..first + part.len).map(|image| (image..image + 1, false))),
+            }
+            first += part.len;
+        }
+        let mut order: Vec<u32> = (0..all.len() as u32).collect();
+        shuffle(&mut order, stream);
+        let (mut images, mut blocks) = (Vec::new(), 0);
+        for at in order {
+            if blocks >= SPREAD && images.len() >= count {
+                break;
+            }
+            let (range, is_block) = &all[at as usize];
+            images.extend(range.clone());
+            blocks += usize::from(*is_block);
+        }
+        images
     }
 }
 
@@ -241,6 +284,7 @@ mod tests {
             starts: (0..200).map(|block| block * 10).collect(),
             strands: (0..40).map(|strand| strand * 5).collect(),
             len: 2000,
+            ..Blocks::default()
         }
     }
 
@@ -313,12 +357,47 @@ mod tests {
     }
 
     #[test]
-    fn images_set_apart_are_whole_blocks() {
-        let whole = Locality::blocks(Arc::new(blocks()));
-        let drawn = whole.draw(35, &mut Stream::new(1, 2, 3, 4));
-        assert!(drawn.len() == 35 && drawn.is_sorted());
-        let mut touched: Vec<u32> = drawn.iter().map(|image| image / 10).collect();
-        touched.dedup();
-        assert_eq!(touched.len(), 4);
+    fn images_are_held_out_of_all_classes() {
+        // One block, as a small archive has, and a few: images that lie class by class, 5 classes of 40 images.
+        for starts in [vec![0], vec![0, 70, 140]] {
+            let whole = Locality::blocks(Arc::new(Blocks {
+                starts,
+                strands: vec![0],
+                len: 200,
+                ..Blocks::default()
+            }));
+            let drawn = whole.draw(40, &mut Stream::new(1, 2, 3, 4));
+            assert!(drawn.len() == 40 && drawn.is_sorted());
+            let of_class = |class| drawn.iter().filter(|&&image| image / 40 == class).count();
+            assert!((0..5).all(|class| (3..15).contains(&of_class(class))), "{drawn:?}");
+            assert_eq!(drawn, whole.draw(40, &mut Stream::new(1, 2, 3, 4)));
+            assert_eq!(drawn, Locality::free(200).draw(40, &mut Stream::new(1, 2, 3, 4)));
+        }
+    }
+
+    #[test]
+    fn images_are_held_out_of_some_of_many_blocks() {
+        let whole = Locality::chain([Locality::free(100), Locality::blocks(Arc::new(blocks()))]);
+        for count in [35, 200, 1000, 2099] {
+            let drawn = whole.draw(count, &mut Stream::new(1, 2, 3, 4));
+            assert!(drawn.len() == count && drawn.is_sorted_by(|a, b| a < b) && drawn[count - 1] < 2100);
+            let by_block: Vec<&[u32]> = drawn.chunk_by(|a, b| *b >= 100 && a / 10 == b / 10).collect();
+            let most = by_block.iter().map(|images| images.len()).max();
+            assert!(count > 200 || (by_block.len() >= 20 && most < Some(10)), "{by_block:?}");
+            assert!(count > 35 || by_block.len() <= SPREAD + 5, "{by_block:?}");
+        }
+    }
+
+    #[test]
+    fn windows_count_what_is_read_on_the_way() {
+        let long = Blocks { starts: (0..400).collect(), strands: vec![0], len: 400, ..Blocks::default() };
+        let chosen: Vec<u32> = (0..400).filter(|block| block % 8 == 7).collect();
+        let part = long.restrict(&chosen);
+        assert_eq!(part.reads, [8; 50]);
+        assert_eq!(part.restrict(&[1, 2, 49]).reads, [16, 8, 376]);
+        let order = part.order(&mut Stream::new(1, 2, 3, 4));
+        // Two are 16 blocks.
+        assert!(order.iter().zip(0..).all(|(&block, place)| block / 2 == place / 2), "{order:?}");
+        assert_ne!(order, Vec::from_iter(0..50));
     }
 }

@@ -42,7 +42,7 @@ impl Subset {
     }
 
     /// Splits `whole` at random into (the rest, `held_out` images), each in the order of `whole`. The same seed gives
-    /// the same split. Where images are read in blocks, whole blocks are held out.
+    /// the same split. Where images are read in many blocks, the held-out ones are of a few dozen of these.
     ///
     /// # Errors
     /// [`DataError::HoldoutTooLarge`] if nothing would be left.

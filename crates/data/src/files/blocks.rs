@@ -209,6 +209,8 @@ impl<S: Strands> BlockReader<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::locality::Locality;
+    use simclr_augment::Stream;
     use std::io;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -255,6 +257,7 @@ mod tests {
             starts: (0..80).map(|block| block * 3).collect(),
             strands: (0..20).map(|strand| strand * 4).collect(),
             len: 240,
+            ..Blocks::default()
         };
         BlockReader::new(Counting::default(), Arc::new(blocks))
     }
@@ -269,6 +272,54 @@ mod tests {
         // Strand 2 is opened once and read from its first block to its last.
         assert_eq!(reader.source.opened.load(Ordering::Relaxed), 1);
         assert_eq!(reader.source.read.load(Ordering::Relaxed), 4);
+    }
+
+    /// One strand of 300 blocks of full size, each of 3 files.
+    #[derive(Default)]
+    struct Long {
+        opened: AtomicUsize,
+    }
+
+    impl Strands for Long {
+        type Stream = ();
+
+        fn path(&self, _: usize) -> &Path {
+            Path::new("archive")
+        }
+
+        fn open(&self, _: usize, _: &Fault) -> Result<(), String> {
+            self.opened.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn next(&self, _: &mut (), number: usize) -> Result<Block, String> {
+            // Zeros that nobody touches take no memory.
+            let mut bytes = vec![0; BLOCK_BYTES as usize];
+            bytes[0] = number as u8;
+            Ok(Block { bytes, files: vec![Ok(0..1); 3] })
+        }
+    }
+
+    #[test]
+    fn held_out_images_are_read_in_one_pass() {
+        let blocks = Blocks {
+            starts: (0..300).map(|block| block * 3).collect(),
+            strands: vec![0],
+            len: 900,
+            ..Blocks::default()
+        };
+        let reader = BlockReader::new(Long::default(), Arc::new(blocks));
+        let whole = Locality::blocks(Arc::clone(reader.blocks()));
+        let held_out = whole.draw(48, &mut Stream::new(1, 2, 3, 4));
+        let (of_blocks, mut out) = (whole.restrict(&held_out), Vec::new());
+        for epoch in 0..3 {
+            for at in of_blocks.order(7, epoch) {
+                let image = held_out[at as usize];
+                reader.read(image as usize, &mut out).unwrap();
+                assert_eq!(out, [(image / 3) as u8]);
+            }
+        }
+        assert_eq!(reader.source.opened.load(Ordering::Relaxed), 3);
     }
 
     #[test]
