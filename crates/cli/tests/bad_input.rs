@@ -23,7 +23,7 @@ fn a_path_that_is_not_there() {
     let config = dir.path().join("no.toml");
     simclr(&["pretrain", path(&data), "--out", path(&out), "--config", path(&config)])
         .expect(2, &["no.toml", "no such file"]);
-    for (given, wrong) in [(&data, "is a folder"), (&data.join("class 0/0.png"), "is no text")] {
+    for (given, wrong) in [(&data, "is a folder"), (&data.join("class 0/0.png"), "is not text")] {
         simclr(&["pretrain", path(&data), "--out", path(&out), "--config", path(given)])
             .expect(2, &[path(given), wrong, "give a TOML file"]);
     }
@@ -88,7 +88,7 @@ fn folders_without_images() {
     simclr(&["data", "shards/*.tar"]).expect(2, &["shards/*.tar", "{000..146}"]);
     simclr(&["data", "shard-{9..0}.tar"]).expect(2, &["{9..0} is not a range"]);
     simclr(&["data", path(&papers.join("b.pdf"))])
-        .expect(2, &["b.pdf: is no data set", "not an image (.pdf)"]);
+        .expect(2, &["b.pdf: is not a data set", "not an image (.pdf)"]);
     simclr(&pretrain(&papers.join("a.txt"), &out, &[])).expect(2, &["a.txt", "give a folder"]);
     assert!(!out.exists());
 }

@@ -62,7 +62,7 @@ fn parts_and_classes_are_counted_apart() {
         .expect(0, &["16 images to train on, 16 to test on", "samples.png, 6 of 8 classes"]);
     for words in [
         "images       32: 16 to train on, 16 to test on\n",
-        "classes      8, each with its images to test on",
+        "classes      8; the counts include test images",
         "4 雛菊",
     ] {
         assert!(reply.out.contains(words), "no {words} in {}", reply.out);

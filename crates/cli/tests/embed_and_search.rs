@@ -234,5 +234,5 @@ fn a_search_among_features_written_before() {
     let damaged = dir.path().join("g.parquet");
     fs::write(&damaged, &fs::read(&features).unwrap()[..999]).unwrap();
     let words = ["search", path(&run), "--features", path(&damaged), "--query", path(&own)];
-    simclr(&words).expect(2, &["g.parquet: is no file of features that can be read"]);
+    simclr(&words).expect(2, &["g.parquet: is not a readable file of features"]);
 }

@@ -114,11 +114,26 @@ pub(crate) struct Files {
     pub test: Vec<PathBuf>,
 }
 
+/// The parts of CIFAR-10's training images.
+const PARTS: usize = 5;
+
+impl Files {
+    /// A sentence on the last parts of CIFAR-10's training images, if they are missing.
+    pub(crate) fn missing(&self) -> Option<String> {
+        let found = self.train.len();
+        (self.variant == Variant::Cifar10 && (1..PARTS).contains(&found)).then(|| {
+            format!(
+                "data_batch_{PARTS}.bin is missing: of the {PARTS} parts of CIFAR-10's training images there are {found}"
+            )
+        })
+    }
+}
+
 /// Looks for CIFAR files directly in `folder`; `None` if there are none.
 pub(crate) fn find(folder: &Path) -> Result<Option<Files>, DataError> {
     let existing = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
     let test: Vec<PathBuf> = existing("test_batch.bin").into_iter().collect();
-    let train: Vec<Option<PathBuf>> = (1..=5).map(|i| existing(&format!("data_batch_{i}.bin"))).collect();
+    let train: Vec<Option<PathBuf>> = (1..=PARTS).map(|i| existing(&format!("data_batch_{i}.bin"))).collect();
     if let Some(last) = train.iter().rposition(Option::is_some) {
         if let Some(gap) = train[..last].iter().position(Option::is_none) {
             let missing = folder.join(format!("data_batch_{}.bin", gap + 1));

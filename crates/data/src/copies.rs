@@ -71,11 +71,14 @@ fn parted(
     key: Key,
     progress: &(dyn Fn(f64) + Sync),
 ) -> Vec<Vec<u32>> {
-    let flat: Vec<(usize, u32)> = groups
+    let mut flat: Vec<(usize, u32)> = groups
         .iter()
         .enumerate()
         .flat_map(|(group, images)| images.iter().map(move |&image| (group, image)))
         .collect();
+    // A compressed archive can only be read on, not back: by groups it would be unpacked from its beginning for most
+    // images.
+    flat.sort_unstable_by_key(|&(_, image)| image);
     let keys = in_order(flat.len(), threads, |scratch: &mut DecodeScratch, at| {
         if at.is_multiple_of(REPORTED) {
             progress(at as f64 / flat.len() as f64);
@@ -115,4 +118,24 @@ pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(bytes);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn images_are_read_from_first_to_last_whatever_their_groups() {
+        let seen = Mutex::new(Vec::new());
+        let key = |image: usize, _: &mut DecodeScratch| {
+            seen.lock().unwrap().push(image);
+            Some(image as u64 / 6)
+        };
+        let groups = vec![vec![0, 3, 6], vec![1, 4, 7], vec![2, 5, 8, 11]];
+        let same = parted(groups, 1, Missing::Apart, &key, &|_| ());
+        assert_eq!(same, [vec![0, 3], vec![1, 4], vec![2, 5], vec![8, 11]]);
+        assert_eq!(seen.into_inner().unwrap(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 11]);
+    }
 }

@@ -135,7 +135,9 @@ impl Opener {
                 return open_stl10(&files, self.decode);
             }
             if let Some(files) = cifar::find(&folder)? {
-                return open_cifar(&folder, &files, self.decode);
+                let mut source = open_cifar(&folder, &files, self.decode)?;
+                source.left_out.notes.extend(files.missing());
+                return Ok(source);
             }
             if let Some((train, test)) = idx::find(&folder)? {
                 return open_idx(&train, test.as_ref(), self.decode);

@@ -68,11 +68,23 @@ pub(crate) fn look<T>(
 ) -> bool {
     let stride = dataset.len().div_ceil(count.max(1)).max(1);
     let mut scratch = DecodeScratch::default();
-    (0..dataset.len()).step_by(stride).all(|first| {
-        let mut next = first..dataset.len().min(first + stride.min(1 + INSTEAD));
+    (0..dataset.len()).step_by(stride).all(|start| {
+        // At an even distance, all images could be of one kind where kinds alternate: pictures and their masks.
+        let end = dataset.len().min(start + stride);
+        let first = start + scattered(start) % (end - start);
+        let mut next = (first..end).chain(start..first).take(1 + INSTEAD);
         let found = next.find_map(|index| dataset.read(index, &mut scratch).ok().map(&seen));
         found.is_none_or(|found| more(found, scratch.stored()))
     })
+}
+
+/// A number that follows from another without a pattern: the finaliser of MurmurHash3.
+pub(crate) fn scattered(number: usize) -> usize {
+    let mut bits = number as u64;
+    bits = (bits ^ (bits >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    bits = (bits ^ (bits >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    // 31 bits are positive in every `usize`.
+    ((bits ^ (bits >> 33)) & 0x7fff_ffff) as usize
 }
 
 fn median(mut values: Vec<u32>) -> u32 {
@@ -83,7 +95,32 @@ fn median(mut values: Vec<u32>) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::InMemory;
     use crate::made::Made;
+
+    #[test]
+    fn kinds_of_images_that_alternate_are_all_seen() {
+        for period in 2..=8 {
+            let kinds = (0..400).map(|i| (1 + u32::from(i % period == 0), 1, i % period == 0));
+            let images = kinds.map(|(width, height, coloured)| {
+                let pixel = if coloured { [9, 5, 1] } else { [5, 5, 5] };
+                (width, height, pixel.repeat((width * height) as usize))
+            });
+            let images = InMemory::new(images.collect()).unwrap();
+            assert!(!all_grey(&images, 64), "one of {period} is coloured");
+            let mut widths = Vec::new();
+            look(
+                &images,
+                64,
+                |image| image.width,
+                |width, _| {
+                    widths.push(width);
+                    true
+                },
+            );
+            assert!(widths.contains(&1) && widths.contains(&2), "{period}: {widths:?}");
+        }
+    }
 
     #[test]
     fn the_size_of_a_few() {

@@ -273,7 +273,7 @@ fn nothing_to_open() {
     assert!(error(&dir.path().join("absent")).contains("absent: no such file or folder"));
     assert!(error(&dir.path().join("notes.txt")).contains("the one path in it"));
     fs::write(dir.path().join("letter.doc"), "text").unwrap();
-    assert!(error(&dir.path().join("letter.doc")).contains("is no data set"));
+    assert!(error(&dir.path().join("letter.doc")).contains("is not a data set"));
     let raw = dir.path().join("raw.NEF");
     fs::write(&raw, b"II*\0\x08\0\0\0").unwrap();
     assert!(
@@ -468,6 +468,17 @@ fn cifar10_folder_and_file() {
     fs::write(folder.join("batches.meta.txt"), "a\nb\n").unwrap();
     assert!(error(&folder).contains("holds 2 class names; expected 10,"));
     fs::remove_file(folder.join("batches.meta.txt")).unwrap();
+    assert!(open(&folder).unwrap().left_out.notes.is_empty());
+    let last = fs::read(folder.join("data_batch_5.bin")).unwrap();
+    fs::remove_file(folder.join("data_batch_5.bin")).unwrap();
+    let fewer = open(&folder).unwrap();
+    assert_eq!((fewer.train.len(), fewer.left_out.notes.len()), (48, 1));
+    assert!(
+        fewer.left_out.notes[0].starts_with("data_batch_5.bin is missing: "),
+        "{:?}",
+        fewer.left_out.notes
+    );
+    fs::write(folder.join("data_batch_5.bin"), last).unwrap();
     fs::remove_file(folder.join("data_batch_3.bin")).unwrap();
     assert!(error(&folder).contains("data_batch_3.bin: this part of CIFAR-10 is missing"));
 }

@@ -145,6 +145,33 @@ fn table_with_a_checksum(values: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn the_first_value_need_not_be_an_image() {
+    let dir = tempdir().unwrap();
+    let file = dir.path().join("a.parquet");
+    let image = [&b"P6 4 3 255\n"[..], &[50; 36]].concat();
+    let write = |values: &[&[u8]]| {
+        let schema = parse_message_type("message m { required binary image; }").unwrap();
+        let mut writer = SerializedFileWriter::new(Vec::new(), schema.into(), Default::default()).unwrap();
+        let mut rows = writer.next_row_group().unwrap();
+        let mut column = rows.next_column().unwrap().unwrap();
+        let values: Vec<ByteArray> = values.iter().map(|value| value.to_vec().into()).collect();
+        column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+        column.close().unwrap();
+        rows.close().unwrap();
+        fs::write(&file, writer.into_inner().unwrap()).unwrap();
+    };
+    for first in [&b""[..], b"no image"] {
+        write(&[first, &image, &image]);
+        let (source, mut scratch) = (open(&file).unwrap(), DecodeScratch::default());
+        assert_eq!(source.train.len(), 3);
+        assert!(source.train.read(0, &mut scratch).is_err());
+        assert_eq!(source.train.read(1, &mut scratch).unwrap().pixels[0], 50);
+    }
+    write(&[b"", b"one text", b"another"]);
+    assert!(error(&file).contains("holds no encoded images"));
+}
+
+#[test]
 fn the_checksum_of_a_page_is_compared() {
     let dir = tempdir().unwrap();
     let file = dir.path().join("a.parquet");

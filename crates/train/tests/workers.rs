@@ -294,7 +294,7 @@ fn a_batch_must_be_shared_evenly() {
         |of: usize, batch: &str| plan(&images, &config(&[batch]), &device, Part { rank: 0, of, here: of });
     assert_eq!(planned(4, "train.batch=16").unwrap().workers, 4);
     for (of, batch, right) in
-        [(3, "train.batch=16", "15 or 18"), (4, "train.batch=4", "8 would"), (5, "train.batch=6", "10 would")]
+        [(3, "train.batch=16", "use 15 or 18"), (4, "train.batch=4", "use 8"), (5, "train.batch=6", "use 10")]
     {
         let error = planned(of, batch).unwrap_err().to_string();
         assert!(error.contains("`train.batch`") && error.contains(right), "{error}");

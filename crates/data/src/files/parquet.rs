@@ -367,16 +367,19 @@ fn described(path: &Path, file: Shared) -> Result<Table, String> {
         }
     }
     let table = Table { path: path.to_owned(), metadata, column, label };
-    first_is_image(&table)?;
+    begins_with_images(&table)?;
     Ok(table)
 }
 
 /// Images are compressed already: a table may not claim to compress them more than this many times.
 const MAX_GROWTH: i64 = 1000;
 
-/// Checks that the first value in the column of images begins like an image. A null or a value that cannot be read is
-/// let pass as a broken image: the table may hold others.
-fn first_is_image(table: &Table) -> Result<(), String> {
+/// The values of a column that are looked at for an image.
+const LOOKED_AT: usize = 16;
+
+/// Checks that one of the first values in the column of images begins like an image. Nulls, empty values and what cannot
+/// be read are let pass as broken images: the table may hold others.
+fn begins_with_images(table: &Table) -> Result<(), String> {
     let Some(group) =
         (0..table.metadata.num_row_groups()).find(|&at| table.metadata.row_group(at).num_rows() > 0)
     else {
@@ -384,14 +387,17 @@ fn first_is_image(table: &Table) -> Result<(), String> {
     };
     let described = descriptor(table, table.column);
     let mut reader = column::<ByteArrayType>(table, group, table.column, &Fault::default())?;
-    let values = read_rows(&mut reader, 1, described.max_def_level()).unwrap_or_default();
-    match values.first() {
-        Some(Some(value)) if Format::of(value.data()).is_none() => Err(format!(
-            "the column {:?} holds no encoded images, judging by its first value; expected JPEG, PNG or the like",
-            inert(described.path().string().as_str())
-        )),
-        _ => Ok(()),
+    let rows = usize::try_from(table.metadata.row_group(group).num_rows()).unwrap_or(0);
+    let values = read_rows(&mut reader, rows.min(LOOKED_AT), described.max_def_level()).unwrap_or_default();
+    let mut values =
+        values.iter().flatten().map(|value| value.data()).filter(|bytes| !bytes.is_empty()).peekable();
+    if values.peek().is_none() || values.any(|bytes| Format::of(bytes).is_some()) {
+        return Ok(());
     }
+    Err(format!(
+        "the column {:?} holds no encoded images, judging by its first values; expected JPEG, PNG or the like",
+        inert(described.path().string().as_str())
+    ))
 }
 
 fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
