@@ -3,12 +3,13 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 
 use image::RgbImage;
 
 use common::{
-    assert_same_run, checkpoints, class_folders, finish, flip_a_byte, path, pretrain, resume, simclr,
-    small_data, start, wait_for,
+    assert_same_run, checkpoints, class_folders, command, finish, flip_a_byte, path, pretrain, reply, resume,
+    simclr, small_data, start, wait_for,
 };
 
 /// A configuration that was edited or cut off would make another run of it: the checkpoint has the right one.
@@ -269,4 +270,45 @@ fn a_run_goes_on_with_the_images_that_it_records() {
     simclr(&bare).expect(2, &["does not record its images", "DATA", "simclr quickstart --out"]);
     simclr(&["pretrain", "--out", path(&away)]).expect(2, &["required arguments", "<DATA>"]);
     simclr(&["pretrain", "--out", path(&away), "--resume"]).expect(2, &["holds no run"]);
+}
+
+/// Several data sets, and single images, are the same from wherever their paths start.
+#[test]
+fn a_run_goes_on_from_another_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    ["a", "b"].iter().for_each(|set| class_folders(&dir.join(set), 3, 8));
+    let elsewhere = dir.join("else/where");
+    fs::create_dir_all(&elsewhere).unwrap();
+    let from = |folder: &Path, words: &[String]| {
+        let output = command(words).current_dir(folder).output().expect("the program starts");
+        reply(output)
+    };
+    let words = |words: &[&str]| -> Vec<String> { words.iter().map(|&word| word.to_owned()).collect() };
+    let images: Vec<String> = (0..3)
+        .flat_map(|class| (0..8).map(move |number| format!("class {class}/{number}.png")))
+        .flat_map(|image| ["a", "b"].map(|set| format!("{set}/{image}")))
+        .collect();
+    for (name, data) in [("sets", words(&["a", "b"])), ("images", images)] {
+        let run = dir.join(name);
+        let begin = pretrain(Path::new("a"), Path::new(name), &["train.checkpoint_every=3"]);
+        let begin = [&begin[..1], &data[..], &begin[2..]].concat();
+        from(dir, &begin).expect(0, &[]);
+        fs::remove_file(checkpoints(&run).pop().unwrap()).unwrap();
+        let out = format!("../../{name}");
+        let bare = words(&["pretrain", "--out", &out, "--resume"]);
+        let given = |data: &[String]| [&bare[..1], data, &bare[1..], &words(&["--dry-run"])].concat();
+        let at = |place: &str| -> Vec<String> { data.iter().map(|path| format!("{place}/{path}")).collect() };
+        from(&elsewhere, &given(&at("../.."))).expect(0, &["resuming after step 3"]);
+        let mut turned = at("../..");
+        turned.reverse();
+        from(&elsewhere, &given(&turned)).expect(2, &["with other names, or in another order"]);
+        // Moved together.
+        fs::create_dir(dir.join("moved")).unwrap();
+        ["a", "b"].iter().for_each(|set| fs::rename(dir.join(set), dir.join("moved").join(set)).unwrap());
+        from(&elsewhere, &given(&at("../../moved"))).expect(0, &["resuming after step 3"]);
+        ["a", "b"].iter().for_each(|set| fs::rename(dir.join("moved").join(set), dir.join(set)).unwrap());
+        fs::remove_dir(dir.join("moved")).unwrap();
+        from(&elsewhere, &bare).expect(0, &["resuming after step 3", "saved to ../../"]);
+    }
 }

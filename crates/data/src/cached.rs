@@ -208,6 +208,10 @@ impl Dataset for Cached {
         self.inner.name(index)
     }
 
+    fn name_within(&self, index: usize) -> String {
+        self.inner.name_within(index)
+    }
+
     fn stored_bytes(&self, index: usize) -> Option<u64> {
         self.inner.stored_bytes(index)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::copies::HashExtent;
@@ -25,6 +26,8 @@ struct Part {
     first: usize,
     /// The prefix of its images' names.
     prefix: String,
+    /// What of the prefix stays wherever the part lies: the last folder or file.
+    prefix_within: String,
     /// The label in the whole for each label of the part.
     labels: Vec<u32>,
 }
@@ -39,7 +42,7 @@ impl Concat {
                 let labels = new_labels(set.classes(), &classes);
                 let first = len;
                 len += set.len();
-                Part { set, first, prefix, labels }
+                Part { set, first, prefix_within: last_of(&prefix), prefix, labels }
             })
             .collect();
         Self { parts, classes, len }
@@ -87,6 +90,11 @@ impl Dataset for Concat {
         format!("{}{}", part.prefix, part.set.name(index))
     }
 
+    fn name_within(&self, index: usize) -> String {
+        let (part, index) = self.part(index);
+        format!("{}{}", part.prefix_within, part.set.name_within(index))
+    }
+
     fn stored_bytes(&self, index: usize) -> Option<u64> {
         let (part, index) = self.part(index);
         part.set.stored_bytes(index)
@@ -117,9 +125,27 @@ impl Dataset for Concat {
     }
 }
 
+/// The last part of a prefix that is a path, with its slash; empty if it has none.
+fn last_of(prefix: &str) -> String {
+    // A path like "." has one only as a whole.
+    let whole = if prefix.is_empty() { None } else { std::path::absolute(prefix).ok() };
+    let whole = whole.as_deref().unwrap_or(Path::new(prefix));
+    whole.file_name().map_or(String::new(), |name| format!("{}/", name.to_string_lossy()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_of_a_prefix_stays_wherever_it_lies() {
+        let here = std::env::current_dir().unwrap();
+        let own = format!("{}/", here.file_name().unwrap().to_string_lossy());
+        assert_eq!(["a/", "../b/a/", "/x/a/", "", "/"].map(last_of), ["a/", "a/", "a/", "", ""]);
+        for path in ["./".to_owned(), format!("{}/./", here.display())] {
+            assert_eq!(last_of(&path), own);
+        }
+    }
 
     #[test]
     fn classes_keep_the_order_of_those_that_begin_with_the_others() {

@@ -34,6 +34,12 @@ pub trait Dataset: Send + Sync {
     /// The name of image `index` in messages: its path within the data set, or its number.
     fn name(&self, index: usize) -> String;
 
+    /// The name of image `index` as far as it does not depend on where the data set lies, nor on the folder from which
+    /// paths start: by these a run recognises its images.
+    fn name_within(&self, index: usize) -> String {
+        self.name(index)
+    }
+
     /// The encoded size of image `index` in bytes, for image files and for members of archives that record it. Does not
     /// read the image.
     fn stored_bytes(&self, _index: usize) -> Option<u64> {

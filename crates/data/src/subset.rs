@@ -127,6 +127,10 @@ impl Dataset for Subset {
         self.whole.name(self.indices[index] as usize)
     }
 
+    fn name_within(&self, index: usize) -> String {
+        self.whole.name_within(self.indices[index] as usize)
+    }
+
     fn stored_bytes(&self, index: usize) -> Option<u64> {
         self.whole.stored_bytes(self.indices[index] as usize)
     }

@@ -58,8 +58,9 @@ impl Reply {
     }
 }
 
+/// What a program replied that has ended.
 #[track_caller]
-fn reply(output: Output) -> Reply {
+pub fn reply(output: Output) -> Reply {
     let text = |bytes| String::from_utf8(bytes).expect("messages are UTF-8");
     let reply = Reply { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
     for trace in ["panicked", "RUST_BACKTRACE", "unwrap()"] {

@@ -124,6 +124,59 @@ pub(crate) fn open_each(paths: &[PathBuf], options: DecodeOptions) -> Result<Ima
         })
     });
     let names: Vec<&[u8]> = names.collect::<Result<_, _>>()?;
-    let files = Arc::new(DiskFiles::at(Path::new(""), names.into_iter()));
+    let files = DiskFiles::at(Path::new(""), names.into_iter());
+    let whole = paths.iter().map(whole).collect::<Vec<_>>();
+    let shared = whole.iter().filter_map(|path| path.parent()).map(Path::to_owned).reduce(common);
+    let files = Arc::new(SingleFiles { files, shared: shared.unwrap_or_default() });
     Ok(ImageFiles::new(files, Classes::default(), options))
+}
+
+/// Files given one by one.
+struct SingleFiles {
+    files: DiskFiles,
+    /// The folder that all of them lie in or below.
+    shared: PathBuf,
+}
+
+/// The path from the root of the file system.
+fn whole(path: impl AsRef<Path>) -> PathBuf {
+    std::path::absolute(&path).unwrap_or_else(|_| path.as_ref().to_owned())
+}
+
+/// The folder that two have in common.
+fn common(one: PathBuf, other: PathBuf) -> PathBuf {
+    let equal = one.components().zip(other.components()).take_while(|(one, other)| one == other);
+    equal.map(|(one, _)| one).collect()
+}
+
+impl Files for SingleFiles {
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.files.name(index)
+    }
+
+    fn name_within(&self, index: usize) -> String {
+        let path = whole(self.files.path(index));
+        let below = path.strip_prefix(&self.shared).ok().and_then(|below| bytes_of(below.as_os_str()));
+        below.map_or_else(|| self.name(index), name_of)
+    }
+
+    fn bytes(&self, index: usize) -> Option<u64> {
+        self.files.bytes(index)
+    }
+
+    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<Claim, String> {
+        self.files.read(index, out)
+    }
+
+    fn sample(&self, index: usize, out: &mut Vec<u8>) -> Result<bool, String> {
+        self.files.sample(index, out)
+    }
+
+    fn probe(&self, index: usize) -> Result<(), Unread> {
+        self.files.probe(index)
+    }
 }

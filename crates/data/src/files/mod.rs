@@ -31,6 +31,11 @@ pub(crate) trait Files: Send + Sync {
     /// The name of a file in messages, control characters escaped.
     fn name(&self, index: usize) -> String;
 
+    /// See [`Dataset::name_within`].
+    fn name_within(&self, index: usize) -> String {
+        self.name(index)
+    }
+
     /// The size of a file in bytes, where that is known without reading it.
     fn bytes(&self, _index: usize) -> Option<u64> {
         None
@@ -149,6 +154,10 @@ impl Dataset for ImageFiles {
 
     fn name(&self, index: usize) -> String {
         self.files.name(self.file(index))
+    }
+
+    fn name_within(&self, index: usize) -> String {
+        self.files.name_within(self.file(index))
     }
 
     fn stored_bytes(&self, index: usize) -> Option<u64> {

@@ -65,6 +65,9 @@ pub struct Extra {
     /// be done.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub epoch_due: bool,
+    /// CRC-32C of the image names, as far as they do not depend on where the data lie, if those are others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub names_within: Option<u32>,
     /// A checksum of the sizes of the image files, if the data set reports them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sizes: Option<u32>,

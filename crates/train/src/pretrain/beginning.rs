@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn all_of_the_encoder_is_taken_and_nothing_of_the_optimiser() {
         let (folder, config_of_first) = (tempfile::tempdir().unwrap(), config(&[]));
-        let identity = Identity { images: 9, names: 7, sizes: None };
+        let identity = Identity { images: 9, names: 7, names_within: None, sizes: None };
         let first = folder.path().join("first");
         let run = RunFolder::create(&first, &config_of_first).unwrap();
         let state = State::new(&config_of_first, &Device::cpu(1).unwrap(), 1).unwrap();

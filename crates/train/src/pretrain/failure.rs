@@ -45,7 +45,8 @@ impl Failure {
     /// Whether the failure occurred with this configuration on these images, and so would recur.
     pub fn is_of(&self, config: &Config, data: Identity) -> bool {
         let then = self.data;
-        let same = then == Identity { sizes: then.sizes.and(data.sizes), ..data };
+        let same_sizes = then.sizes == then.sizes.and(data.sizes);
+        let same = then.images == data.images && then.has_names_of(&data) && same_sizes;
         let tried = Config::from_toml(&self.config, "the configuration that failed");
         same && tried.is_ok_and(|tried| tried.check_resume(config).is_ok())
     }
@@ -66,7 +67,7 @@ mod tests {
     fn what_lies_in_folders_is_read_whatever_it_knows_of_files() {
         // As in a run, with "auto" values resolved.
         let config = Config::from_toml(&Config::default().to_toml().unwrap(), "the defaults").unwrap();
-        let data = Identity { images: 9, names: 7, sizes: Some(5) };
+        let data = Identity { images: 9, names: 7, names_within: None, sizes: Some(5) };
         let (what, config_text) = ("loss and gradient".to_owned(), config.to_toml().unwrap());
         let failure = Failure { step: 3, what, config: config_text, data };
         let mut written = serde_json::to_value(&failure).unwrap();

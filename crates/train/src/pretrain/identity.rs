@@ -20,6 +20,10 @@ pub struct Identity {
     pub images: u64,
     /// The CRC-32C of all names in order, each followed by a zero byte.
     pub names: u32,
+    /// The same of the names as far as they do not depend on where the data lie ([`Dataset::name_within`]) where those are
+    /// others; older records lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names_within: Option<u32>,
     /// The CRC-32C of file sizes, of at most 4096 evenly spread files; `None` if the data set does not report sizes.
     pub sizes: Option<u32>,
 }
@@ -27,17 +31,28 @@ pub struct Identity {
 impl Identity {
     /// Returns the identity of a data set.
     pub fn of(dataset: &dyn Dataset) -> Identity {
-        let names = (0..dataset.len()).fold(0, |crc, index| {
-            let crc = crc32c::crc32c_append(crc, dataset.name(index).as_bytes());
-            crc32c::crc32c_append(crc, &[0])
-        });
+        let checksum = |name: &dyn Fn(usize) -> String| {
+            (0..dataset.len()).fold(0, |crc, index| {
+                let crc = crc32c::crc32c_append(crc, name(index).as_bytes());
+                crc32c::crc32c_append(crc, &[0])
+            })
+        };
+        let names = checksum(&|index| dataset.name(index));
+        let names_within =
+            Some(checksum(&|index| dataset.name_within(index))).filter(|&within| within != names);
         let stride = dataset.len().div_ceil(SIZED).max(1);
         let sizes: Vec<Option<u64>> =
             (0..dataset.len()).step_by(stride).map(|index| dataset.stored_bytes(index)).collect();
         let crc =
             |crc, bytes: &Option<u64>| crc32c::crc32c_append(crc, &bytes.unwrap_or(u64::MAX).to_le_bytes());
         let sizes = sizes.iter().any(Option::is_some).then(|| sizes.iter().fold(0, crc));
-        Identity { images: dataset.len() as u64, names, sizes }
+        Identity { images: dataset.len() as u64, names, names_within, sizes }
+    }
+
+    /// Whether the images have the same names in the same order, wherever they lie.
+    pub fn has_names_of(&self, other: &Identity) -> bool {
+        let within = |of: &Identity| of.names_within.unwrap_or(of.names);
+        self.names == other.names || within(self) == within(other)
     }
 
     /// Checks that a run in the folder `run` may be resumed with these images from a checkpoint.
@@ -60,10 +75,14 @@ impl Identity {
                 grouped(self.images)
             ));
         }
-        if meta.names.is_some_and(|names| names != self.names) {
+        let then = meta.names.map(|names| {
+            let (images, names_within, sizes) = (meta.images, meta.extra.names_within, meta.extra.sizes);
+            Identity { images, names, names_within, sizes }
+        });
+        if then.is_some_and(|then| !self.has_names_of(&then)) {
             return Some(
                 "it was trained on a data set of as many images with other names, or in another order; give the same \
-                 data, several data sets and single images by the same paths as then"
+                 data, several data sets and single images in the same order as then"
                     .to_owned(),
             );
         }
@@ -98,6 +117,10 @@ mod tests {
         fn name(&self, index: usize) -> String {
             self.0[index].to_owned()
         }
+        fn name_within(&self, index: usize) -> String {
+            let name = self.0[index];
+            name.rsplit('/').next().unwrap_or(name).to_owned()
+        }
         fn stored_bytes(&self, index: usize) -> Option<u64> {
             self.1.map(|more| self.0[index].len() as u64 + more)
         }
@@ -119,11 +142,32 @@ mod tests {
         assert_eq!(whole.problem(&meta), None);
         assert_eq!(of(&["a.jpg", "b.jpg"]), whole);
         for other in [&["a.jpg", "c.jpg"], &["b.jpg", "a.jpg"], &["a.jpgb", ".jpg"]] {
-            assert!(of(other).problem(&meta).unwrap().contains("by the same paths"), "{other:?}");
+            assert!(of(other).problem(&meta).unwrap().contains("in the same order as then"), "{other:?}");
         }
         assert!(of(&["a.jpg"]).problem(&meta).unwrap().contains("2 images, this one has 1"));
         // A checkpoint without names.
         assert_eq!(of(&["c.jpg", "d.jpg"]).problem(&Meta { names: None, ..meta }), None);
+    }
+
+    #[test]
+    fn images_that_lie_elsewhere_are_the_same() {
+        let of = |names: &[&'static str]| Identity::of(&Named(names.to_vec(), None));
+        let (here, there, moved) =
+            (of(&["a.jpg", "b.jpg"]), of(&["x/a.jpg", "x/b.jpg"]), of(&["/y/a.jpg", "/y/b.jpg"]));
+        assert_eq!((here.names_within, there.names_within), (None, Some(here.names)));
+        let meta = |then: Identity| {
+            let mut meta = Meta { images: 2, names: Some(then.names), ..Meta::default() };
+            meta.extra.names_within = then.names_within;
+            meta
+        };
+        for then in [here, there, moved] {
+            assert!([here, there, moved].iter().all(|now| now.problem(&meta(then)).is_none()), "{then:?}");
+        }
+        assert!(of(&["x/b.jpg", "x/a.jpg"]).problem(&meta(there)).is_some());
+        // A checkpoint that knows only the names as they were given.
+        let old = Identity { names_within: None, ..there };
+        assert_eq!(there.problem(&meta(old)), None);
+        assert!(moved.problem(&meta(old)).is_some());
     }
 
     #[test]

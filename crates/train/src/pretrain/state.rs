@@ -117,6 +117,7 @@ impl State {
             loss_scale_steps: self.loss_scale.map(|figures| figures.steps),
             skipped_steps: self.loss_scale.map(|_| self.skipped_steps),
             epoch_due: self.epoch_due,
+            names_within: identity.names_within,
             sizes: identity.sizes,
             worker_places: (self.places.len() > 1).then(|| self.places.iter().map(|place| place.0).collect()),
             ..Extra::default()

@@ -140,7 +140,7 @@ impl<'t> Team<'t> {
                     other.data.images, first.data.images
                 ));
             }
-            if other.data.names != first.data.names {
+            if !other.data.has_names_of(&first.data) {
                 return wrong(format!(
                     "worker {rank} has other images than worker 0, or in another order; give every worker the same data"
                 ));
