@@ -141,8 +141,9 @@ impl State {
 }
 
 /// The positions of `workers` workers that train on `images` images. If their number is unchanged, each goes on where
-/// it was; otherwise the positions are divided evenly. They are even already unless one worker met more broken images
-/// than another; then a few images are seen once more or once less.
+/// it was; otherwise the positions are divided evenly, the first workers going one place further where they must: their
+/// sum tells which epochs are done. The positions are even already unless one worker met more broken images than another;
+/// then a few images are seen once more or once less.
 fn places_of(meta: &Meta, images: usize, workers: usize) -> Vec<Position> {
     let passed = meta.epoch.saturating_mul(images as u64).saturating_add(meta.next);
     // Older versions recorded positions within the epoch: those are divided evenly too.
@@ -151,7 +152,10 @@ fn places_of(meta: &Meta, images: usize, workers: usize) -> Vec<Position> {
         places.len() == workers && sum == Some(passed)
     };
     let known = meta.extra.worker_places.as_ref().filter(sound);
-    let places = known.cloned().unwrap_or_else(|| vec![passed / workers as u64; workers]);
+    let of = workers as u64;
+    // The places of all together are dealt to the workers in turn.
+    let dealt = || (0..of).map(|rank| passed / of + u64::from(rank < passed % of)).collect();
+    let places = known.cloned().unwrap_or_else(dealt);
     places.into_iter().map(Position).collect()
 }
 
@@ -169,6 +173,12 @@ mod tests {
         assert!(found(&meta, 2).eq([147, 149]));
         assert!(found(&meta, 1).eq([296]));
         assert!(found(&meta, 4).eq([74; 4]));
+        // No place is lost, whatever the number of workers.
+        assert!(found(&meta, 3).eq([99, 99, 98]));
+        for (next, workers) in (0..100).flat_map(|next| (1..9).map(move |workers| (next, workers))) {
+            let meta = Meta { epoch: 2, next, ..Meta::default() };
+            assert_eq!(found(&meta, workers).sum::<u64>(), 200 + next, "{workers} workers");
+        }
         // Positions within the epoch.
         meta.extra.worker_places = Some(vec![47, 49]);
         assert!(found(&meta, 2).eq([148; 2]));
