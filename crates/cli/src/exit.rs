@@ -54,7 +54,7 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
-/// How to continue a run after an error that cost it no step. Printed after the error.
+/// How to continue a run after an error from outside. Printed after the error.
 #[derive(Debug)]
 pub struct Rescued(pub String);
 

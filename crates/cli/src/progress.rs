@@ -25,8 +25,9 @@ pub struct Progress {
     timed_from: (Instant, u64),
     /// When the next line is due, unless an epoch ends before that.
     line_due: Instant,
-    /// The checkpoint from which the run can be continued, if an error that cost no step ended it.
-    pub rescued: Option<PathBuf>,
+    /// The checkpoint from which the run can be continued, if an error from outside ended it, and how many steps after
+    /// that are lost.
+    pub rescued: Option<(PathBuf, u64)>,
     /// How many images could not be used, as of the epoch before last and of the last one.
     skipped: [usize; 2],
 }
@@ -129,8 +130,8 @@ impl Observer for Progress {
         terminal::say(message);
     }
 
-    fn rescued(&mut self, checkpoint: &Path) {
-        self.rescued = Some(checkpoint.to_path_buf());
+    fn rescued(&mut self, checkpoint: &Path, lost: u64) {
+        self.rescued = Some((checkpoint.to_path_buf(), lost));
     }
 
     fn stop(&self) -> bool {

@@ -118,8 +118,8 @@ impl Training {
     }
 
     /// Trains until done, or until Ctrl-C, alone or with other workers as `gathering` says. If the data set turns out
-    /// too small, the batch too large, or a device or worker missing, no new folder is left behind. An error that cost
-    /// no step names `again` as the command to continue with.
+    /// too small, the batch too large, or a device or worker missing, no new folder is left behind. After an
+    /// error from outside, `again` is named as the command to continue with.
     pub fn go(&self, dataset: &Arc<dyn Dataset>, gathering: &Gathering, again: &str) -> Result<Outcome> {
         let (watch, train) = (Watch::start("stopping"), &self.config.train);
         let (place, threads) = (&gathering.place, gathering.threads(&self.config));
@@ -145,8 +145,8 @@ impl Training {
             self.abandon();
         }
         let outcome = match (result, rescued) {
-            (Err(error), Some(checkpoint)) => {
-                let how = how_to_continue(&error, &checkpoint, again);
+            (Err(error), Some((checkpoint, lost))) => {
+                let how = how_to_continue(&error, (&checkpoint, lost), again);
                 return Err(Error::new(error).context(Rescued(how)));
             }
             (result, _) => result?,
@@ -189,9 +189,18 @@ impl Training {
     }
 }
 
-/// How to go on after an error that cost no step: from `checkpoint`, with the command `again`.
-fn how_to_continue(error: &TrainError, checkpoint: &Path, again: &str) -> String {
-    let saved = format!("saved to {}", checkpoint.display());
+/// How to go on after an error from outside: from `checkpoint`, which lacks the last `lost` steps, with the command
+/// `again`.
+fn how_to_continue(error: &TrainError, (checkpoint, lost): (&Path, u64), again: &str) -> String {
+    let checkpoint = checkpoint.display();
+    let saved = match lost {
+        0 => format!("saved to {checkpoint}"),
+        1 => format!("the newest checkpoint is {checkpoint}; the step after it could not be saved"),
+        _ => {
+            let lost = terminal::grouped(lost);
+            format!("the newest checkpoint is {checkpoint}; the {lost} steps after it could not be saved")
+        }
+    };
     match error {
         // A run goes on with the files that it began with, so that another in place of a broken one is of no use.
         TrainError::Data(DataError::Image { .. }) => {
@@ -285,11 +294,21 @@ mod tests {
 
     #[test]
     fn what_can_be_done_is_what_is_advised() {
-        let how =
-            |error| how_to_continue(&error, Path::new("RUN/checkpoints/step-7"), "simclr again --resume");
+        let after = |error: TrainError, lost| {
+            how_to_continue(&error, (Path::new("RUN/checkpoints/step-7"), lost), "simclr again --resume")
+        };
+        let how = |error| after(error, 0);
         let image = DataError::Image { name: "a.jpg".to_owned(), reason: "torn".to_owned() };
         assert!(how(image.into()).ends_with("simclr again --resume --set data.strict=false"));
         let gone = TrainError::RunGone { path: "RUN".into() };
-        assert!(how(gone).ends_with("once that is mended, continue with: simclr again --resume"));
+        let mended = "once that is mended, continue with: simclr again --resume";
+        assert_eq!(how(gone), format!("saved to RUN/checkpoints/step-7: {mended}"));
+        let full = || TrainError::RunGone { path: "RUN".into() };
+        let newest = "the newest checkpoint is RUN/checkpoints/step-7; the";
+        assert_eq!(after(full(), 1), format!("{newest} step after it could not be saved: {mended}"));
+        assert_eq!(
+            after(full(), 2600),
+            format!("{newest} 2,600 steps after it could not be saved: {mended}")
+        );
     }
 }

@@ -32,7 +32,7 @@ impl Observer for Breaks {
         self.warnings.push(message.to_owned());
     }
 
-    fn rescued(&mut self, checkpoint: &Path) {
+    fn rescued(&mut self, checkpoint: &Path, _: u64) {
         self.rescued.push(checkpoint.to_owned());
     }
 }

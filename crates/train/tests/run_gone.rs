@@ -22,7 +22,7 @@ struct Meddler<F> {
     after_three: F,
     checkpoint: PathBuf,
     /// The checkpoint that is told to be what is left of the run.
-    rescued: Option<String>,
+    rescued: Option<(PathBuf, u64)>,
 }
 
 impl<F: FnMut()> Observer for Meddler<F> {
@@ -37,24 +37,33 @@ impl<F: FnMut()> Observer for Meddler<F> {
         }
     }
 
-    fn rescued(&mut self, checkpoint: &Path) {
-        self.rescued = Some(checkpoint.display().to_string());
+    fn rescued(&mut self, checkpoint: &Path, lost: u64) {
+        self.rescued = Some((checkpoint.to_owned(), lost));
     }
 }
 
-/// Trains in `folder` for two epochs of ten steps, with a checkpoint after every second one.
+/// Trains in `folder` for two epochs of ten steps, with a checkpoint after every second one. Nothing may be left of the
+/// run.
 fn train(folder: &Path, after_three: impl FnMut()) -> Result<Outcome, TrainError> {
+    let (run, trained, rescued) = trained(folder, after_three)?;
+    assert_eq!(rescued, None);
+    assert!(run.write("encoder.safetensors", |out| out.write_all(b"old")).is_err());
+    run.remove_cache();
+    run.discard();
+    trained
+}
+
+type Trained = (RunFolder, Result<Outcome, TrainError>, Option<(PathBuf, u64)>);
+
+fn trained(folder: &Path, after_three: impl FnMut()) -> Result<Trained, TrainError> {
     let config = common::usual(&["train.checkpoint_every=2", "train.keep_checkpoints=1"], &[]);
     let images: Arc<dyn Dataset> = Arc::new(Made::new(176, 16, 0));
     let run = RunFolder::create(folder, &config)?;
     let checkpoint = run.checkpoints(1).path(2);
     let mut meddler = Meddler { after_three, checkpoint, rescued: None };
     let trained = pretrain(&images, &config, &run, None, &Device::cpu(1).unwrap(), &mut meddler);
-    assert_eq!(meddler.rescued, None);
-    assert!(run.write("encoder.safetensors", |out| out.write_all(b"old")).is_err());
-    run.remove_cache();
-    run.discard();
-    trained
+    let rescued = meddler.rescued;
+    Ok((run, trained, rescued))
 }
 
 fn checkpoint(step: u64) -> Checkpoint {
@@ -110,4 +119,18 @@ fn a_lock_that_was_removed_protects_nothing() {
     let error = train(folder.path(), || fs::remove_file(folder.path().join("lock")).unwrap()).unwrap_err();
     assert!(error.to_string().contains("or its file `lock`, was removed"), "{error}");
     assert_eq!(RunFolder::resume(folder.path()).unwrap().0.checkpoints(1).list().unwrap().len(), 1);
+}
+
+#[test]
+fn steps_that_could_not_be_saved_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |step: u64| folder.path().join(format!("checkpoints/step-{step:08}.safetensors"));
+    // A folder that is not empty is not replaced by a file.
+    let block = || (4..=20).for_each(|step| fs::create_dir_all(at(step).join("taken")).unwrap());
+    let (_run, trained, rescued) = trained(folder.path(), block).unwrap();
+    let error = trained.unwrap_err();
+    let (checkpoint, lost) = rescued.unwrap_or_else(|| panic!("{error}"));
+    // The failure of the fourth step's checkpoint is met during the steps that follow it.
+    assert_eq!(checkpoint, at(2), "{error}");
+    assert!((2..=4).contains(&lost), "{lost} after {error}");
 }

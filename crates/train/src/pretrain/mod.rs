@@ -69,9 +69,9 @@ pub trait Observer {
     /// Something is in order but may be surprising.
     fn note(&mut self, _message: &str) {}
     /// The run ends with an error that came from outside: once what failed is mended, it can go on from `checkpoint`,
-    /// its newest. That has all steps, as far as they could be saved; where a GPU has failed, those after the
-    /// checkpoint are lost.
-    fn rescued(&mut self, _checkpoint: &Path) {}
+    /// its newest. That has all steps but the last `lost`: those could not be saved, for example because the disk is
+    /// full or a GPU has failed.
+    fn rescued(&mut self, _checkpoint: &Path, _lost: u64) {}
     /// Whether to stop after this step. The state is saved first.
     fn stop(&self) -> bool {
         false

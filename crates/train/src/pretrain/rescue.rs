@@ -9,7 +9,7 @@ impl Run<'_> {
     /// What ended the run from outside (the data, the disk, another worker) costs none of the steps that were taken:
     /// their state is saved once more, also where the figures of an epoch that has ended are still due. Where it is not
     /// known any more, since a GPU has failed for example, the steps after the newest checkpoint are lost. That checkpoint is
-    /// told in either case. A step that a log did not take is offered to it once more, but the log may go without it. What ended the run from inside is recorded,
+    /// told in either case, and how many steps followed it. A step that a log did not take is offered to it once more, but the log may go without it. What ended the run from inside is recorded,
     /// and names the checkpoint itself.
     pub(super) fn rescue(&mut self, error: &TrainError, batches: &Batches, observer: &mut dyn Observer) {
         if let Some(keeper) = &self.keeper {
@@ -41,7 +41,7 @@ impl Run<'_> {
         }
         // A good checkpoint may exist although the saver only knows that writing a later one failed.
         if let Ok(Some(found)) = keeper.saver.checkpoints().latest_good() {
-            observer.rescued(&found.path);
+            observer.rescued(&found.path, step.saturating_sub(found.checkpoint.meta.step));
         }
     }
 }
