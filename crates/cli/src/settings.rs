@@ -269,8 +269,15 @@ impl Settings {
     /// Resolves the configuration for training on `source`. Prints what `photos` chooses, and the batch where that is
     /// left to the program.
     pub fn resolve(&self, source: &Source, threads: Threads) -> Result<Config> {
+        self.resolve_shared(source, threads, 1)
+    }
+
+    /// [`Settings::resolve`] for a number of workers that share each batch.
+    pub fn resolve_shared(&self, source: &Source, threads: Threads, workers: usize) -> Result<Config> {
         let images = source.to_pretrain();
-        self.with_layers(None, threads, |layers| Ok(resolve_for(layers, &*images)?))
+        self.with_layers(None, threads, |layers| {
+            Ok(resolve_for(&Layers { workers, ..layers.clone() }, &*images)?)
+        })
     }
 
     /// Prints which settings are used if none were chosen to suit the images: no preset, no file, no image size.
@@ -398,6 +405,7 @@ impl Settings {
             chosen: None,
             file: self.config.as_deref(),
             sets: &sets,
+            workers: 0,
         })
     }
 }

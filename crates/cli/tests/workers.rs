@@ -170,3 +170,14 @@ fn a_plan_for_several_is_told() {
     let words = with(pretrain(&data, &dir.path().join("run"), &[]), &["--dry-run", "--workers", "4"]);
     simclr(&words).expect(0, &["4 workers share each batch"]);
 }
+
+#[test]
+fn a_batch_that_is_left_to_the_program_can_be_shared() {
+    let (dir, data) = small_data();
+    let words = pretrain(&data, &dir.path().join("run"), &["train.batch=auto"]);
+    let plan = |workers| simclr(&with(words.clone(), &["--dry-run", "--workers", workers]));
+    plan("2").expect(0, &["batch of 8: "]);
+    let reply = plan("3")
+        .expect(0, &["batch of 6, for 3 workers to share, instead of 8: 48 images", "3 workers share"]);
+    assert!(reply.out.contains("batch = 6\n"), "{}", reply.out);
+}

@@ -139,7 +139,7 @@ impl Pretrain {
         let mut opening = Opening::new(&decoding, self.threads.count());
         let source = opening.open(&self.data)?;
         data::look_at(&*source.to_pretrain(), decoding.window)?;
-        let config = self.settings.resolve(&source, self.threads)?;
+        let config = self.settings.resolve_shared(&source, self.threads, place.part().of)?;
         let images = source.to_pretrain().len();
         place.part().batch(&config, images - held_out(&config, images)?)?;
         self.advise(&config)?;
@@ -297,7 +297,7 @@ impl Pretrain {
                 let decoding = self.settings.data()?;
                 let source = Opening::new(&decoding, self.threads.count()).open(&self.data)?;
                 data::look_at(&*source.to_pretrain(), decoding.window)?;
-                let config = self.settings.resolve(&source, self.threads)?;
+                let config = self.settings.resolve_shared(&source, self.threads, place.part().of)?;
                 self.advise(&config)?;
                 (config, source)
             }

@@ -78,7 +78,7 @@ impl Layers<'_> {
         let is_left = leaves_batch(&stated);
         if is_new && (is_left || (chosen.is_some() && batch_of(&stated).is_none())) {
             let Machine { memory, .. } = machine(config.train.device);
-            let (size, reason) = batch::choose(&config, images.len(), memory)?;
+            let (size, reason) = batch::choose(&config, images.len(), memory, self.workers)?;
             config.train.batch = size;
             let why =
                 if is_left { "train.batch=auto".to_owned() } else { format!("preset {}", photos::NAME) };

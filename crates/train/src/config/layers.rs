@@ -26,6 +26,8 @@ pub struct Layers<'a> {
     pub file: Option<&'a Path>,
     /// `table.key=value`, in order; the value is TOML, and a bare word is a string.
     pub sets: &'a [String],
+    /// How many workers are to share a batch that [`Layers::resolve_for`] chooses; 0 counts as 1.
+    pub workers: usize,
 }
 
 impl Layers<'_> {
