@@ -65,6 +65,12 @@ pub struct Extra {
     /// be done.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub epoch_due: bool,
+    /// How wide the projections were when last measured, if they were so narrow that a warning may follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub narrow: Option<f64>,
+    /// Whether a loss at chance level was warned of, if it stood there after the last epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chance_level_warned: Option<bool>,
     /// CRC-32C of the image names, as far as they do not depend on where the data lie, if those are others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub names_within: Option<u32>,

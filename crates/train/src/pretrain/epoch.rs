@@ -2,6 +2,7 @@
 
 use simclr_data::Skipped;
 
+use crate::checkpoint::Extra;
 use crate::config::LossConfig;
 use crate::{Config, TrainError};
 
@@ -16,6 +17,9 @@ const MIN_SPREAD: f64 = 0.2;
 /// It is at most about s^2 for a spread s, and 1 / sqrt(d) for directions that fill d dimensions evenly.
 const MIN_SIMILARITY_DEVIATION: f64 = 0.01;
 
+/// Projections whose spread is more than this times that of the measurement before are widening.
+const WIDENING: f64 = 1.1;
+
 /// An epoch whose mean loss is within this many nats of the loss at chance level tells no images apart.
 const CHANCE_TOLERANCE: f64 = 0.01;
 
@@ -26,16 +30,23 @@ impl Run<'_> {
     /// Measures the figures that are due, notes whether the state is the best so far, and logs the epoch. After an
     /// error, all of it can be done once more, now or when the run is resumed.
     pub(super) fn end_epoch(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let record = self.epoch_record(observer)?;
-        if let Some(keeper) = &mut self.keeper {
-            keeper.folder.check_in_place()?;
-            keeper.log(|logs| logs.epoch(&record))?;
-        }
+        // An epoch that is measured once more is not compared with itself.
+        let watched = self.state.watched;
+        let logged = self.epoch_record(observer).and_then(|record| self.log_epoch(record));
+        let record = logged.inspect_err(|_| self.state.watched = watched)?;
         self.state.epoch_due = false;
         self.state.sums = EpochSums::default();
         self.set_sums()?;
         observer.epoch(&record);
         Ok(())
+    }
+
+    fn log_epoch(&mut self, record: EpochRecord) -> Result<EpochRecord, TrainError> {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.folder.check_in_place()?;
+            keeper.log(|logs| logs.epoch(&record))?;
+        }
+        Ok(record)
     }
 
     fn epoch_record(&mut self, observer: &mut dyn Observer) -> Result<EpochRecord, TrainError> {
@@ -92,27 +103,31 @@ impl Run<'_> {
     fn watch_for_collapse(&mut self, health: Option<&Health>, observer: &mut dyn Observer) -> bool {
         let train = &self.config.train;
         let (narrow, found) = match health {
-            Some(Health { spread, .. }) => {
-                (*spread < MIN_SPREAD, format!("their spread is {spread:.2} of what is healthy"))
-            }
+            Some(Health { spread, .. }) => (
+                Some(*spread).filter(|&spread| spread < MIN_SPREAD),
+                format!("their spread is {spread:.2} of what is healthy"),
+            ),
             None if self.is_keeper() && (self.holdout.is_none() || train.health_every == 0) => {
                 let deviation = self.deviation_of_similarities();
-                let narrow = deviation.is_some_and(|deviation| deviation < MIN_SIMILARITY_DEVIATION);
+                let narrow = deviation.filter(|&deviation| deviation < MIN_SIMILARITY_DEVIATION);
                 (narrow, "every view is about as similar to all others".to_owned())
             }
             // The health figures are not due.
             None => return false,
         };
-        // Projections are narrow when training begins; that is a fault only if they stay so after warm-up.
-        let narrow = narrow && self.state.step >= self.schedule.warmup_steps();
-        let stays = std::mem::replace(&mut self.narrow, narrow) || self.epochs() == train.epochs;
-        if narrow && stays {
+        // Projections are narrow when training begins; that is a fault only if they stay so after warm-up, no wider than
+        // before.
+        let narrow = narrow.filter(|_| self.state.step >= self.schedule.warmup_steps());
+        let before = std::mem::replace(&mut self.state.watched.narrow, narrow);
+        let widens = |now: f64| before.is_none_or(|before| now > WIDENING * before);
+        let stays = narrow.is_some_and(|now| self.epochs() == train.epochs || !widens(now));
+        if stays {
             observer.warn(&format!(
                 "the projections are collapsing: {found}; see that the images differ and are not all dark \
                  (data.window), lower optim.rate or raise loss.temperature"
             ));
         }
-        narrow && stays
+        stays
     }
 
     /// Warns, once, if the loss stays at that of guessing, where all candidates are equally likely. Returns whether it
@@ -124,26 +139,26 @@ impl Run<'_> {
         // however well it tells images apart.
         let judges = self.is_keeper() && *normalize;
         let Some(chance) = name.chance_loss(candidates).filter(|_| judges) else { return false };
-        if self.chance_level == ChanceLevel::Warned {
+        if self.state.watched.chance_level == ChanceLevel::Warned {
             return true;
         }
         let is_last = self.epochs() == train.epochs;
         // As with narrow projections, this is no fault during warm-up.
         let stands = (loss - chance).abs() < CHANCE_TOLERANCE
             && (is_last || self.state.step >= self.schedule.warmup_steps());
-        let stood = self.chance_level == ChanceLevel::Once;
-        self.chance_level = match stands {
+        let stood = self.state.watched.chance_level == ChanceLevel::Once;
+        self.state.watched.chance_level = match stands {
             true if stood || is_last => ChanceLevel::Warned,
             true => ChanceLevel::Once,
             false => ChanceLevel::Above,
         };
-        if self.chance_level == ChanceLevel::Warned {
+        if self.state.watched.chance_level == ChanceLevel::Warned {
             observer.warn(&format!(
                 "the loss is stuck at that of guessing ({chance:.3} = ln {candidates}): nothing is being learnt; lower \
                  loss.temperature if it is above 1, raise optim.rate if it is tiny, and see that the images differ"
             ));
         }
-        self.chance_level == ChanceLevel::Warned
+        self.state.watched.chance_level == ChanceLevel::Warned
     }
 
     /// Estimates the standard deviation of the similarities in the last step, valid if it is small, from the entropy:
@@ -159,11 +174,41 @@ impl Run<'_> {
 
 /// Whether the loss was at chance level after the previous epoch, and whether a warning was given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum ChanceLevel {
+enum ChanceLevel {
     #[default]
     Above,
     Once,
     Warned,
+}
+
+/// What the warnings go by beside the figures of the epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Watched {
+    /// How wide the projections were when last measured, if they were too narrow.
+    narrow: Option<f64>,
+    chance_level: ChanceLevel,
+}
+
+impl Watched {
+    /// What a checkpoint records.
+    pub(super) fn restore(extra: &Extra) -> Watched {
+        let chance_level = match extra.chance_level_warned {
+            None => ChanceLevel::Above,
+            Some(false) => ChanceLevel::Once,
+            Some(true) => ChanceLevel::Warned,
+        };
+        Watched { narrow: extra.narrow, chance_level }
+    }
+
+    /// Records it in a checkpoint.
+    pub(super) fn record(self, extra: &mut Extra) {
+        extra.narrow = self.narrow;
+        extra.chance_level_warned = match self.chance_level {
+            ChanceLevel::Above => None,
+            ChanceLevel::Once => Some(false),
+            ChanceLevel::Warned => Some(true),
+        };
+    }
 }
 
 /// The figures of the held-out images after an epoch, and the broken ones among these images.

@@ -13,7 +13,6 @@ use simclr_engine::ops::ContrastiveFigures;
 use crate::{Config, Schedule, TrainError};
 
 use super::best::BestBy;
-use super::epoch::ChanceLevel;
 use super::keeper::Keeper;
 use super::plan::{Plan, Prepared};
 use super::state::{EpochSums, State};
@@ -34,9 +33,6 @@ pub(super) struct Run<'r> {
     pub(super) keeper: Option<Keeper<'r>>,
     pub(super) plan: Plan,
     pub(super) schedule: Schedule,
-    /// Whether the projections were narrow when last measured.
-    pub(super) narrow: bool,
-    pub(super) chance_level: ChanceLevel,
     /// Steps between lines of the log.
     log_every: u64,
     pub(super) train: Arc<dyn Dataset>,
@@ -109,8 +105,6 @@ impl<'r> Run<'r> {
             team,
             schedule: Schedule::new(config, train.len() as u64),
             log_every,
-            narrow: false,
-            chance_level: ChanceLevel::default(),
             best_by: BestBy::choose(&config.train, &train, holdout.as_ref()).filter(|_| keeper.is_some()),
             keeper,
             families,

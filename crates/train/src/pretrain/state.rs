@@ -4,6 +4,7 @@ use simclr_data::Position;
 use simclr_engine::{Device, LossScaleFigures};
 
 use super::Part;
+use super::epoch::Watched;
 use super::identity::Identity;
 use super::plan::trained_on;
 use crate::checkpoint::{Best, Checkpoint, Extra, Meta, NamedTensor, OPTIMIZER};
@@ -33,6 +34,8 @@ pub(super) struct State {
     pub(super) best: Option<Best>,
     /// Whether an epoch has ended with this step and is not recorded yet: its sums are still those of its steps.
     pub(super) epoch_due: bool,
+    /// What warnings go by.
+    pub(super) watched: Watched,
 }
 
 impl State {
@@ -50,6 +53,7 @@ impl State {
             skipped_steps: 0,
             best: None,
             epoch_due: false,
+            watched: Watched::default(),
         })
     }
 
@@ -93,6 +97,7 @@ impl State {
         state.skipped_steps = extra.skipped_steps.unwrap_or(0);
         state.best = meta.best.clone();
         state.epoch_due = extra.epoch_due;
+        state.watched = Watched::restore(extra);
         Ok(state)
     }
 
@@ -109,7 +114,7 @@ impl State {
             let name = format!("{OPTIMIZER}{}", self.model.parameters.name(id));
             tensors.push(NamedTensor { name, shape: value.shape().to_vec(), data: value.to_vec()? });
         }
-        let extra = Extra {
+        let mut extra = Extra {
             epoch_steps: self.sums.steps,
             epoch_loss: self.sums.loss,
             epoch_contrastive_accuracy: self.sums.contrastive_accuracy,
@@ -122,6 +127,7 @@ impl State {
             worker_places: (self.places.len() > 1).then(|| self.places.iter().map(|place| place.0).collect()),
             ..Extra::default()
         };
+        self.watched.record(&mut extra);
         let (position, images) = (self.position(), trained_on(config, identity.images as usize));
         let meta = Meta {
             step: self.step,
