@@ -361,6 +361,8 @@ fn views_of_branches_and_the_composition_table() {
     }
     let table = draw(&["--matrix"]);
     assert!(table.width() > 8 * 128 && table.height() > 8 * 128, "{:?}", table.dimensions());
+    let words = ["views", path(&data), "--out", path(&out), "--matrix", "--set", "view.color_strength=0"];
+    simclr(&words).expect(0, &["view.color_strength has no effect with --matrix"]);
     fs::write(&lists, "[[view.a]]\nop = \"sobbel\"\n").unwrap();
     let words = ["views", path(&data), "--out", path(&out), "--config", path(&lists)];
     simclr(&words).expect(2, &["view.a[1].op", "did you mean \"sobel\"?"]);
@@ -399,6 +401,7 @@ fn a_bench_in_json() {
     }
     let text = simclr(&[&words[..10], &["--isa", "portable", "--shapes"]].concat()).expect(0, &[]).out;
     assert!(text.contains("portable") && text.contains("3x3 /2 16x16, 4 to 8"), "{text}");
+    assert!(text.contains(", f32, "), "bf16 is faster with other instructions alone: {text}");
     let blocks = simclr(&[&words[..], &["--memory", "blocks"]].concat()).expect(0, &[]).json();
     assert!(blocks["tensor_bytes"].as_u64() < figures["tensor_bytes"].as_u64(), "{blocks}");
 }

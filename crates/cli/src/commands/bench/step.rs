@@ -401,7 +401,7 @@ impl Step {
             format!("encoder.variant={}", self.variant),
             format!("encoder.selective_kernels={}", self.selective_kernels),
             format!("data.image_size={}", self.size),
-            format!("train.precision={}", self.precision),
+            format!("train.precision={}", self.precision()),
             format!("train.deterministic={}", self.deterministic),
             format!("train.memory={}", self.memory),
             format!("train.batch={}", self.views / 2),
@@ -409,6 +409,15 @@ impl Step {
             "data.holdout=0".to_owned(),
         ];
         Config::resolve(&Layers { sets: &sets, ..Layers::default() }).map_err(by_argument)
+    }
+
+    /// The arithmetic, as `train.precision` takes it: what "auto" means depends on the instructions that are used.
+    fn precision(&self) -> &str {
+        let is_without = |level| !self.device.is_gpu() && level < Level::Avx512Bf16;
+        match self.isa.is_some_and(is_without) && self.precision == "auto" {
+            true => "f32",
+            false => &self.precision,
+        }
     }
 
     fn tell(&self, figures: &Figures) -> Result<()> {

@@ -61,7 +61,13 @@ impl Views {
         let size = config.data.image_size;
         let dataset = source.train.as_ref();
         let RunViews { families, left_out } = RunViews::new(&config, dataset)?;
-        if !self.matrix {
+        if self.matrix {
+            for key in self.settings.given()?.iter().filter(|key| key.starts_with("view.")) {
+                terminal::warn(&format!(
+                    "{key} has no effect with --matrix, whose operators have their own strengths"
+                ));
+            }
+        } else {
             data::say_left_out(&left_out);
         }
         let seed = config.train.seed;
