@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     /// Names in the order of the page, and in words.
-    const NAMES: [(&str, &str); 13] = [
+    const NAMES: [(&str, &str); 14] = [
         ("knn", "kNN"),
         ("logistic", "linear, logistic regression"),
         ("logistic_z", "linear on z, logistic regression"),
@@ -232,6 +232,10 @@ mod tests {
             "fine-tuning, 7 labels, epochs 2, batch 4, weight decay 1e-30",
         ),
         ("finetune-500-rate-0.1+1", "fine-tuning, 500 labels, rate 0.1+1"),
+        (
+            "finetune-500-rate-best-of-13-0123abcd-seed-3",
+            "fine-tuning, 500 labels, rate best-of-13-0123abcd, seed 3",
+        ),
         ("finetune-500-head-2", "fine-tuning, 500 labels, from head layer 2"),
         ("finetune-0.5%-rate-1e-6-seed-3", "fine-tuning, 0.5% of the labels, rate 1e-6, seed 3"),
         ("finetune-10%", "fine-tuning, 10% of the labels"),

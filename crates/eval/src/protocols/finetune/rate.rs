@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 /// The multiples of the paper's rate that are tried when it is tuned.
 const TIMES: [f64; 4] = [1.0, 3.0, 10.0, 30.0];
+/// The most letters of a list of rates in a name: with everything else in it, it still fits in a file name.
+const LONGEST: usize = 100;
 
 /// The rate of the first step, from which a cosine schedule goes down to 0.
 ///
@@ -45,14 +47,20 @@ fn ordered(rates: &[f64]) -> Vec<f64> {
 }
 
 impl fmt::Display for Rate {
-    /// As in the names of results: `paper`, `0.1`, `tuned`, `0.01+0.1`.
+    /// As in the names of results: `paper`, `0.1`, `tuned`, `0.01+0.1`; a list too long for a file name by its length
+    /// and a checksum (CRC-32C), `best-of-13-0123abcd`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Rate::Paper => f.write_str("paper"),
             Rate::Is(rate) => f.write_str(&digits(*rate)),
             Rate::Tuned => f.write_str("tuned"),
             Rate::BestOf(rates) => {
-                f.write_str(&ordered(rates).into_iter().map(digits).collect::<Vec<_>>().join("+"))
+                let rates: Vec<String> = ordered(rates).into_iter().map(digits).collect();
+                let list = rates.join("+");
+                match list.len() {
+                    ..=LONGEST => f.write_str(&list),
+                    _ => write!(f, "best-of-{}-{:08x}", rates.len(), crc32c::crc32c(list.as_bytes())),
+                }
             }
         }
     }
@@ -105,6 +113,18 @@ mod tests {
             assert_eq!(rate(text).to_string(), text);
         }
         assert_eq!(rate("1,1e-3,1").to_string(), "0.001+1");
+    }
+
+    #[test]
+    fn long_lists_have_short_names() {
+        let rates: Vec<f64> = (0..13).map(|n| 10_f64.powf(f64::from(n) / 7.0 - 3.0)).collect();
+        let name = Rate::BestOf(rates.clone()).to_string();
+        assert!(name.starts_with("best-of-13-") && name.len() == 19, "{name}");
+        // The order of a list does not count, each of its rates does.
+        let reversed = rates.iter().rev().copied().collect();
+        assert_eq!(Rate::BestOf(reversed).to_string(), name);
+        let other = rates.iter().map(|rate| rate * 2.0).collect();
+        assert_ne!(Rate::BestOf(other).to_string(), name);
     }
 
     #[test]
