@@ -56,6 +56,14 @@ pub struct Outcome {
     pub seconds: f64,
 }
 
+impl Outcome {
+    /// Whether it has the rate and decay of `point`.
+    fn is_of(&self, point: GridPoint) -> bool {
+        let is = |key, value: f64| self.chosen.get(key).is_some_and(|chosen| *chosen == value);
+        is("rate", point.rate) && is("decay", point.decay)
+    }
+}
+
 /// What a result depends on: with another checkpoint, other images or another seed, results are computed anew.
 ///
 /// Images count by their paths as the suite writes them, their names and classes; an image replaced under the same
@@ -238,11 +246,7 @@ impl Entry {
 
     /// Whether its outcome has the rate and decay of `point`.
     pub(super) fn is_of(&self, point: GridPoint) -> bool {
-        let chosen = self.trained.as_ref().map(|outcome| &outcome.chosen);
-        chosen.is_some_and(|chosen| {
-            let is = |key, value: f64| chosen.get(key).is_some_and(|chosen| *chosen == value);
-            is("rate", point.rate) && is("decay", point.decay)
-        })
+        self.trained.as_ref().is_some_and(|outcome| outcome.is_of(point))
     }
 
     /// Writes the entry, whole or not at all, after merging what another process has stored of the same in the
@@ -258,16 +262,22 @@ impl Entry {
         Ok(run.write_evaluation(&self.name(), self)?)
     }
 
-    /// Merges `other`; of two outcomes it keeps the one that did better on the validation images.
+    /// Merges `other`, which was stored first: of a point that both tried it keeps that one's score, and of two outcomes
+    /// that of the best point, or else the one that did better on the validation images.
     fn take_in(&mut self, other: Entry) {
         for point in other.grid {
             match self.grid.iter_mut().find(|own| (own.rate, own.decay) == (point.rate, point.decay)) {
-                Some(own) => own.fails_on_all |= point.fails_on_all,
+                Some(own) => {
+                    let fails_on_all = own.fails_on_all || point.fails_on_all;
+                    *own = GridPoint { fails_on_all, ..point };
+                }
                 None => self.grid.push(point),
             }
         }
+        let best = self.best();
+        let worth = |outcome: &Outcome| (best.is_some_and(|best| outcome.is_of(best)), outcome.validation);
         let better = |own: Option<Outcome>, other: Option<Outcome>| match (own, other) {
-            (Some(own), Some(other)) if other.validation > own.validation => Some(other),
+            (Some(own), Some(other)) if worth(&other) > worth(&own) => Some(other),
             (own, other) => own.or(other),
         };
         self.trained = better(self.trained.take(), other.trained);
@@ -378,6 +388,34 @@ mod tests {
         });
         let saved = empty().saved(&RunFolder::open(&path).unwrap().0).unwrap();
         assert_eq!(saved.grid.len() as u32, writers * points);
+    }
+
+    fn outcome(of: GridPoint) -> Outcome {
+        serde_json::from_value(json!({
+            "score": 0.5, "validation": of.validation, "chosen": { "rate": of.rate, "decay": of.decay },
+            "train_images": 9, "validation_images": 9, "test_images": 9, "seconds": 0.0,
+        }))
+        .unwrap()
+    }
+
+    /// Otherwise the best point would be trained again and again, each time in vain.
+    #[test]
+    fn a_merged_outcome_is_of_the_best_point() {
+        let (low, good) = (point(0.1, Some(0.5), false), point(0.2, Some(0.7), false));
+        let own = Entry { grid: vec![low, good], trained: Some(outcome(good)), ..empty() };
+        let high = point(0.1, Some(0.9), false);
+        for (stored, rate) in [
+            // Tried elsewhere too, with another score: the one stored first counts.
+            (high, 0.1),
+            // It diverges on all images, whatever an earlier outcome says.
+            (GridPoint { fails_on_all: true, ..high }, 0.2),
+        ] {
+            let mut merged = own.clone();
+            merged.take_in(Entry { grid: vec![stored], trained: Some(outcome(stored)), ..empty() });
+            let best = merged.best().unwrap();
+            assert_eq!(best.rate, rate);
+            assert!(merged.is_of(best), "{merged:?}");
+        }
     }
 
     #[test]

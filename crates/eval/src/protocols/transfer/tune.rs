@@ -76,13 +76,16 @@ impl Tuner<'_> {
             save(entry)?;
         }
         // A rate that suits a part of the images may diverge on all of them.
+        let mut refitted = Vec::new();
         while let Some(best) = entry.best() {
-            if entry.is_of(best) {
+            // Whatever `save` makes of the entry, no point is trained on all images twice.
+            if entry.is_of(best) || refitted.contains(&(best.rate, best.decay)) {
                 return Ok(());
             }
             let outcome = self.refit(best, watch)?;
-            if outcome.is_none() {
-                entry.fails_on_all(best);
+            match outcome {
+                Some(_) => refitted.push((best.rate, best.decay)),
+                None => entry.fails_on_all(best),
             }
             entry.trained = outcome.or(entry.trained.take());
             save(entry)?;
