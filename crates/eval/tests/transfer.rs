@@ -217,6 +217,16 @@ fn copies_stay_on_one_side_and_those_to_test_on_are_told() {
     assert_eq!(open(TOYS, &toys(), 4).unwrap().shared, None);
 }
 
+#[test]
+fn validation_images_that_are_learnt_from_are_counted() {
+    let [train, test] = toys();
+    let mut val = Toy::new(&RGB, 30, 3);
+    val.pixels[7] = train.1.pixels[110].clone();
+    let set = open(&format!("{TOYS}validation = \"val\"\n"), &[train, test, ("val", val)], 0).unwrap();
+    let shared = SharedPaths { images: 1, of: 30, first: "val/toy 7".into(), like: "train/toy 110".into() };
+    assert_eq!((set.shared, set.shared_validation), (None, Some(shared)));
+}
+
 /// Everything but the times.
 fn timeless(entry: &Entry) -> Entry {
     let mut entry = entry.clone();

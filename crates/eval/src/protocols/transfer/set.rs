@@ -34,6 +34,8 @@ pub struct TransferSet {
     pub test: Examples,
     /// Test images that are among `both` too, under another name, if any.
     pub shared: Option<SharedPaths>,
+    /// Validation images, where the suite names them, that are among `train` too, under another name, if any.
+    pub shared_validation: Option<SharedPaths>,
     /// A checksum (CRC-32C) of its description in the suite, of the names of all images, of their classes, and of the
     /// part each is in.
     pub fingerprint: u32,
@@ -112,15 +114,19 @@ impl TransferSet {
         places.extend(validation.zip(chosen_by.as_ref()).map(|(part, own)| part.with(&own.images)));
         let places: Vec<&Placed> = places.iter().collect();
         let shared = SharedPaths::of(&same, &places, &test.with(&tested.images));
+        let among = |group: &Vec<u32>| {
+            let rows = group.iter().copied().filter(|&row| (row as usize) < both.len());
+            rows.collect::<Vec<u32>>()
+        };
+        let same: Vec<Vec<u32>> = same.iter().map(among).collect();
+        let shared_validation = match places[..] {
+            [train, validation] => SharedPaths::of(&same, &[train], validation),
+            _ => None,
+        };
         let (train, validation) = match chosen_by {
             Some(chosen_by) => (learnt, chosen_by),
             None => {
-                let among = |group: &Vec<u32>| {
-                    let rows = group.iter().copied().filter(|&row| (row as usize) < both.len());
-                    rows.collect::<Vec<u32>>()
-                };
-                let (same, purpose): (Vec<_>, _) =
-                    (same.iter().map(among).collect(), "choose settings on some of them");
+                let purpose = "choose settings on some of them";
                 both.set_apart(classes.len(), &same, VALIDATION, purpose, seed)?
             }
         };
@@ -128,7 +134,17 @@ impl TransferSet {
         let texts = std::iter::once(&spec.written).chain(&classes);
         let fingerprint = fingerprint(texts, &[&train, &validation, &tested]);
         let spec = spec.clone();
-        Ok(TransferSet { spec, classes, train, validation, both, test: tested, shared, fingerprint })
+        Ok(TransferSet {
+            spec,
+            classes,
+            train,
+            validation,
+            both,
+            test: tested,
+            shared,
+            shared_validation,
+            fingerprint,
+        })
     }
 }
 
