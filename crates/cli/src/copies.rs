@@ -57,10 +57,20 @@ pub fn labelled(images: &dyn Dataset, group: &[u32]) -> String {
 /// Warns of test images that are also among the images to learn from. `set` names the data set where there are several;
 /// `advice` says what to do.
 pub fn warn_of_shared(set: Option<&str>, shared: &SharedPaths, advice: &str) {
+    let so = format!("the figures say little about new images; {advice}");
+    warn_of_both(set, "test", shared, &so);
+}
+
+/// Warns of images to choose settings by that are also among those of the data set `set` to learn from.
+pub fn warn_of_shared_validation(set: &str, shared: &SharedPaths) {
+    let so = "the settings are chosen by what is remembered of them; take them out of one of the two";
+    warn_of_both(Some(set), "validation", shared, so);
+}
+
+fn warn_of_both(set: Option<&str>, part: &str, shared: &SharedPaths, so: &str) {
     let SharedPaths { images, of, first, like } = shared;
     terminal::warn(&format!(
-        "{}{} of the {} test images {} in the training set as well, such as {}{}: the figures say little about new images; \
-         {advice}",
+        "{}{} of the {} {part} images {} in the training set as well, such as {}{}: {so}",
         set.map_or(String::new(), |set| format!("{set}: ")),
         terminal::grouped(*images as u64),
         terminal::grouped(*of as u64),

@@ -282,6 +282,9 @@ impl Transfer {
         if let Some(shared) = &set.shared {
             copies::warn_of_shared(Some(&set.spec.name), shared, "take them out of one of the two");
         }
+        if let Some(shared) = &set.shared_validation {
+            copies::warn_of_shared_validation(&set.spec.name, shared);
+        }
         if let Some(known) = set.spec.known.filter(|known| !known.has(set.classes.len())) {
             terminal::warn(&format!(
                 "{}: {} has {} classes and this has {}: the paper's figure is of other images and does not stand beside it; \
