@@ -110,14 +110,7 @@ impl Judged {
     ) -> Result<()> {
         let folder = self.results.folder(encoder);
         evaluation.data = splits.origin().cloned();
-        if evaluation.skipped > 0 {
-            terminal::warn(&format!(
-                "the figures are without {} that could not be read, listed in {}",
-                terminal::counted(evaluation.skipped, "image"),
-                result_file(&folder, &evaluation.protocol.to_string()).display()
-            ));
-        }
-        warn_of_unlearnt(&evaluation.unlearnt, "");
+        warn_of_broken(&evaluation, &folder);
         warn_of_one_answer(&evaluation, encoder.name());
         let before = Evaluation::read(&folder, &evaluation.protocol);
         let file = encoder.record_in(&folder, &mut evaluation);
@@ -136,6 +129,18 @@ impl Judged {
         }
         Ok(table(evaluation, name).iter().try_for_each(|line| terminal::print(line))?)
     }
+}
+
+/// Warns of images that could not be read, and of classes without others to learn from; `folder` is that of the result.
+pub fn warn_of_broken(evaluation: &Evaluation, folder: &Path) {
+    if evaluation.skipped > 0 {
+        terminal::warn(&format!(
+            "the figures are without {} that could not be read, listed in {}",
+            terminal::counted(evaluation.skipped, "image"),
+            result_file(folder, &evaluation.protocol.to_string()).display()
+        ));
+    }
+    warn_of_unlearnt(&evaluation.unlearnt, "");
 }
 
 /// Warns of classes of which no training image could be read. `of` precedes the message and names the data set.

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{TINY, class_folders, metrics, path, pretrain, simclr, small_data};
+use common::{TINY, class_folders, metrics, numbered_folders, path, pretrain, simclr, small_data};
 
 const STUDY: &str = "title = \"Temperatures\"\nsource = \"somewhere\"\nset = [\"loss.normalize=true\"]\n\
     [[variant]]\nname = \"as it is\"\npaper = 10\n\
@@ -419,4 +419,26 @@ fn what_is_wrong_is_said_before_anything_is_trained() {
     simclr(&ablate(&study, &data, &other, &[])).expect(2, &["holds no study", "an empty folder"]);
     simclr(&ablate(&study, &data, &other, &["--train", path(&other)])).expect(2, &["it is among"]);
     assert_eq!(fs::read_dir(&data).unwrap().count(), before);
+}
+
+/// Test images that cannot be read are told once, and do not count.
+#[test]
+fn broken_images_of_the_evaluation() {
+    let (dir, data) = small_data();
+    let labelled = dir.path().join("labelled");
+    class_folders(&labelled.join("train"), 3, 8);
+    numbered_folders(&labelled.join("test"), 3, 100..104);
+    for number in 100..102 {
+        fs::write(labelled.join(format!("test/class 1/{number}.png")), b"\x89PNG\r\n\x1a\n").unwrap();
+    }
+    let (study, out) = (write(dir.path(), STUDY), dir.path().join("out"));
+    let words = ablate(&study, &data, &out, &["--train", path(&labelled), "--json"]);
+    let strict = [&words[..], &["data.strict=true".to_owned()]].concat();
+    for _ in 0..2 {
+        let reply = simclr(&words).expect(0, &["without 2 images that could not be read"]);
+        assert_eq!(reply.err.matches("could not be read").count(), 1, "{}", reply.err);
+        assert_eq!(reply.json()["test_images"], 10);
+    }
+    fs::remove_dir_all(&out).unwrap();
+    simclr(&strict).expect(1, &["class 1/100.png"]);
 }

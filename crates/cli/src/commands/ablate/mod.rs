@@ -14,7 +14,8 @@ use simclr_data::{DataError, Source};
 use simclr_engine::Device;
 use simclr_eval::EvalError;
 use simclr_eval::protocols::{
-    self, LogisticOptions, Opened, Protocol, Representation, Splits, TrainedEncoder, Versus, WhichCheckpoint,
+    self, Evaluation, LogisticOptions, Opened, Protocol, Representation, Splits, TrainedEncoder, Versus,
+    WhichCheckpoint,
 };
 use simclr_eval::report::history::{History, Kind};
 use simclr_eval::report::study_page;
@@ -28,7 +29,7 @@ use simclr_train::{Config, TrainError};
 
 use crate::data::Opening;
 use crate::exit::{Done, Rescued, Stopped, in_a_line, is_usage, usage};
-use crate::judging::pair;
+use crate::judging::{pair, warn_of_broken};
 use crate::settings::{OnDevice, Settings, Threads, from_to, suggesting};
 use crate::watching::Watching;
 use crate::workers::Gathering;
@@ -178,11 +179,12 @@ impl Ablate {
             }
             return Ok(Done::Finished);
         };
-        let splits = self.splits(&mut opening, &source)?;
+        let splits = self.splits(&mut opening, &source)?.strict(base.data.strict);
         fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
         folder::mark(&out, &study)?;
 
         let mut trials: Vec<Trial> = Vec::new();
+        let mut tested = None;
         for (number, planned) in planned.iter().enumerate() {
             let name = format!("{}, seed {}", study.variants[planned.variant].name, planned.seed);
             let of = study.variants.len() as u64 * self.seeds;
@@ -204,13 +206,17 @@ impl Ablate {
                 terminal::say("continue with the same command");
                 return Ok(Done::Interrupted);
             };
+            if tested.is_none() && trial.failure.is_none() {
+                tested = images_tested(&planned.folder);
+            }
             trials.push(trial);
-            self.write_page(&out, &study, &trials, splits.test().len(), &base)?;
+            self.write_page(&out, &study, &trials, tested.unwrap_or(splits.test().len()), &base)?;
         }
+        let tested = tested.unwrap_or(splits.test().len());
         let rows = rows(&study, &trials);
         match self.json {
-            true => table::tell_json(&study, self.seeds, splits.test().len(), &rows)?,
-            false => table::tell(&study, splits.test().len(), &rows)?,
+            true => table::tell_json(&study, self.seeds, tested, &rows)?,
+            false => table::tell(&study, tested, &rows)?,
         }
         terminal::say(&format!("report: {}", out.join(REPORT).display()));
         let failures = trials.iter().filter_map(|trial| Some((trial, trial.failure.clone()?)));
@@ -495,6 +501,15 @@ fn protocol_of(judge: Judge) -> Protocol {
         Judge::LinearOfZ => Protocol::Logistic(Representation::Z),
         Judge::Knn | Judge::Contrastive => Protocol::Knn,
     }
+}
+
+/// The number of images that an evaluated run was tested on. Warns of those that could not be read, which are the same
+/// for all runs of a study.
+fn images_tested(run: &Path) -> Option<usize> {
+    let folder = RunFolder::open(run).ok()?.0.evaluations();
+    let evaluation = Evaluation::read(&folder, &protocol_of(Judge::Knn))?;
+    warn_of_broken(&evaluation, &folder);
+    Some(evaluation.test_images)
 }
 
 /// The earlier result of this very encoder on these images, if there is one.
