@@ -63,7 +63,7 @@ pub fn warn_of_shared(set: Option<&str>, shared: &SharedPaths, advice: &str) {
 
 /// Warns of images to choose settings by that are also among those of the data set `set` to learn from.
 pub fn warn_of_shared_validation(set: &str, shared: &SharedPaths) {
-    let so = "the settings are chosen by what is remembered of them; take them out of one of the two";
+    let so = "settings that merely memorise them may be preferred; take them out of one of the two";
     warn_of_both(Some(set), "validation", shared, so);
 }
 

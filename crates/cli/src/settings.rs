@@ -223,6 +223,11 @@ pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Says that a key means nothing beside others.
+pub fn no_effect(key: &str, reason: &str) -> String {
+    format!("{key} has no effect with {reason}")
+}
+
 impl DataSettings {
     /// Resolves the table `[data]`.
     pub fn resolve(&self) -> Result<DataConfig> {
@@ -313,7 +318,7 @@ impl Settings {
     pub fn warn_of_idle(&self, config: &Config) -> Result<()> {
         for key in self.given()? {
             if let Some(reason) = config.idle(key) {
-                terminal::warn(&format!("{key} has no effect with {reason}"));
+                terminal::warn(&no_effect(key, &reason));
             }
         }
         self.unapplied(config)?.iter().for_each(|unapplied| terminal::warn(unapplied));

@@ -73,7 +73,7 @@ fn continued(resumed: Resumed, given: impl FnOnce(&Resumed) -> Result<Config>) -
             None => "set other keys with --set".to_owned(),
         };
         terminal::warn(&format!(
-            "the last time, this run {failure}. It will again on the same images; {instead}, such as a lower optim.rate, a longer \
+            "the last time, this run {failure}. It will do so again on the same images; {instead}, such as a lower optim.rate, a longer \
              optim.warmup_epochs or a higher loss.temperature"
         ));
     }

@@ -188,7 +188,7 @@ fn a_run_whose_numbers_ended_it_says_so() {
     let knn = ["knn", path(&run), "--train", path(&data)];
     simclr(&knn).expect(2, &["has no checkpoint yet; it stopped at step ", "lower optim.rate", advice]);
     simclr(&resume(&data, &run))
-        .expect(1, &["the last time, this run stopped at step ", "It will again on the same images"]);
+        .expect(1, &["the last time, this run stopped at step ", "It will do so again on the same images"]);
 
     let mut slower = resume(&data, &run);
     slower.extend(["--set", "optim.rate=0.01"].map(str::to_owned));

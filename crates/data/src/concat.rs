@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::common_folder::{common_folder, whole};
 use crate::copies::HashExtent;
 use crate::dataset::{Dataset, Decoded};
 use crate::decode::{DecodeScratch, Region};
@@ -26,7 +27,7 @@ struct Part {
     first: usize,
     /// The prefix of its images' names.
     prefix: String,
-    /// What of the prefix stays wherever the part lies: the last folder or file.
+    /// What of the prefix stays wherever the parts lie.
     prefix_within: String,
     /// The label in the whole for each label of the part.
     labels: Vec<u32>,
@@ -36,13 +37,15 @@ impl Concat {
     /// Joins `sets`, each with a prefix for the names of its images. `classes` must contain all of their classes.
     pub fn new(sets: Vec<(String, Arc<dyn Dataset>)>, classes: Vec<String>) -> Self {
         let mut len = 0;
+        let within = prefixes_within(sets.iter().map(|(prefix, _)| prefix.as_str()));
         let parts = sets
             .into_iter()
-            .map(|(prefix, set)| {
+            .zip(within)
+            .map(|((prefix, set), prefix_within)| {
                 let labels = new_labels(set.classes(), &classes);
                 let first = len;
                 len += set.len();
-                Part { set, first, prefix_within: last_of(&prefix), prefix, labels }
+                Part { set, first, prefix_within, prefix, labels }
             })
             .collect();
         Self { parts, classes, len }
@@ -125,12 +128,23 @@ impl Dataset for Concat {
     }
 }
 
-/// The last part of a prefix that is a path, with its slash; empty if it has none.
-fn last_of(prefix: &str) -> String {
-    // A path like "." has one only as a whole.
-    let whole = if prefix.is_empty() { None } else { std::path::absolute(prefix).ok() };
-    let whole = whole.as_deref().unwrap_or(Path::new(prefix));
-    whole.file_name().map_or(String::new(), |name| format!("{}/", name.to_string_lossy()))
+/// What of each prefix stays wherever the parts lie: the last folder or file of a prefix that is a path, with its slash.
+/// Where that does not tell the parts apart, the path below the folder that all have in common.
+fn prefixes_within<'p>(prefixes: impl Iterator<Item = &'p str>) -> Vec<String> {
+    // A path like "." has a last folder only as a whole; no prefix is no path.
+    let path = |prefix: &str| if prefix.is_empty() { PathBuf::new() } else { whole(prefix) };
+    let paths: Vec<PathBuf> = prefixes.map(path).collect();
+    let slashed = |path: &Path| match path.to_string_lossy() {
+        path if path.is_empty() => String::new(),
+        path => format!("{path}/"),
+    };
+    let last: Vec<String> =
+        paths.iter().map(|path| slashed(path.file_name().unwrap_or_default().as_ref())).collect();
+    if last.iter().collect::<BTreeSet<_>>().len() == last.len() {
+        return last;
+    }
+    let common = common_folder(paths.iter().map(PathBuf::as_path));
+    paths.iter().map(|path| slashed(path.strip_prefix(&common).unwrap_or(path))).collect()
 }
 
 #[cfg(test)]
@@ -138,13 +152,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_of_a_prefix_stays_wherever_it_lies() {
+    fn what_of_prefixes_stays_wherever_the_parts_lie() {
         let here = std::env::current_dir().unwrap();
         let own = format!("{}/", here.file_name().unwrap().to_string_lossy());
-        assert_eq!(["a/", "../b/a/", "/x/a/", "", "/"].map(last_of), ["a/", "a/", "a/", "", ""]);
+        let of = |prefixes: &[&str]| prefixes_within(prefixes.iter().copied());
+        assert_eq!(of(&["a/", "../c/b/", "/x/c/", "/"]), ["a/", "b/", "c/", ""]);
         for path in ["./".to_owned(), format!("{}/./", here.display())] {
-            assert_eq!(last_of(&path), own);
+            assert_eq!(of(&[path.as_str()]), [own.as_str()]);
         }
+        // Parts of the same last folder are told apart, so that their order matters.
+        for at in ["", "/x/", "../"] {
+            let [a, b] = ["a/train/", "b/train/"].map(|path| format!("{at}{path}"));
+            assert_eq!(of(&[&a, &b]), ["a/train/", "b/train/"]);
+            assert_eq!(of(&[&b, &a]), ["b/train/", "a/train/"]);
+        }
+        assert_eq!(of(&["", ""]), ["", ""]);
+        assert_eq!(of(&["/x/a/", "/x/a/"]), ["a/", "a/"]);
     }
 
     #[test]

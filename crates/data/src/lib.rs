@@ -40,6 +40,7 @@ mod binary;
 mod cached;
 mod caught;
 mod cifar;
+mod common_folder;
 mod concat;
 mod copies;
 mod dataset;

@@ -495,24 +495,23 @@ fn batch_advice(batch: usize, images: usize, holdout: usize) -> String {
 }
 
 fn fitting_advice(largest_batch: Option<usize>, sent: Option<u64>, blocks: Option<u64>) -> String {
-    let mut advice = match sent {
-        Some(bytes) => format!(
-            "images on their way to the GPU take {} of it: set data.views_on=cpu, or data.shrink to a shorter side, or ",
+    let of_images = sent.map(|bytes| {
+        format!(
+            "set data.views_on=cpu, or data.shrink to make images smaller, as {} of that are images on their way to the GPU",
             Gigabytes(bytes)
-        ),
-        None => String::new(),
-    };
-    advice += &match blocks {
-        Some(bytes) => {
-            format!("set train.memory=blocks, with which it takes {}, or ", Gigabytes(bytes))
-        }
-        None => String::new(),
-    };
-    advice += &match largest_batch {
+        )
+    });
+    let of_blocks =
+        blocks.map(|bytes| format!("set train.memory=blocks, with which it takes {}", Gigabytes(bytes)));
+    let is_only = of_images.is_none() && of_blocks.is_none();
+    let rest = match largest_batch {
         Some(batch) => format!("lower train.batch to at most {batch}, or data.image_size or encoder.width"),
-        None => "no batch fits: lower data.image_size or encoder.width, or end other programs".to_owned(),
+        None => {
+            let why = if is_only { "no batch fits: " } else { "" };
+            format!("{why}lower data.image_size or encoder.width, or end other programs")
+        }
     };
-    advice
+    of_images.into_iter().chain(of_blocks).chain([rest]).collect::<Vec<_>>().join("; or ")
 }
 
 fn previous_advice(previous: Option<&Path>) -> String {

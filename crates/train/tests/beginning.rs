@@ -140,7 +140,7 @@ fn what_cannot_be_begun_with_is_refused_by_name() {
     let at =
         |name: &str| format!("train.from={}", toml::Value::from(folder.path().join(name).to_str().unwrap()));
     let missing = config(&[&at("nowhere")]).unwrap_err().to_string();
-    assert!(missing.contains("`train.from` is") && missing.contains("nowhere"), "{missing}");
+    assert!(missing.contains("`train.from` names no run") && missing.contains("nowhere"), "{missing}");
     assert!(config(&["train.from=\"\""]).unwrap_err().to_string().contains("\"none\""));
 
     let small = config(&[]).unwrap();

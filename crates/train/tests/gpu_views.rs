@@ -195,7 +195,7 @@ fn what_images_take_of_the_gpu_is_foreseen() {
         let images = Sizes::of(70);
         let mut model = simclr_train::Model::new(&config, &device).unwrap();
         let mut optimizer = simclr_train::optim::Optimizer::new(&config.optim, &model.parameters).unwrap();
-        let sizes = memory::Images::of(&config, &device, &*images);
+        let sizes = memory::Images::of(&config, &device, &*images, Part::WHOLE);
         let choice = memory::choose(&model, &optimizer, &config, &sizes, Part::WHOLE).unwrap();
         let place = match what {
             "cpu" => ViewsPlace::Cpu(None),
@@ -254,10 +254,10 @@ fn views_of_images_that_are_too_large_for_a_gpu_are_made_on_the_processor() {
         let model = simclr_train::Model::new(&config, &device).unwrap();
         let optimizer = simclr_train::optim::Optimizer::new(&config.optim, &model.parameters).unwrap();
         let images = memory::Images { each, longest: 60, ..memory::Images::default() };
-        let sent = images.of_batch(config.train.batch);
+        let sizes = (&images, config.train.batch);
         let choice = memory::choose(&model, &optimizer, &config, &images, Part::WHOLE)?;
         let families = config.view.families(8).unwrap();
-        let decided = ViewsPlace::decide(&config, &device, &families, &*Sizes::of(70), &choice, sent)?;
+        let decided = ViewsPlace::decide(&config, &device, &families, &*Sizes::of(70), &choice, sizes)?;
         Ok::<_, TrainError>((choice.needs.loader, decided))
     };
     let batch = config(&[]).train.batch as u64;
@@ -288,8 +288,8 @@ fn what_a_gpu_cannot_make_is_made_on_the_processor() {
         let optimizer = simclr_train::optim::Optimizer::new(&config.optim, &model.parameters).unwrap();
         let choice =
             memory::choose(&model, &optimizer, &config, &memory::Images::default(), Part::WHOLE).unwrap();
-        let sent = memory::Images::look(&*Sizes::of(70)).of_batch(config.train.batch);
-        ViewsPlace::decide(&config, &device, &families, &*Sizes::of(70), &choice, sent)
+        let sizes = (&memory::Images::look(&*Sizes::of(70)), config.train.batch);
+        ViewsPlace::decide(&config, &device, &families, &*Sizes::of(70), &choice, sizes)
     };
     let told = place(&[rotated]).unwrap().to_string();
     assert!(told.contains("on the processor") && told.contains("rotation"), "{told}");

@@ -66,7 +66,7 @@ impl Probe {
         }
         if !found.rows.iter().any(|row| row.transformation == Transformation::Gray) {
             terminal::warn(
-                "all images are grey: so whether they were turned grey cannot be measured, and is left out",
+                "all images are grey, so whether they were turned grey cannot be measured; that row is left out",
             );
         }
         // The result is printed even if it cannot be written, and written even if it cannot be printed.

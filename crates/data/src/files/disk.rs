@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::archive::{Opened, by_folders};
 use super::{Files, ImageFiles};
+use crate::common_folder::{common_folder, whole};
 use crate::dataset::Dataset;
 use crate::decode::{Claim, DecodeOptions, read_file, read_sample};
 use crate::error::{DataError, inert_bytes, name_of};
@@ -125,9 +126,9 @@ pub(crate) fn open_each(paths: &[PathBuf], options: DecodeOptions) -> Result<Ima
     });
     let names: Vec<&[u8]> = names.collect::<Result<_, _>>()?;
     let files = DiskFiles::at(Path::new(""), names.into_iter());
-    let whole = paths.iter().map(whole).collect::<Vec<_>>();
-    let shared = whole.iter().filter_map(|path| path.parent()).map(Path::to_owned).reduce(common);
-    let files = Arc::new(SingleFiles { files, shared: shared.unwrap_or_default() });
+    let whole: Vec<PathBuf> = paths.iter().map(whole).collect();
+    let shared = common_folder(whole.iter().map(PathBuf::as_path));
+    let files = Arc::new(SingleFiles { files, shared });
     Ok(ImageFiles::new(files, Classes::default(), options))
 }
 
@@ -136,17 +137,6 @@ struct SingleFiles {
     files: DiskFiles,
     /// The folder that all of them lie in or below.
     shared: PathBuf,
-}
-
-/// The path from the root of the file system.
-fn whole(path: impl AsRef<Path>) -> PathBuf {
-    std::path::absolute(&path).unwrap_or_else(|_| path.as_ref().to_owned())
-}
-
-/// The folder that two have in common.
-fn common(one: PathBuf, other: PathBuf) -> PathBuf {
-    let equal = one.components().zip(other.components()).take_while(|(one, other)| one == other);
-    equal.map(|(one, _)| one).collect()
 }
 
 impl Files for SingleFiles {

@@ -1,15 +1,15 @@
-//! Test images that are training images too.
+//! Images to test on, or to choose settings by, that are training images too.
 
 use std::path::PathBuf;
 
 use super::places::Placed;
 
-/// Test images that are training images too: recognising those says little about new images.
+/// Test images, or validation images, that are training images too: recognising those says little about new images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedPaths {
     /// How many.
     pub images: usize,
-    /// The number of test images in all, those without a label included.
+    /// The number of test or validation images in all, those without a label included.
     pub of: usize,
     /// The path of the first of them.
     pub first: PathBuf,

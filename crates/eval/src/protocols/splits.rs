@@ -92,6 +92,11 @@ impl Splits {
         Splits { strict, ..self }
     }
 
+    /// Whether an image that cannot be read is an error.
+    pub fn is_strict(&self) -> bool {
+        self.strict
+    }
+
     /// Sets where the images come from.
     #[must_use]
     pub fn of(self, origin: Origin) -> Splits {

@@ -17,7 +17,7 @@ use crate::toml_file::{Keys, TomlFile};
 pub use table::{Chance, Column, Judge, Mean, Order, Row, Trial, columns, main_judge, rows};
 
 /// The most bytes in a variant's name as a folder: with the seed, it still fits in a file name.
-const LONGEST: usize = 100;
+const LONGEST: usize = 200;
 /// The built-in studies: name and text.
 const BUILT_IN: [(&str, &str); 7] = [
     ("losses", include_str!("builtin/losses.toml")),
@@ -306,7 +306,7 @@ mod tests {
             (two, "s.toml, line 4: `variant[1].name` is nowhere, expected a name"),
             (&format!("{two}name = \"A \""), "line 5: `variant.A .name` is \"A \" again"),
             (&format!("{two}name = \"-\""), "letters or digits"),
-            (&format!("{two}name = \"{}\"", "b".repeat(101)), "up to 100 letters: it names a folder"),
+            (&format!("{two}name = \"{}\"", "b".repeat(201)), "up to 200 letters: it names a folder"),
             (
                 &format!("{two}name = \"b\"\npapper = 3"),
                 "line 6: unknown key `variant.b.papper`; did you mean `paper`?",

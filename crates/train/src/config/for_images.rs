@@ -159,7 +159,11 @@ mod tests {
         let large = asked.resolve_for(&Made::new(10_000, 32, 0), machine).unwrap();
         assert_eq!((large.config.data.image_size, large.config.view.color_strength), (512, 1.0));
         assert!(large.config.train.batch < 64, "{}", large.config.train.batch);
-        assert!(large.reasons.iter().any(|reason| reason.contains("of memory holds")), "{:?}", large.reasons);
+        assert!(
+            large.reasons.iter().any(|reason| reason.contains("of free memory holds")),
+            "{:?}",
+            large.reasons
+        );
         let sets = self::sets(&["train.batch=100"]);
         let fixed = Layers { sets: &sets, ..layers }.resolve_for(&images, machine).unwrap();
         assert_eq!(fixed.config.train.batch, 100);

@@ -89,7 +89,7 @@ pub const KEYS: &[Key] = &[
     key(
         "data.views_on",
         Word(ViewsOn::WORDS),
-        "where views are made in pretraining; auto: on the GPU that computes the network, if it has their operators and the images of two batches take no more than an eighth of its memory, else on the CPU",
+        "where views are made in pretraining; auto: on the GPU that computes the network, if it has their operators and the images of two batches take no more than an eighth of its memory, those of five no more than a quarter of the system's, else on the CPU",
     )
     .changes_nothing(),
     key(

@@ -175,7 +175,10 @@ fn overlay_batch(
 fn opened(from: &Path) -> Result<Config, TrainError> {
     match RunFolder::open(from) {
         Ok((_, config)) => Ok(config),
-        Err(error) => Err(TrainError::conflict("train.from", format!("is not a run to begin with: {error}"))),
+        Err(error) => Err(TrainError::conflict(
+            "train.from",
+            format!("names no run that another can begin with: {error}"),
+        )),
     }
 }
 

@@ -5,7 +5,7 @@ use simclr_engine::Device;
 
 use crate::Config;
 use crate::config::Cache;
-use crate::pretrain::trained_on;
+use crate::pretrain::{Part, trained_on};
 
 /// The sizes of the decoded images of a data set, estimated from a [`Sample`]. All 0 if unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -25,11 +25,14 @@ pub struct Images {
     pub held_out: usize,
     /// Whether there are labels of several classes, so that kNN accuracy can be measured.
     pub labelled: bool,
+    /// The workers of this machine, each with batches of its own in the system's memory; 0 counts as 1.
+    pub workers: usize,
 }
 
 impl Images {
-    /// Estimates the images of `dataset` in a run of `config` on `device`; reads a sample only if it matters.
-    pub fn of(config: &Config, device: &Device, dataset: &dyn Dataset) -> Images {
+    /// Estimates the images of `dataset` for the worker `part` in a run of `config` on `device`; reads a sample only if it
+    /// matters.
+    pub fn of(config: &Config, device: &Device, dataset: &dyn Dataset, part: Part) -> Images {
         // With `auto` the estimate is only reported, which is not worth scanning an archive.
         let matters = match config.data.cache {
             Cache::None => false,
@@ -38,7 +41,7 @@ impl Images {
         };
         let held_out = dataset.len() - trained_on(config, dataset.len());
         let labelled = dataset.classes().len() >= 2 && (0..dataset.len()).any(|i| dataset.label(i).is_some());
-        let unseen = Images { held_out, labelled, ..Images::default() };
+        let unseen = Images { held_out, labelled, workers: part.here, ..Images::default() };
         if !matters && !device.is_gpu() {
             return unseen;
         }

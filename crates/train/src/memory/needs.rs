@@ -91,10 +91,9 @@ impl Needs {
                 images: images.cache,
             });
         }
-        let sent = images.of_batch(batch);
-        let loader = match ViewsPlace::is_gpu(config, &model.device, sent)? {
+        let loader = match ViewsPlace::is_gpu(config, &model.device, images, batch)? {
             true => {
-                let sent = usize::try_from(sent).unwrap_or(usize::MAX);
+                let sent = usize::try_from(images.of_batch(batch)).unwrap_or(usize::MAX);
                 pixels + ViewMaker::needs(views, sent, model.image_size(), images.longest)
             }
             false => Pixels::needs_to_write(pixels),

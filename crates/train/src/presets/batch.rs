@@ -26,7 +26,8 @@ pub fn choose(
     while batch > 2 && !fits(batch)? {
         batch = halved_to(batch, batch - 1);
     }
-    let shared = shared_among(batch, workers);
+    // Where images are too few for so many workers, that is what the run says.
+    let shared = Some(shared_among(batch, workers)).filter(|&shared| shared <= images).unwrap_or(batch);
     let limit = if batch == usual {
         "as usual for this recipe".to_owned()
     } else if batch < from_count {
@@ -53,7 +54,7 @@ pub(super) fn suiting(count: usize) -> usize {
 
 /// The reason why a batch is not larger when memory limits it.
 pub(super) fn of_memory(bytes: u64) -> String {
-    format!("what half of {:.1} GiB of memory holds", bytes as f64 / f64::from(1 << 30))
+    format!("what half of {:.1} GiB of free memory holds", bytes as f64 / f64::from(1 << 30))
 }
 
 /// The reason why a batch is not larger when the number of images limits it.
@@ -106,6 +107,7 @@ mod tests {
         let why = "batch of 255, for 3 workers to share, instead of 256: as usual for this recipe";
         assert_eq!(of(50_000, 3), (255, why.to_owned()));
         assert_eq!([1, 2, 3, 5, 9].map(|workers| of(240, workers).0), [16, 16, 15, 15, 18]);
+        assert_eq!(of(3, 2).0, 2);
     }
 
     #[test]
@@ -114,7 +116,10 @@ mod tests {
         let of = |memory| choose(&config, 50_000, memory, 1).unwrap();
         let mut batches: Vec<usize> = [GIB, GIB / 2, GIB / 4, GIB / 8, 0].map(|memory| of(memory).0).to_vec();
         let (batch, why) = of(GIB / 4);
-        assert!((4..256).contains(&batch) && why.contains("what half of 0.2 GiB of memory holds"), "{why}");
+        assert!(
+            (4..256).contains(&batch) && why.contains("what half of 0.2 GiB of free memory holds"),
+            "{why}"
+        );
         assert!(batches.is_sorted_by(|a, b| a >= b), "{batches:?}");
         assert_eq!(batches.pop(), Some(2));
     }

@@ -31,9 +31,9 @@ impl Run<'_> {
     /// error, all of it can be done once more, now or when the run is resumed.
     pub(super) fn end_epoch(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         // An epoch that is measured once more is not compared with itself.
-        let watched = self.state.watched;
+        let before = self.state.warnings;
         let logged = self.epoch_record(observer).and_then(|record| self.log_epoch(record));
-        let record = logged.inspect_err(|_| self.state.watched = watched)?;
+        let record = logged.inspect_err(|_| self.state.warnings = before)?;
         self.state.epoch_due = false;
         self.state.sums = EpochSums::default();
         self.set_sums()?;
@@ -118,7 +118,7 @@ impl Run<'_> {
         // Projections are narrow when training begins; that is a fault only if they stay so after warm-up, no wider than
         // before.
         let narrow = narrow.filter(|_| self.state.step >= self.schedule.warmup_steps());
-        let before = std::mem::replace(&mut self.state.watched.narrow, narrow);
+        let before = std::mem::replace(&mut self.state.warnings.narrow, narrow);
         let widens = |now: f64| before.is_none_or(|before| now > WIDENING * before);
         let stays = narrow.is_some_and(|now| self.epochs() == train.epochs || !widens(now));
         if stays {
@@ -139,26 +139,26 @@ impl Run<'_> {
         // however well it tells images apart.
         let judges = self.is_keeper() && *normalize;
         let Some(chance) = name.chance_loss(candidates).filter(|_| judges) else { return false };
-        if self.state.watched.chance_level == ChanceLevel::Warned {
+        if self.state.warnings.chance_level == ChanceLevel::Warned {
             return true;
         }
         let is_last = self.epochs() == train.epochs;
         // As with narrow projections, this is no fault during warm-up.
         let stands = (loss - chance).abs() < CHANCE_TOLERANCE
             && (is_last || self.state.step >= self.schedule.warmup_steps());
-        let stood = self.state.watched.chance_level == ChanceLevel::Once;
-        self.state.watched.chance_level = match stands {
+        let stood = self.state.warnings.chance_level == ChanceLevel::Once;
+        self.state.warnings.chance_level = match stands {
             true if stood || is_last => ChanceLevel::Warned,
             true => ChanceLevel::Once,
             false => ChanceLevel::Above,
         };
-        if self.state.watched.chance_level == ChanceLevel::Warned {
+        if self.state.warnings.chance_level == ChanceLevel::Warned {
             observer.warn(&format!(
                 "the loss is stuck at that of guessing ({chance:.3} = ln {candidates}): nothing is being learnt; lower \
                  loss.temperature if it is above 1, raise optim.rate if it is tiny, and see that the images differ"
             ));
         }
-        self.state.watched.chance_level == ChanceLevel::Warned
+        self.state.warnings.chance_level == ChanceLevel::Warned
     }
 
     /// Estimates the standard deviation of the similarities in the last step, valid if it is small, from the entropy:
@@ -183,21 +183,21 @@ enum ChanceLevel {
 
 /// What the warnings go by beside the figures of the epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Watched {
+pub(super) struct WarningState {
     /// How wide the projections were when last measured, if they were too narrow.
     narrow: Option<f64>,
     chance_level: ChanceLevel,
 }
 
-impl Watched {
+impl WarningState {
     /// What a checkpoint records.
-    pub(super) fn restore(extra: &Extra) -> Watched {
+    pub(super) fn restore(extra: &Extra) -> WarningState {
         let chance_level = match extra.chance_level_warned {
             None => ChanceLevel::Above,
             Some(false) => ChanceLevel::Once,
             Some(true) => ChanceLevel::Warned,
         };
-        Watched { narrow: extra.narrow, chance_level }
+        WarningState { narrow: extra.narrow, chance_level }
     }
 
     /// Records it in a checkpoint.

@@ -204,7 +204,7 @@ fn prepare(
         Some(checkpoint) => State::restore(checkpoint, config, device, part)?,
         None => State::new(config, device, part.of)?,
     };
-    let sizes = memory::Images::of(config, device, dataset.as_ref());
+    let sizes = memory::Images::of(config, device, dataset.as_ref(), part);
     let mut memory = plan::choose_memory(&state, &sizes, config, part)?;
     if team.settle_memory(memory.memory)? != memory.memory {
         let train = TrainConfig { memory: Auto::Value(Memory::Blocks), ..config.train.clone() };

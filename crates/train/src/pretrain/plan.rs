@@ -64,7 +64,7 @@ pub fn plan(
     part.batch(config, dataset.len() - held_out)?;
     let beginning = Beginning::of(config, Identity::of(dataset.as_ref()))?;
     let state = State::new(config, device, part.of)?;
-    let sizes = memory::Images::of(config, device, dataset.as_ref());
+    let sizes = memory::Images::of(config, device, dataset.as_ref(), part);
     let memory = choose_memory(&state, &sizes, config, part)?;
     let prepared = Prepared::new(state, &sizes, held_out, config, (memory, part), |_| {
         Ok(Kept::elsewhere(dataset.clone()))
@@ -138,8 +138,8 @@ impl Prepared {
         let cached = CachedImages::of(config, (device.is_gpu(), part), &memory, sizes);
         let (train, holdout) = split(images, config, held_out)?;
         let RunViews { families, left_out } = RunViews::new(config, &*train)?;
-        let sent = sizes.of_batch(config.train.batch.div_ceil(part.of));
-        let views = ViewsPlace::decide(config, &device, &families, &*train, &memory, sent)?;
+        let batch = config.train.batch.div_ceil(part.of);
+        let views = ViewsPlace::decide(config, &device, &families, &*train, &memory, (sizes, batch))?;
         memory.needs.images = if device.is_gpu() { views.to_keep(sizes) } else { cached.bytes };
         let plan = Plan {
             images: train.len(),

@@ -4,7 +4,7 @@ use simclr_data::Position;
 use simclr_engine::{Device, LossScaleFigures};
 
 use super::Part;
-use super::epoch::Watched;
+use super::epoch::WarningState;
 use super::identity::Identity;
 use super::plan::trained_on;
 use crate::checkpoint::{Best, Checkpoint, Extra, Meta, NamedTensor, OPTIMIZER};
@@ -35,7 +35,7 @@ pub(super) struct State {
     /// Whether an epoch has ended with this step and is not recorded yet: its sums are still those of its steps.
     pub(super) epoch_due: bool,
     /// What warnings go by.
-    pub(super) watched: Watched,
+    pub(super) warnings: WarningState,
 }
 
 impl State {
@@ -53,7 +53,7 @@ impl State {
             skipped_steps: 0,
             best: None,
             epoch_due: false,
-            watched: Watched::default(),
+            warnings: WarningState::default(),
         })
     }
 
@@ -97,7 +97,7 @@ impl State {
         state.skipped_steps = extra.skipped_steps.unwrap_or(0);
         state.best = meta.best.clone();
         state.epoch_due = extra.epoch_due;
-        state.watched = Watched::restore(extra);
+        state.warnings = WarningState::restore(extra);
         Ok(state)
     }
 
@@ -127,7 +127,7 @@ impl State {
             worker_places: (self.places.len() > 1).then(|| self.places.iter().map(|place| place.0).collect()),
             ..Extra::default()
         };
-        self.watched.record(&mut extra);
+        self.warnings.record(&mut extra);
         let (position, images) = (self.position(), trained_on(config, identity.images as usize));
         let meta = Meta {
             step: self.step,

@@ -30,18 +30,23 @@ pub enum ViewsPlace {
 }
 
 impl ViewsPlace {
-    /// Whether a run of `config` on `device` makes its views on a GPU, where the images of a batch take `sent` bytes.
+    /// Whether a run of `config` on `device` makes its views on a GPU, of batches of `batch` of these `images`.
     ///
     /// # Errors
     /// Invalid view settings; a GPU that does not work.
-    pub fn is_gpu(config: &Config, device: &Device, sent: u64) -> Result<bool, TrainError> {
+    pub fn is_gpu(
+        config: &Config,
+        device: &Device,
+        images: &memory::Images,
+        batch: usize,
+    ) -> Result<bool, TrainError> {
         let families = config.view.families(config.data.image_size)?;
         let possible = families.iter().all(|family| impossible_on_gpu(family).is_none());
         Ok(possible
             && match config.data.views_on {
                 ViewsOn::Cpu => false,
                 ViewsOn::Gpu => device.is_gpu(),
-                ViewsOn::Auto => device.is_gpu() && too_large(device, sent)?.is_none(),
+                ViewsOn::Auto => device.is_gpu() && too_large(device, images, batch)?.is_none(),
             })
     }
 
@@ -56,8 +61,8 @@ impl ViewsPlace {
         }
     }
 
-    /// Decides where to make views of `images` from `families`, in a run with the memory `choice` on `device`, where the
-    /// images of a batch take `sent` bytes.
+    /// Decides where to make views of `images` from `families`, in a run with the memory `choice` on `device`, in batches
+    /// of `batch` images of these `sizes`.
     ///
     /// # Errors
     /// [`TrainError::ViewsOnGpu`] if `config` requires a GPU for views, and none can make them.
@@ -67,12 +72,12 @@ impl ViewsPlace {
         families: &[ViewFamily],
         images: &dyn Dataset,
         choice: &memory::Choice,
-        sent: u64,
+        (sizes, batch): (&memory::Images, usize),
     ) -> Result<ViewsPlace, TrainError> {
         let impossible = families.iter().find_map(impossible_on_gpu);
         let mut impossible = impossible.map(|what| format!("a GPU cannot make {what}"));
         if config.data.views_on == ViewsOn::Auto && impossible.is_none() {
-            impossible = too_large(device, sent)?;
+            impossible = too_large(device, sizes, batch)?;
         }
         match (config.data.views_on, device.is_gpu(), impossible) {
             (ViewsOn::Cpu, true, _) => Ok(ViewsPlace::Cpu(Some("data.views_on is cpu".to_owned()))),
@@ -91,28 +96,32 @@ impl ViewsPlace {
     }
 }
 
-/// Why images that take `sent` bytes a batch are too large to be sent to `device`, if they are. All of its memory and
-/// of the system's counts, not what is free now: a run that is taken up again makes its views in the same place.
-fn too_large(device: &Device, sent: u64) -> Result<Option<String>, TrainError> {
-    Ok(device.total_bytes()?.and_then(|gpu| too_large_for(sent, gpu, memory::allowed())))
+/// Why batches of `batch` of these `images` are too large to be sent to `device`, if they are. All of its memory and of
+/// the system's counts, not what is free now: a run that is taken up again makes its views in the same place.
+fn too_large(device: &Device, images: &memory::Images, batch: usize) -> Result<Option<String>, TrainError> {
+    let sent = images.of_batch(batch);
+    Ok(device.total_bytes()?.and_then(|gpu| too_large_for(sent, images.workers, gpu, memory::allowed())))
 }
 
-fn too_large_for(sent: u64, gpu: u64, system: Option<u64>) -> Option<String> {
+/// [`too_large`] where the images of a batch take `sent` bytes, for each of the `workers` of a machine.
+fn too_large_for(sent: u64, workers: usize, gpu: u64, system: Option<u64>) -> Option<String> {
     // A little more than two batches: they differ in size.
-    let (on_the_way, waiting) =
-        (sent.saturating_add(sent / 8).saturating_mul(2), WAITING.saturating_mul(sent));
-    let told = |batches: &str, takes: u64, whose: &str, of: u64| {
+    let on_the_way = sent.saturating_add(sent / 8).saturating_mul(2);
+    let waiting = sent.saturating_mul(WAITING * workers.max(1) as u64);
+    let told = |batches: &str, takes: u64, part: &str, of: u64| {
         format!(
-            "the images of {batches} batches would take {} of the {} of {whose}; a shorter data.shrink makes them smaller",
+            "the images of {batches} would take {}, more than {part} {}; set data.shrink to make them smaller",
             memory::Gigabytes(takes),
             memory::Gigabytes(of)
         )
     };
     if on_the_way > gpu / SHARE_TO_SEND {
-        return Some(told("two", on_the_way, "the GPU's memory", gpu));
+        return Some(told("two batches", on_the_way, "an eighth of the GPU's", gpu));
     }
     let system = system.filter(|system| waiting > system / SHARE_TO_WAIT)?;
-    Some(told("five", waiting, "the system's memory", system))
+    let batches =
+        if workers > 1 { format!("five batches of {workers} workers") } else { "five batches".to_owned() };
+    Some(told(&batches, waiting, "a quarter of the system's", system))
 }
 
 /// Bytes that images may take: a share of the free memory, and no more than the run leaves.
@@ -140,16 +149,26 @@ mod tests {
     #[test]
     fn photos_that_would_fill_a_gpu_or_the_system_are_not_sent() {
         let sent = |side: u64, batch: u64| 3 * side * side * batch;
-        let of = |sent, gpu, system| too_large_for(sent, gpu, system);
+        let of = |sent, gpu, system| too_large_for(sent, 1, gpu, system);
         let (gpu, system) = (24 << 30, Some(128 << 30));
         assert_eq!(of(sent(448, 512), gpu, system), None);
         assert_eq!(of(0, 0, Some(0)), None);
         // 256 photos of 12 million pixels.
         let why = of(sent(3464, 256), gpu, system).unwrap();
-        assert!(why.contains("two batches would take 20.73 GB of the 25.77 GB of the GPU's"), "{why}");
+        assert!(
+            why.contains("two batches would take 20.73 GB, more than an eighth of the GPU's 25.77 GB"),
+            "{why}"
+        );
         let why = of(sent(3464, 256), 192 << 30, system).unwrap();
-        assert!(why.contains("five batches would take 46.08 GB of the 137.44 GB of the system's"), "{why}");
+        assert!(
+            why.contains("five batches would take 46.08 GB, more than a quarter of the system's 137"),
+            "{why}"
+        );
         assert_eq!(of(sent(3464, 256), 192 << 30, None), None);
         assert!(of(u64::MAX, gpu, None).is_some());
+        // What one worker may send may be too much for several of a machine.
+        let of_workers = |workers| too_large_for(sent(3464, 122), workers, 80 << 30, system);
+        assert_eq!([0, 1].map(of_workers), [None, None]);
+        assert!(of_workers(4).unwrap().contains("five batches of 4 workers would take 87.83 GB"));
     }
 }

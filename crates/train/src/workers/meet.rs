@@ -107,11 +107,12 @@ impl Host {
         while come.iter().any(Option::is_none) {
             let missing = |come: &[Option<_>]| {
                 let ranks = come.iter().enumerate().filter(|(_, at)| at.is_none());
-                ranks.map(|(i, _)| (i + 1).to_string()).collect::<Vec<_>>().join(", ")
+                let ranks: Vec<String> = ranks.map(|(i, _)| (i + 1).to_string()).collect();
+                format!("{} {}", if ranks.len() == 1 { "worker" } else { "workers" }, ranks.join(", "))
             };
             let Some((mut stream, from)) = accept(&self.listener, end, &mut patience)? else {
                 return Err(problem(format!(
-                    "after {} seconds there is no word from worker {} of {size}; start each with the same number of workers, a \
+                    "after {} seconds there is no word from {} of {size}; start each with the same number of workers, a \
                      number of its own and the same address to meet at",
                     patience.most.as_secs(),
                     missing(&come)

@@ -161,7 +161,7 @@ fn who_does_not_come_is_named() {
     let host = Host::listen("127.0.0.1:0").unwrap();
     let address = host.address().unwrap().to_string();
     let error = host.meet(3, soon(&mut || Ok(()))).unwrap_err().to_string();
-    assert!(error.contains("no word from worker 1, 2 of 3") && !error.contains("--"), "{error}");
+    assert!(error.contains("no word from workers 1, 2 of 3") && !error.contains("--"), "{error}");
     let error = Workers::join(1, 3, &address, soon(&mut || Ok(()))).unwrap_err().to_string();
     assert!(error.contains("worker 0 could not be reached"), "{error}");
     for address in ["127.0.0.1", "127.0.0.1:notaport", "192.0.2.1:9"] {

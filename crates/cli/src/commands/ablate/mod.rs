@@ -193,8 +193,10 @@ impl Ablate {
                 // Ctrl-C before the first step.
                 Err(error) if error.is::<Stopped>() => None,
                 // Wrong usage makes the other runs fail, too. So does an outside cause, which costs no step once it is
-                // removed.
-                Err(error) if is_usage(&error) || error.is::<Rescued>() => return Err(error),
+                // removed, and an image to evaluate with that cannot be read (data.strict).
+                Err(error) if is_usage(&error) || error.is::<Rescued>() || is_of_an_image(&error) => {
+                    return Err(error);
+                }
                 Err(error) => {
                     let failure = in_a_line(&error);
                     terminal::warn(&format!("{name}: {failure}"));
@@ -421,7 +423,7 @@ impl Ablate {
         wanted.extend(Some(Judge::LinearOfZ).filter(|_| self.projection));
         let mut scores = [None; 4];
         for &judge in &wanted {
-            scores[judge as usize] = measured(&encoder, judge, judged_by);
+            scores[judge as usize] = measured(&encoder, judge, judged_by, splits.is_strict());
         }
         wanted.retain(|&judge| scores[judge as usize].is_none());
         if !wanted.is_empty() {
@@ -487,6 +489,17 @@ fn not_converged(step: u64) -> String {
     format!("did not converge: loss, gradient or network not finite at step {step}")
 }
 
+/// Whether the error is that of an image that cannot be read.
+fn is_of_an_image(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(
+            EvalError::Data(DataError::Image { .. })
+                | EvalError::Train(TrainError::Data(DataError::Image { .. }))
+        )
+    )
+}
+
 /// Whether the error says that a network computes nothing that can be evaluated.
 fn is_useless(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(EvalError::Train(TrainError::FeaturesNotFinite { .. })))
@@ -513,9 +526,10 @@ fn images_tested(run: &Path) -> Option<usize> {
 }
 
 /// The earlier result of this very encoder on these images, if there is one.
-fn measured(encoder: &TrainedEncoder, judge: Judge, judged_by: u32) -> Option<f64> {
+fn measured(encoder: &TrainedEncoder, judge: Judge, judged_by: u32, is_strict: bool) -> Option<f64> {
     let found = encoder.recorded(&protocol_of(judge))?;
-    let same =
-        found.step == Some(encoder.step) && found.trained.details.get(JUDGED_BY) == Some(&json!(judged_by));
+    let same = found.step == Some(encoder.step)
+        && found.trained.details.get(JUDGED_BY) == Some(&json!(judged_by))
+        && (found.skipped == 0 || !is_strict);
     same.then_some(found.trained.top1)
 }

@@ -5,7 +5,7 @@ use simclr_eval::study::Variant;
 use simclr_train::Config;
 use simclr_train::config::{Difference, Scaling};
 
-use crate::settings::Settings;
+use crate::settings::{Settings, no_effect};
 use crate::terminal;
 
 /// Warns of keys without effect: those that variants set, naming the variants; and those of `settings`, which all have
@@ -15,11 +15,11 @@ pub fn of_idle(settings: &Settings, variants: &[(&Variant, &Config)]) -> Result<
         let in_all =
             variants.iter().all(|(variant, config)| config.idle(key).is_some() && !variant.sets(key));
         if let Some(reason) = variants.first().filter(|_| in_all).and_then(|(_, config)| config.idle(key)) {
-            terminal::warn(&without_effect(key, &reason));
+            terminal::warn(&no_effect(key, &reason));
         }
     }
     let of_variants = variants.iter().flat_map(|&(variant, config)| {
-        let idle = |key| Some((without_effect(key, &config.idle(key)?), &*variant.name));
+        let idle = |key| Some((no_effect(key, &config.idle(key)?), &*variant.name));
         variant.keys().filter_map(idle)
     });
     for (what, names) in grouped(of_variants) {
@@ -75,10 +75,6 @@ pub fn differences(base: &Config, variant: &Config) -> Vec<Difference> {
     let mut differences = base.differences(variant);
     differences.retain(|difference| difference.key != "train.seed");
     differences
-}
-
-fn without_effect(key: &str, reason: &str) -> String {
-    format!("{key} has no effect with {reason}")
 }
 
 /// The names that each thing is said of, in the order in which they come.

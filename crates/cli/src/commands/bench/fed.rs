@@ -103,8 +103,8 @@ impl Taker<'_> {
         let images: Arc<dyn Dataset> = Arc::new(Cached::in_memory(images, memory::available_bytes() / 4));
         let RunViews { families, left_out } = RunViews::new(self.config, &*images)?;
         data::say_left_out(&left_out);
-        let sent = memory::Images::look(&*images).of_batch(self.config.train.batch);
-        let place = ViewsPlace::decide(self.config, self.device, &families, &*images, choice, sent)?;
+        let sizes = (&memory::Images::look(&*images), self.config.train.batch);
+        let place = ViewsPlace::decide(self.config, self.device, &families, &*images, choice, sizes)?;
         let loader = LoaderConfig {
             batch: self.config.train.batch,
             share: Share::WHOLE,

@@ -12,7 +12,7 @@ use simclr_train::pretrain::RunViews;
 
 use crate::data::{self, Opening};
 use crate::exit::Done;
-use crate::settings::{Settings, Threads, from_to};
+use crate::settings::{Settings, Threads, from_to, no_effect};
 use crate::sheet::canvas::written;
 use crate::sheet::grid::{self, Cell, Row};
 use crate::sheet::{self, check_out, picture};
@@ -57,17 +57,15 @@ impl Views {
         out::check_no_image(&self.out, &source, &self.data)?;
         data::look_at(&*source.train, decoding.window)?;
         let config = self.settings.resolve(&source, Threads::default())?;
-        self.settings.warn_of_idle(&config)?;
         let size = config.data.image_size;
         let dataset = source.train.as_ref();
         let RunViews { families, left_out } = RunViews::new(&config, dataset)?;
         if self.matrix {
             for key in self.settings.given()?.iter().filter(|key| key.starts_with("view.")) {
-                terminal::warn(&format!(
-                    "{key} has no effect with --matrix, whose operators have their own strengths"
-                ));
+                terminal::warn(&no_effect(key, "--matrix, whose operators have their own strengths"));
             }
         } else {
+            self.settings.warn_of_idle(&config)?;
             data::say_left_out(&left_out);
         }
         let seed = config.train.seed;
