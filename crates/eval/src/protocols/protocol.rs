@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use simclr_words::words;
 
-use super::finetune::Labels;
+use super::finetune::{BEST_OF, Labels};
 
 /// How the names of fine-tuning's results begin; the labels follow.
 const FINETUNE: &str = "finetune-";
@@ -161,8 +161,16 @@ impl FineTuning {
             Labels::Images(_) => "labels",
         };
         let unusual = self.unusual.iter().filter(|(setting, value)| told(*setting, value));
-        let unusual = unusual.map(|(setting, value)| format!(", {} {value}", setting.title()));
+        let unusual = unusual.map(|(setting, value)| format!(", {} {}", setting.title(), in_words(value)));
         format!("fine-tuning, {} {of}{}", self.labels, unusual.collect::<String>())
+    }
+}
+
+/// A setting's value in a title: that of a long list of rates is a number and a checksum.
+fn in_words(value: &str) -> String {
+    match value.strip_prefix(BEST_OF).and_then(|of| of.split_once('-')) {
+        Some((number, list)) => format!("best of {number} ({list})"),
+        None => value.to_owned(),
     }
 }
 
@@ -234,7 +242,7 @@ mod tests {
         ("finetune-500-rate-0.1+1", "fine-tuning, 500 labels, rate 0.1+1"),
         (
             "finetune-500-rate-best-of-13-0123abcd-seed-3",
-            "fine-tuning, 500 labels, rate best-of-13-0123abcd, seed 3",
+            "fine-tuning, 500 labels, rate best of 13 (0123abcd), seed 3",
         ),
         ("finetune-500-head-2", "fine-tuning, 500 labels, from head layer 2"),
         ("finetune-0.5%-rate-1e-6-seed-3", "fine-tuning, 0.5% of the labels, rate 1e-6, seed 3"),

@@ -7,6 +7,8 @@ use std::str::FromStr;
 const TIMES: [f64; 4] = [1.0, 3.0, 10.0, 30.0];
 /// The most letters of a list of rates in a name: with everything else in it, it still fits in a file name.
 const LONGEST: usize = 100;
+/// What the name of a longer list begins with.
+pub(in crate::protocols) const BEST_OF: &str = "best-of-";
 
 /// The rate of the first step, from which a cosine schedule goes down to 0.
 ///
@@ -59,7 +61,7 @@ impl fmt::Display for Rate {
                 let list = rates.join("+");
                 match list.len() {
                     ..=LONGEST => f.write_str(&list),
-                    _ => write!(f, "best-of-{}-{:08x}", rates.len(), crc32c::crc32c(list.as_bytes())),
+                    _ => write!(f, "{BEST_OF}{}-{:08x}", rates.len(), crc32c::crc32c(list.as_bytes())),
                 }
             }
         }
