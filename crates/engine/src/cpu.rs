@@ -15,7 +15,7 @@ use simclr_kernels::{
 use crate::loss_scale::rescaled;
 use crate::tensor::{Stored, typed};
 use crate::{
-    Arithmetic, BackwardSums, Bytes, EngineError, Gate, Kernels, LossScale, Mask, NormParameters,
+    Arithmetic, BackwardSums, Bytes, Conv2dNorm, EngineError, Gate, Kernels, LossScale, Mask, NormParameters,
     ParameterUpdate, Result, Rule, StepInputs, Tensor,
 };
 
@@ -87,6 +87,25 @@ fn one_of(x: &Tensor) -> Result<f32> {
     Ok(value[0])
 }
 
+impl Conv2dNorm for CpuKernels {
+    fn forward(
+        &self,
+        g: &Conv2dGeometry,
+        [x, w]: [&Tensor; 2],
+        coefficients: &Tensor,
+        residual: Option<&Tensor>,
+        relu: bool,
+        y: &mut Tensor,
+    ) -> Result<()> {
+        let Coefficients { scale, shift, .. } = Coefficients::of(coefficients.as_slice()?);
+        typed!(x, E => {
+            let norm = conv2d::Normalize::<E> { scale, shift, residual: optional(residual)?, relu };
+            conv2d::conv2d_normalized(&self.cpu, g, x.values()?, w.as_slice()?, norm, y.values_mut()?)
+        });
+        Ok(())
+    }
+}
+
 impl Kernels for CpuKernels {
     fn conv2d_forward(
         &self,
@@ -129,6 +148,10 @@ impl Kernels for CpuKernels {
             conv2d::conv2d_backward_weight::<E>(&self.cpu, g, x.values()?, dy.values()?, dw.as_mut_slice()?)
         });
         Ok(())
+    }
+
+    fn conv2d_norm(&self) -> Option<&dyn Conv2dNorm> {
+        Some(self)
     }
 
     fn channel_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {

@@ -131,6 +131,21 @@ pub trait FirstLayer {
     ) -> Result<()>;
 }
 
+/// A fused convolution and the BatchNorm behind it, whose coefficients are known before: the convolution's output is
+/// neither written nor kept.
+pub trait Conv2dNorm {
+    /// y = act(convolution of x with w, times scale, + shift + residual), with act the ReLU if `relu`.
+    fn forward(
+        &self,
+        g: &Conv2dGeometry,
+        operands: [&Tensor; 2],
+        coefficients: &Tensor,
+        residual: Option<&Tensor>,
+        relu: bool,
+        y: &mut Tensor,
+    ) -> Result<()>;
+}
+
 /// The fused end of a residual block: the BatchNorms of its branch and of its shortcut, their sum, and a ReLU. What
 /// the shortcut adds is never written to memory. Coefficients are the BatchNorms', the mask marks where the output is
 /// positive, and g is dy there.
@@ -197,6 +212,11 @@ pub trait Kernels: Send + Sync {
 
     /// The kernels for a fused BatchNorm, ReLU and convolution, if the device has any.
     fn norm_conv2d(&self) -> Option<&dyn NormConv2d> {
+        None
+    }
+
+    /// The kernel for a fused convolution and BatchNorm, if the device has one.
+    fn conv2d_norm(&self) -> Option<&dyn Conv2dNorm> {
         None
     }
 
@@ -410,6 +430,11 @@ impl dyn Kernels + '_ {
     /// [`Kernels::norm_conv2d`] in backward, on the device whose forward pass used them.
     pub(crate) fn norm_conv2d_again(&self) -> Result<&dyn NormConv2d> {
         again("norm_conv2d", self.norm_conv2d())
+    }
+
+    /// [`Kernels::conv2d_norm`] where it was found before.
+    pub(crate) fn conv2d_norm_again(&self) -> Result<&dyn Conv2dNorm> {
+        again("conv2d_norm", self.conv2d_norm())
     }
 
     /// [`Kernels::first_layer`] likewise.

@@ -53,7 +53,9 @@ pub use captured::Captured;
 pub use collective::{Collective, SingleProcess, ThreadGroup};
 pub use device::{Arithmetic, Device, MemoryUse, Peak, has_bf16, has_gpu};
 pub use error::EngineError;
-pub(crate) use kernels::{BackwardSums, FirstLayer, Gate, Kernels, NormConv2d, NormPair, NormParameters};
+pub(crate) use kernels::{
+    BackwardSums, Conv2dNorm, FirstLayer, Gate, Kernels, NormConv2d, NormPair, NormParameters,
+};
 pub use loss_scale::{LossScale, LossScaleFigures};
 pub(crate) use mask::Mask;
 pub use parameters::{ParameterId, ParameterKind, Parameters};

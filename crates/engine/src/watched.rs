@@ -10,8 +10,8 @@ use simclr_kernels::{AvgPoolGeometry, Write};
 
 use crate::profile::{Shape, Work};
 use crate::{
-    Arithmetic, BackwardSums, Bytes, Conv2dGeometry, FirstLayer, Gate, Kernels, LossScale, Mask, NormConv2d,
-    NormPair, NormParameters, ParameterUpdate, PoolGeometry, Result, Rule, StepInputs, Tensor,
+    Arithmetic, BackwardSums, Bytes, Conv2dGeometry, Conv2dNorm, FirstLayer, Gate, Kernels, LossScale, Mask,
+    NormConv2d, NormPair, NormParameters, ParameterUpdate, PoolGeometry, Result, Rule, StepInputs, Tensor,
 };
 
 /// What to do about each kernel call.
@@ -117,6 +117,10 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
 
     fn norm_conv2d(&self) -> Option<&dyn NormConv2d> {
         self.inner.norm_conv2d().map(|_| self as &dyn NormConv2d)
+    }
+
+    fn conv2d_norm(&self) -> Option<&dyn Conv2dNorm> {
+        self.inner.conv2d_norm().map(|_| self as &dyn Conv2dNorm)
     }
 
     fn first_layer(&self, g: &Conv2dGeometry, images: &Tensor) -> Option<&dyn FirstLayer> {

@@ -115,6 +115,19 @@ impl Conv {
         ops::first_layer(tape, x, self.weight, options, norm)
     }
 
+    /// norm(convolution of x) plus `residual`, through a ReLU if `relu`.
+    pub(crate) fn normalized(
+        &self,
+        tape: &mut Tape,
+        x: Var,
+        norm: &BatchNorm,
+        residual: Option<&Var>,
+        relu: bool,
+    ) -> simclr_engine::Result<Var> {
+        let options = self.options(tape);
+        ops::conv2d_norm(tape, x, self.weight, options, norm, residual, relu)
+    }
+
     /// The convolution of ReLU(norm(x)).
     pub(crate) fn after(&self, tape: &mut Tape, x: Var, norm: &BatchNorm) -> simclr_engine::Result<Var> {
         let options = self.options(tape);

@@ -11,9 +11,12 @@ use crate::checkpoint::{Checkpoint, NamedTensor};
 use crate::config::{HeadKind, Precision, Shortcut};
 use crate::{Config, TrainError};
 
-/// The most images in a batch that is embedded, and the most pixels.
+/// The most images in a batch that is embedded.
 const MAX_IMAGES: usize = 128;
-const MAX_PIXELS: usize = MAX_IMAGES * 224 * 224;
+/// The most pixels: more leave a CPU's caches between one layer and the next.
+const MAX_PIXELS: usize = 32 * 224 * 224;
+/// The most pixels on a GPU.
+const GPU_MAX_PIXELS: usize = 128 * 224 * 224;
 /// Small images fill a GPU only in batches of up to so many, within so many pixels.
 const GPU_MAX_IMAGES: usize = 256;
 const GPU_FULL_PIXELS: usize = GPU_MAX_IMAGES * 64 * 64;
@@ -123,14 +126,14 @@ impl Model {
         Ok(Tensor::from_bytes(&self.device, &shape, bytes, self.activations)?)
     }
 
-    /// The best number of images to [embed](Self::embed) in one batch. Fewer if they are larger than 224 x 224, so that
-    /// a batch takes no more memory than it does at that size.
+    /// The best number of images to [embed](Self::embed) in one batch: the fewer, the larger they are, so that a batch
+    /// of large images takes no more memory than one of small ones.
     pub fn images_at_once(&self) -> usize {
         let within = |pixels: usize| pixels / self.image_size.pow(2).max(1);
-        let most = within(MAX_PIXELS).clamp(1, MAX_IMAGES);
+        let most = |pixels| within(pixels).clamp(1, MAX_IMAGES);
         match self.device.is_gpu() {
-            true => within(GPU_FULL_PIXELS).clamp(most, GPU_MAX_IMAGES),
-            false => most,
+            true => within(GPU_FULL_PIXELS).clamp(most(GPU_MAX_PIXELS), GPU_MAX_IMAGES),
+            false => most(MAX_PIXELS),
         }
     }
 

@@ -5,7 +5,7 @@ use simclr_kernels::batch_norm::NormConstants;
 use crate::tape::BackwardContext;
 use crate::{
     BackwardSums, Collective, DType, Device, EngineError, Gate, Mask, Mode, NormParameters, ParameterId,
-    Result, Tape, Tensor, Var,
+    Parameters, Result, Tape, Tensor, Var,
 };
 
 /// A BatchNorm's parameters and constants.
@@ -92,10 +92,7 @@ pub(super) fn prepare(
     residual: Option<&Var>,
 ) -> Result<Prepared> {
     let x_value = x.tensor();
-    if let Some(residual) = residual.map(Var::tensor).filter(|residual| residual.shape() != x_value.shape()) {
-        let expected = format!("a residual {:?}", x_value.shape());
-        return Err(EngineError::shape("batch_norm", expected, residual.shape()));
-    }
+    check_residual(x_value.shape(), residual)?;
     let device = x_value.device();
     prepare_sums(tape, device, x_value.shape(), norm, || {
         if let Some(known) = x.channel_sums() {
@@ -161,6 +158,34 @@ pub(super) fn apply(
     }))
 }
 
+/// The coefficients, (4, C), of an x of this shape by the running averages.
+pub(super) fn running_coefficients(
+    tape: &Tape,
+    device: &Device,
+    shape: &[usize],
+    norm: &BatchNorm,
+) -> Result<Tensor> {
+    check(tape, shape, norm)?;
+    let parameters = tape.parameters();
+    let mut to = Tensor::empty(device, &[4, parameters.get(norm.gamma).len()]);
+    device.kernels().frozen_coefficients(norm.epsilon, parameters_of(parameters, norm), &mut to)?;
+    Ok(to)
+}
+
+fn parameters_of<'p>(parameters: &'p Parameters, norm: &BatchNorm) -> NormParameters<'p> {
+    let averages = [norm.running_mean, norm.running_var].map(|id| parameters.get(id));
+    let beta = norm.beta.map(|id| parameters.get(id));
+    NormParameters { gamma: parameters.get(norm.gamma), beta, averages }
+}
+
+/// Checks that a residual has the shape of what it is added to.
+pub(super) fn check_residual(shape: &[usize], residual: Option<&Var>) -> Result<()> {
+    match residual.map(|residual| residual.tensor().shape()).filter(|&other| other != shape) {
+        Some(other) => Err(EngineError::shape("batch_norm", format!("a residual {shape:?}"), other)),
+        None => Ok(()),
+    }
+}
+
 /// Checks that x has channels and pixels, and that the parameters have one value per channel.
 fn check(tape: &Tape, shape: &[usize], norm: &BatchNorm) -> Result<()> {
     let parameters = tape.parameters();
@@ -197,10 +222,8 @@ fn coefficients<'a>(
         Mode::Eval | Mode::TrainFrozenNorm => None,
     };
     let parameters = tape.parameters();
-    let channels = parameters.get(norm.gamma).len();
-    let averages = [norm.running_mean, norm.running_var].map(|id| parameters.get(id));
-    let beta = norm.beta.map(|id| parameters.get(id));
-    let own = NormParameters { gamma: parameters.get(norm.gamma), beta, averages };
+    let own = parameters_of(parameters, norm);
+    let channels = own.gamma.len();
     let mut to = Tensor::empty(device, &[4, channels]);
     let Some((sums, count)) = batch else {
         device.kernels().frozen_coefficients(norm.epsilon, own, &mut to)?;

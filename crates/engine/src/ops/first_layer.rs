@@ -1,20 +1,21 @@
 //! A network's first layer, fused where a device has kernels for it: the gradient of images is not needed, so that the
 //! convolution's output need be neither written nor kept.
 
-use crate::ops::batch_norm::{BatchNorm, Statistics, batch_norm, prepare_sums};
-use crate::ops::conv2d::{Conv2d, conv2d, geometry, output_shape};
+use crate::ops::batch_norm::{BatchNorm, Statistics, prepare_sums};
+use crate::ops::conv2d::{Conv2d, geometry, output_shape};
+use crate::ops::conv2d_norm::conv2d_norm;
 use crate::tape::BackwardContext;
 use crate::{Conv2dGeometry, DType, ParameterId, Result, Tape, Tensor, Var};
 
-/// ReLU([`batch_norm`] of [`conv2d`] of images (N, H, W, C) with the weights `weight`, (K, R, S, C)): (N, P, Q, K).
+/// ReLU([`batch_norm`](super::batch_norm()) of [`conv2d`](super::conv2d()) of images (N, H, W, C) with the weights `weight`, (K, R, S, C)): (N, P, Q, K).
 /// Takes the images by value, so that nothing but the tape keeps them longer than needed.
 ///
-/// It is fused if the device has kernels for such images and their gradient is not needed; in 16 bits, the
+/// It is fused if the device has kernels for such images and their gradient is not needed (otherwise it is [`conv2d_norm`]); in 16 bits, the
 /// convolution's output is then not rounded. `images` may be any other tensor, but inside a checkpointed segment its
 /// gradient must not be needed, because the segment's first run does not know that it is.
 ///
 /// # Errors
-/// As [`conv2d`] and [`batch_norm`].
+/// As [`conv2d_norm`].
 pub fn first_layer(
     tape: &mut Tape,
     images: Var,
@@ -26,10 +27,7 @@ pub fn first_layer(
     let geometry = geometry(x, tape.parameters().get(weight), conv)?;
     let at_once = device.kernels().first_layer(&geometry, x);
     let Some(at_once) = at_once.filter(|_| !images.needs_gradient()) else {
-        let w = tape.parameter(weight);
-        let y = conv2d(tape, &images, &w, conv)?;
-        drop(images);
-        return batch_norm(tape, &y, norm, None, true);
+        return conv2d_norm(tape, images, weight, conv, norm, None, true);
     };
     let w = tape.parameter(weight);
     let shape = output_shape(&geometry);

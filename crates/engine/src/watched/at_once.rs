@@ -1,10 +1,13 @@
 //! Watching fused operators, which some devices have.
 
-use super::{BACKWARD_SUMS, FORWARD, INPUT, STATISTICS, WEIGHT, Watch, Watched, bytes};
+use super::{BACKWARD_SUMS, FORWARD, INPUT, STATISTICS, WEIGHT, Watch, Watched, bytes, bytes_of};
 use crate::profile::Shape;
-use crate::{BackwardSums, Conv2dGeometry, FirstLayer, Kernels, Mask, NormConv2d, NormPair, Result, Tensor};
+use crate::{
+    BackwardSums, Conv2dGeometry, Conv2dNorm, FirstLayer, Kernels, Mask, NormConv2d, NormPair, Result, Tensor,
+};
 
 const NORM_CONV2D: &str = "norm_conv2d";
+const CONV2D_NORM: &str = "conv2d_norm";
 const FIRST_LAYER: &str = "first_layer";
 const NORM_PAIR: &str = "norm_pair";
 
@@ -47,6 +50,23 @@ impl<K: Kernels, W: Watch> NormConv2d for Watched<K, W> {
         let cost = (g.flops(), bytes([x, dy, dw]));
         self.time((NORM_CONV2D, WEIGHT, Shape::window(g)), cost, |k| {
             k.norm_conv2d_again()?.backward_weight(g, x, coefficients, dy, dw)
+        })
+    }
+}
+
+impl<K: Kernels, W: Watch> Conv2dNorm for Watched<K, W> {
+    fn forward(
+        &self,
+        g: &Conv2dGeometry,
+        operands: [&Tensor; 2],
+        coefficients: &Tensor,
+        residual: Option<&Tensor>,
+        relu: bool,
+        y: &mut Tensor,
+    ) -> Result<()> {
+        let cost = (g.flops(), bytes(operands) + bytes([y]) + bytes_of(residual));
+        self.time((CONV2D_NORM, FORWARD, Shape::window(g)), cost, |k| {
+            k.conv2d_norm_again()?.forward(g, operands, coefficients, residual, relu, y)
         })
     }
 }

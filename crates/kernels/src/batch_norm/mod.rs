@@ -17,6 +17,7 @@ pub use coefficients::{
     parameter_gradients,
 };
 pub use forward::batch_norm_forward;
+pub(crate) use forward::{InPlace, in_place};
 
 /// Rows summed in f32 before their sum is added to an f64 sum: few enough to lose nothing that matters.
 const F32_ROWS: usize = 128;

@@ -13,23 +13,16 @@ use super::amx;
 use super::class::{Class, PerTap, Tap};
 use super::images::{Cut, Images, Piece, Window};
 use super::pack::{self, Packing, Source};
-use super::sums;
+use super::then::{self, Then, ThenOfPiece};
 use super::tile::{self, Panel, Pixels};
 use crate::shared::SharedMut;
 use crate::simd::{self, Kernel, Simd, dispatch};
 use crate::{Conv2dGeometry, Cpu, Element, Write, scratch};
 
 /// The forward pass; see [`super::conv2d_forward`].
-pub fn forward<E: Element>(
-    cpu: &Cpu,
-    g: &Conv2dGeometry,
-    x: &[E],
-    w: &[f32],
-    y: &mut [E],
-    sums: Option<&mut [f64]>,
-) {
+pub fn forward<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], w: &[f32], y: &mut [E], then: Then<E>) {
     let weights = Source { weights: w, stride_in: 1, stride_out: g.weight_len() / g.out_channels };
-    run(cpu, &Class::forward(g), x, weights, y, Write::Over, sums);
+    run(cpu, &Class::forward(g), x, weights, y, Write::Over, then);
 }
 
 /// The gradient of the input; see [`super::conv2d_backward_input`].
@@ -51,7 +44,7 @@ pub fn backward_input<E: Element>(
     }
     let weights = Source { weights: w, stride_in: g.weight_len() / g.out_channels, stride_out: 1 };
     for class in classes().filter(|class| !class.taps.is_empty()) {
-        run(cpu, &class, dy, weights, dx, write, None);
+        run(cpu, &class, dy, weights, dx, write, Then::Keep);
     }
 }
 
@@ -72,11 +65,11 @@ fn run<E: Element>(
     weights: Source,
     dst: &mut [E],
     write: Write,
-    sums: Option<&mut [f64]>,
+    then: Then<E>,
 ) {
     #[cfg(target_arch = "x86_64")]
     if let Some(amx) = amx::chosen::<E>(cpu.isa, class.step) {
-        return amx::correlate::run(cpu, amx, class, src, weights, dst, write, sums);
+        return amx::correlate::run(cpu, amx, class, src, weights, dst, write, then);
     }
     let lanes = simd::lanes(cpu.isa);
     let vectors = tile::max_vectors(lanes);
@@ -89,13 +82,13 @@ fn run<E: Element>(
     let mut packed = scratch::take(packing.len());
     packing.pack::<E>(cpu, weights, channels, &offsets, &mut packed);
     let packed = &packed[..];
-    let work = |index: usize, sums: &mut [f64]| {
+    let work = |index: usize, then: ThenOfPiece<E>| {
         dispatch(
             cpu.isa,
-            PieceKernel { class, packing: &packing, packed, piece: cut.piece(index), src, dst, write, sums },
+            PieceKernel { class, packing: &packing, packed, piece: cut.piece(index), src, dst, write, then },
         )
     };
-    sums::over(cpu, cut.pieces(), sums, work);
+    then::over(cpu, cut.pieces(), then, work);
 }
 
 struct PieceKernel<'a, E> {
@@ -106,7 +99,7 @@ struct PieceKernel<'a, E> {
     src: &'a [E],
     dst: SharedMut<E>,
     write: Write,
-    sums: &'a mut [f64],
+    then: ThenOfPiece<'a, E>,
 }
 
 impl<E: Element> Kernel for PieceKernel<'_, E> {
@@ -190,9 +183,9 @@ impl<E: Element> PieceKernel<'_, E> {
                 }
             }
         }
-        // SAFETY: only the forward pass takes sums, and its piece is a stretch of whole rows, which this thread has
-        // just written.
-        unsafe { sums::of_piece(simd, class, &self.piece, self.dst, self.sums) };
+        // SAFETY: only the forward pass does more, and its piece is a stretch of whole rows, which this thread has just
+        // written.
+        unsafe { self.then.finish(simd, class, &self.piece, self.dst) };
     }
 }
 

@@ -27,10 +27,14 @@ mod sums;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod then;
 mod tile;
 mod winograd;
 
 use crate::{Conv2dGeometry, Cpu, Element, Write};
+use then::Then;
+
+pub use then::Normalize;
 
 /// Convolves: `y[n, p, q, k] = sum of x[n, p * stride + r - padding, q * stride + s - padding, c] * w[k, r, s, c]`
 /// over r, s, c.
@@ -49,14 +53,39 @@ pub fn conv2d_forward<E: Element>(
     y: &mut [E],
     sums: Option<&mut [f64]>,
 ) {
-    check(g, x, w, y);
     if let Some(sums) = &sums {
         assert_eq!(sums.len(), 2 * g.out_channels, "sums have two values per channel");
     }
+    forward(cpu, g, x, w, y, sums.map_or(Then::Keep, Then::Sum));
+}
+
+/// Convolves and normalises: y = act(convolution * scale + shift + residual), in one pass over y.
+///
+/// Overwrites `y`. The convolution's values may be rounded to E before they are normalised, as in a pass of its own, or
+/// not, which is more exact.
+///
+/// # Panics
+///
+/// If the geometry is not valid or the length of a slice does not match it.
+pub fn conv2d_normalized<E: Element>(
+    cpu: &Cpu,
+    g: &Conv2dGeometry,
+    x: &[E],
+    w: &[f32],
+    norm: Normalize<E>,
+    y: &mut [E],
+) {
+    assert_eq!([norm.scale.len(), norm.shift.len()], [g.out_channels; 2], "one scale and shift per channel");
+    assert!(norm.residual.is_none_or(|residual| residual.len() == y.len()), "a residual in the shape of y");
+    forward(cpu, g, x, w, y, Then::Normalize(norm));
+}
+
+fn forward<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], w: &[f32], y: &mut [E], then: Then<E>) {
+    check(g, x, w, y);
     if winograd_pays::<E>(cpu, g) {
-        winograd::forward(cpu, g, x, w, y, sums);
+        winograd::forward(cpu, g, x, w, y, then);
     } else {
-        direct::forward(cpu, g, x, w, y, sums);
+        direct::forward(cpu, g, x, w, y, then);
     }
 }
 

@@ -1,39 +1,12 @@
 //! Per-channel sums of a convolution's output, taken while it is still in the cache.
 
-use super::class::Class;
-use super::images::Piece;
-use crate::pieces::sum_pieces;
-use crate::shared::SharedMut;
+use crate::Element;
 use crate::simd::Simd;
-use crate::{Cpu, Element};
 
 /// Pixels summed in f32 before their sum is added to an f64 sum.
 const BLOCK: usize = 64;
 /// The most channels summed at a time: four of the widest vectors.
 const BUFFERED: usize = 64;
-
-/// Writes the sums of `piece` of `y`, which must consist of whole rows of the class's pixels, unless none are wanted.
-///
-/// # Safety
-///
-/// Nothing else may use the piece's part of `y` meanwhile.
-#[inline(always)]
-pub unsafe fn of_piece<S: Simd, E: Element>(
-    simd: S,
-    class: &Class,
-    piece: &Piece,
-    y: SharedMut<E>,
-    sums: &mut [f64],
-) {
-    if sums.is_empty() {
-        return;
-    }
-    let row_len = class.to.width * class.to.channels;
-    let start = piece.image * class.to.len() + piece.row * row_len;
-    // SAFETY: the caller's promise.
-    let y = unsafe { y.slice(start, piece.images * piece.rows * row_len) };
-    channel_sums(simd, y, sums);
-}
 
 /// Writes [sum per channel, sum of squares per channel] of `y`, whose pixels have `sums.len() / 2` channels.
 #[inline(always)]
@@ -97,14 +70,5 @@ fn add<S: Simd, E: Element, const NV: usize>(
     for i in 0..here {
         plain[first + i] += f64::from(out[0][i]);
         squares[first + i] += f64::from(out[1][i]);
-    }
-}
-
-/// Runs `work` on all pieces, each with its own slice of sums, and adds these up in order. If no sums are wanted, the
-/// slices are empty.
-pub fn over(cpu: &Cpu, pieces: usize, sums: Option<&mut [f64]>, work: impl Fn(usize, &mut [f64]) + Sync) {
-    match sums {
-        Some(sums) => sum_pieces(cpu, pieces, sums, work),
-        None => cpu.threads.run(pieces, |index| work(index, &mut [])),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::testing::{geometry, values};
 use super::*;
+use crate::batch_norm::batch_norm_forward;
 use crate::testing::cpu;
 use crate::{Isa, Threads};
 use half::bf16;
@@ -77,12 +78,12 @@ fn pass<E: Element>(
 ) {
     match form {
         Form::Direct => {
-            direct::forward(cpu, g, &o.x, &o.w, y, Some(sums));
+            direct::forward(cpu, g, &o.x, &o.w, y, Then::Sum(sums));
             direct::backward_input(cpu, g, &o.dy, &o.w, dx, write);
             direct_weight::backward_weight(cpu, g, &o.x, &o.dy, dw);
         }
         Form::Winograd => {
-            winograd::forward(cpu, g, &o.x, &o.w, y, Some(sums));
+            winograd::forward(cpu, g, &o.x, &o.w, y, Then::Sum(sums));
             winograd::backward_input(cpu, g, &o.dy, &o.w, dx, write);
             winograd::backward_weight(cpu, g, &o.x, &o.dy, dw);
         }
@@ -190,6 +191,50 @@ fn check_shape_in<E: Element>(g: &Conv2dGeometry) {
         }
         let error = relative_rms(square, want_square);
         assert!(error <= 3.0 * tolerance, "squares of {what}: {error:e}");
+        check_normalized(form, &cpu, g, &o, &expected.y);
+    }
+}
+
+/// The output normalised in the same pass is that of a BatchNorm behind the convolution: in f32 to the bit.
+fn check_normalized<E: Element>(
+    form: Form,
+    cpu: &Cpu,
+    g: &Conv2dGeometry,
+    o: &Operands<E>,
+    convolved: &[f32],
+) {
+    let (scale, shift) = (values(g.out_channels, 4), values(g.out_channels, 5));
+    let residual = narrow::<E>(values(g.output_len(), 6));
+    for (residual, relu) in [(Some(&residual[..]), true), (None, false)] {
+        let norm = Normalize { scale: &scale, shift: &shift, residual, relu };
+        let mut y = vec![E::narrow(f32::NAN); g.output_len()];
+        let then = Then::Normalize(norm);
+        match form {
+            Form::Direct => direct::forward(cpu, g, &o.x, &o.w, &mut y, then),
+            Form::Winograd => winograd::forward(cpu, g, &o.x, &o.w, &mut y, then),
+            Form::Chosen => conv2d_normalized(cpu, g, &o.x, &o.w, norm, &mut y),
+        }
+        let what = || format!("{g:?}, {form:?} on {:?}, residual and ReLU {relu}", cpu.isa);
+        if E::PER_UNIT == 1 {
+            let mut apart = vec![E::narrow(f32::NAN); g.output_len()];
+            let x = fast(form, cpu, g, o).y;
+            let x = narrow::<E>(x);
+            batch_norm_forward(cpu, &x, &scale, &shift, residual, relu, &mut apart);
+            assert_eq!(widen(y), widen(apart), "{}", what());
+            continue;
+        }
+        let expected: Vec<f32> = convolved
+            .iter()
+            .enumerate()
+            .map(|(i, x)| {
+                let added = residual.map_or(0.0, |residual| residual[i].widen());
+                let y = x * scale[i % g.out_channels] + shift[i % g.out_channels] + added;
+                if relu { y.max(0.0) } else { y }
+            })
+            .collect();
+        // The convolution may have been rounded before, and what is added cancels some of it.
+        let error = relative_rms(&widen(y), &expected);
+        assert!(error <= 2.0 * tolerance::<E>(), "{}: relative error {error:e}", what());
     }
 }
 
@@ -414,7 +459,7 @@ fn the_largest_groups_of_tiles_are_those_of_the_direct_form() {
     let run = |form: Form| {
         let (mut y, mut sums) = (vec![f32::NAN; g.output_len()], vec![f64::NAN; 2 * g.out_channels]);
         let forward = if form == Form::Direct { direct::forward } else { winograd::forward };
-        forward(&cpu, &g, &o.x, &o.w, &mut y, Some(&mut sums));
+        forward(&cpu, &g, &o.x, &o.w, &mut y, Then::Sum(&mut sums));
         (y, sums)
     };
     let (direct, winograd) = (run(Form::Direct), run(Form::Winograd));

@@ -79,6 +79,26 @@ impl Block {
         Ok(Block { layers, selective, downsample })
     }
 
+    /// The block by running averages, each convolution fused with the BatchNorm behind it.
+    fn infer<'a>(&'a self, tape: &mut Tape<'a>, x: &Var) -> simclr_engine::Result<Var> {
+        let shortcut = match &self.downsample {
+            Some(downsample) => {
+                let pooled = downsample.pooled(tape, x)?;
+                downsample.conv.normalized(tape, pooled, &downsample.norm, None, false)?
+            }
+            None => x.clone(),
+        };
+        let mut y = x.clone();
+        for (i, (conv, norm)) in self.layers.iter().enumerate() {
+            let residual = (i + 1 == self.layers.len()).then_some(&shortcut);
+            y = conv.normalized(tape, y, norm, residual, true)?;
+            if let Some(selective) = self.selective.as_ref().filter(|_| i == Block::STREAMS) {
+                y = selective.forward(tape, &y)?;
+            }
+        }
+        Ok(y)
+    }
+
     /// All its BatchNorms.
     pub(super) fn norms_mut(&mut self) -> impl Iterator<Item = &mut BatchNorm> {
         let shortcut = self.downsample.iter_mut().map(|downsample| &mut downsample.norm);
@@ -111,22 +131,27 @@ impl Downsample {
     }
 
     fn forward<'a>(&'a self, tape: &mut Tape<'a>, x: &Var) -> simclr_engine::Result<Shortcut<'a>> {
-        let pooled;
-        let x = match self.pool {
-            Some(AvgPool { stride, zeros }) => {
-                pooled = ops::avg_pool(tape, x, stride, zeros)?;
-                &pooled
-            }
-            None => x,
-        };
-        let y = self.conv.forward(tape, x)?;
+        let x = self.pooled(tape, x)?;
+        let y = self.conv.forward(tape, &x)?;
+        drop(x);
         ops::norm_shortcut(tape, y, &self.norm)
+    }
+
+    /// What the convolution sees of x.
+    fn pooled(&self, tape: &mut Tape, x: &Var) -> simclr_engine::Result<Var> {
+        match self.pool {
+            Some(AvgPool { stride, zeros }) => ops::avg_pool(tape, x, stride, zeros),
+            None => Ok(x.clone()),
+        }
     }
 }
 
 impl<'a> Segment<'a> for Block {
     fn forward(&'a self, tape: &mut Tape<'a>, inputs: &[Var]) -> simclr_engine::Result<Var> {
         let x = &inputs[0];
+        if ops::fuses_conv2d_norm(tape, x) {
+            return self.infer(tape, x);
+        }
         let mut shortcut =
             self.downsample.as_ref().map(|downsample| downsample.forward(tape, x)).transpose()?;
         let mut y = x.clone();

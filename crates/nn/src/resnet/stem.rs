@@ -85,8 +85,7 @@ impl<'a> Segment<'a> for StemLayers {
             if i == 0 {
                 x = conv.first(tape, x, norm)?;
             } else {
-                x = conv.forward(tape, &x)?;
-                x = ops::batch_norm(tape, &x, norm, None, true)?;
+                x = conv.normalized(tape, x, norm, None, true)?;
             }
         }
         match self.pool {

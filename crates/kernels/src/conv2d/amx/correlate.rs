@@ -3,9 +3,9 @@
 use super::super::class::Class;
 use super::super::images::{Cut, Images, Piece};
 use super::super::pack::Source;
-use super::super::sums;
+use super::super::then::{self, Then, ThenOfPiece};
 use super::lattice::{Columns, Lattice, NOWHERE};
-use super::output::{Output, PLACES};
+use super::output::{self, Output, PLACES};
 use super::pack::{self, Weights};
 use crate::scratch::{self, Scratch};
 use crate::shared::SharedMut;
@@ -25,14 +25,14 @@ pub fn run<E: Element>(
     weights: Source,
     dst: &mut [E],
     write: Write,
-    sums: Option<&mut [f64]>,
+    then: Then<E>,
 ) {
     let weights = &Weights::new(cpu, amx, class, weights);
     let cut = cut(class);
     let src = bytemuck::cast_slice(src);
     let dst = SharedMut::new(bytemuck::cast_slice_mut(dst));
-    sums::over(cpu, cut.pieces(), sums, |index, sums| {
-        let kernel = PieceKernel { amx, class, weights, piece: cut.piece(index), src, dst, write, sums };
+    then::over(cpu, cut.pieces(), then.cast::<bf16>(), |index, then| {
+        let kernel = PieceKernel { amx, class, weights, piece: cut.piece(index), src, dst, write, then };
         // SAFETY: the level of `Amx` includes AVX-512 with AVX512_BF16.
         unsafe { kernel.run() }
     });
@@ -55,7 +55,7 @@ struct PieceKernel<'a> {
     src: &'a [bf16],
     dst: SharedMut<bf16>,
     write: Write,
-    sums: &'a mut [f64],
+    then: ThenOfPiece<'a, bf16>,
 }
 
 impl PieceKernel<'_> {
@@ -66,9 +66,9 @@ impl PieceKernel<'_> {
         let lattice = Lattice::new(&class.taps, class.step, from, piece, class.columns, units);
         let images = &self.src[piece.image * from.len()..][..piece.images * from.len()];
         let places = places(class, piece, &lattice);
-        let wanted = !self.sums.is_empty();
+        let (to, write, channels) = (self.dst, self.write, class.to.channels);
         // SAFETY: the places are those of pixels of this class and piece, which belong to this thread until `run` ends.
-        let mut output = unsafe { Output::new(self.dst, self.write, class.to.channels, &places, wanted) };
+        let mut output = unsafe { Output::new(to, write, channels, &places, &self.then) };
         if as_they_lie(class, units) && lattice.places() >= PLACES {
             let first = piece.row * from.width * from.channels;
             let pixels = &images[first..][..lattice.places() * from.channels];
@@ -85,7 +85,10 @@ impl PieceKernel<'_> {
             });
             self.products(bytemuck::cast_slice(&copy), &lattice, places.len(), &mut output);
         }
-        output.finish(self.sums);
+        let totals = output.end();
+        if let (ThenOfPiece::Sum(sums), Some(totals)) = (self.then, totals) {
+            output::unpack(&totals, sums);
+        }
     }
 }
 

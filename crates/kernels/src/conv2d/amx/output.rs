@@ -1,7 +1,8 @@
-//! What becomes of a block of sums: they are rounded to bf16 and written, and their sums per channel are taken while
-//! they are in registers. This happens a few rows at a time between the products of the next block, which take as long:
+//! What becomes of a block of sums: they are rounded to bf16 and written, and their sums per channel are taken, or they
+//! are normalised before, while they are in registers. This happens a few rows at a time between the products of the next block, which take as long:
 //! the processor's window is too short to overlap whole blocks.
 
+use super::super::then::{Normalize, ThenOfPiece};
 use super::lattice::NOWHERE;
 use crate::Write;
 use crate::scratch::{self, Scratch};
@@ -28,6 +29,8 @@ pub struct Output<'a> {
     /// Sums of the values written, if wanted: for each block of channels the sums of even and of odd channels, then
     /// those of their squares.
     totals: Option<Scratch<f64>>,
+    /// How to normalise, if wanted.
+    norm: Option<Normalize<'a, bf16>>,
     /// The block that is being written: its values, its rows that are not written yet, the place of row 0, and its
     /// first channel.
     block: Block,
@@ -43,8 +46,7 @@ pub struct Output<'a> {
 struct Block([[f32; CHANNELS]; PLACES]);
 
 impl<'a> Output<'a> {
-    /// The destination of at least 32 `places`, each of `channels` channels. `sums` tells whether sums per channel are
-    /// wanted.
+    /// The destination of at least 32 `places`, each of `channels` channels.
     ///
     /// # Safety
     ///
@@ -56,20 +58,29 @@ impl<'a> Output<'a> {
         write: Write,
         channels: usize,
         places: &'a [usize],
-        sums: bool,
+        then: &ThenOfPiece<'a, bf16>,
     ) -> Output<'a> {
         assert!(places.len() >= PLACES);
         // The last pixel, too, must end within the destination.
         let pixels = places.iter().filter(|&&place| place != NOWHERE);
-        to.from(pixels.max().map_or(0, |last| last + channels));
-        let totals = sums.then(|| {
-            let mut totals = scratch::take(channels.div_ceil(CHANNELS) * SUMS);
-            totals.fill(0.0);
-            totals
-        });
+        let end = pixels.max().map_or(0, |last| last + channels);
+        to.from(end);
+        let (mut totals, mut norm) = (None, None);
+        match then {
+            ThenOfPiece::Keep => {}
+            ThenOfPiece::Sum(_) => {
+                let totals = totals.insert(scratch::take(channels.div_ceil(CHANNELS) * SUMS));
+                totals.fill(0.0);
+            }
+            ThenOfPiece::Normalize(prepared) => {
+                let norm = norm.insert(prepared.norm);
+                assert!(norm.residual.is_none_or(|residual| residual.len() >= end));
+                assert!(norm.scale.len() == channels && norm.shift.len() == channels);
+            }
+        }
         let sums = [_mm512_setzero_ps(); 4];
         let block = Block([[0.0; CHANNELS]; PLACES]);
-        Output { to, write, channels, places, totals, block, rows: 0..0, place: 0, first: 0, sums }
+        Output { to, write, channels, places, totals, norm, block, rows: 0..0, place: 0, first: 0, sums }
     }
 
     /// Takes the sums of the 32 places from `place` on, without the first `skip`, and of the channels from `first` on, a
@@ -81,6 +92,13 @@ impl<'a> Output<'a> {
         assert!(place + PLACES <= self.places.len() && first < self.channels);
         tiles.store(bytemuck::cast_mut(&mut self.block.0));
         (self.rows, self.place, self.first) = (skip..PLACES, place, first);
+        if let Some(residual) = self.norm.and_then(|norm| norm.residual) {
+            // They are read between the products of the next block, from as many lines as there are places.
+            for &place in &self.places[place + skip..place + PLACES] {
+                let line = residual.as_ptr().wrapping_add(place.wrapping_add(first));
+                _mm_prefetch::<_MM_HINT_T0>(line.cast());
+            }
+        }
     }
 
     /// Writes the next `rows` rows of the block that was taken last.
@@ -92,10 +110,13 @@ impl<'a> Output<'a> {
         }
         let rows = self.rows.start..self.rows.end.min(self.rows.start + rows);
         self.rows.start = rows.end;
-        match (self.write, self.channels - self.first >= CHANNELS) {
-            (Write::Add, _) => self.write_rows::<true, false>(rows),
-            (Write::Over, true) => self.write_rows::<false, true>(rows),
-            (Write::Over, false) => self.write_rows::<false, false>(rows),
+        let whole = self.channels - self.first >= CHANNELS;
+        match (self.write, whole, self.norm) {
+            (Write::Over, true, Some(norm)) => self.write_normalized::<true>(rows, &norm),
+            (Write::Over, false, Some(norm)) => self.write_normalized::<false>(rows, &norm),
+            (Write::Add, ..) => self.write_rows::<true, false>(rows),
+            (Write::Over, true, None) => self.write_rows::<false, true>(rows),
+            (Write::Over, false, None) => self.write_rows::<false, false>(rows),
         }
     }
 
@@ -118,10 +139,9 @@ impl<'a> Output<'a> {
                 let mut low = _mm512_loadu_ps(values.as_ptr());
                 let mut high = _mm512_loadu_ps(values.as_ptr().add(SIDE));
                 if ADD {
-                    let before = _mm512_maskz_loadu_epi16(mask, to.cast());
-                    let widen = |v| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(v)));
-                    low = _mm512_add_ps(low, widen(_mm512_castsi512_si256(before)));
-                    high = _mm512_add_ps(high, widen(_mm512_extracti64x4_epi64::<1>(before)));
+                    let before = widened(_mm512_maskz_loadu_epi16(mask, to.cast()));
+                    low = _mm512_add_ps(low, before[0]);
+                    high = _mm512_add_ps(high, before[1]);
                 }
                 let rounded = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
                 if WHOLE {
@@ -138,6 +158,53 @@ impl<'a> Output<'a> {
             }
         }
         self.sums = sums;
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    fn write_normalized<const WHOLE: bool>(&mut self, rows: Range<usize>, norm: &Normalize<bf16>) {
+        let known = (self.channels - self.first).min(CHANNELS);
+        let mask = if WHOLE { u32::MAX } else { ((1u64 << known) - 1) as u32 };
+        let of_channels = |values: &[f32]| {
+            let from = values[self.first..][..known].as_ptr();
+            // SAFETY: the mask lets the `known` numbers of the slice through.
+            unsafe {
+                [
+                    _mm512_maskz_loadu_ps(mask as u16, from),
+                    _mm512_maskz_loadu_ps((mask >> SIDE) as u16, from.wrapping_add(SIDE)),
+                ]
+            }
+        };
+        let (scale, shift) = (of_channels(norm.scale), of_channels(norm.shift));
+        let floor = _mm512_set1_ps(norm.floor());
+        let places = &self.places[self.place..][rows.clone()];
+        for (values, &place) in self.block.0[rows].iter().zip(places) {
+            if place == NOWHERE {
+                continue;
+            }
+            let to = self.to.at(place + self.first);
+            // SAFETY: `values` has 32 numbers; the mask lets the channels through that the pixel has from `first` on,
+            // which exist in the destination and in the residual, as `new` has checked, and belong to `self`.
+            unsafe {
+                let mut halves = [0, SIDE].map(|at| _mm512_loadu_ps(values.as_ptr().add(at)));
+                let mut residual = [_mm512_setzero_ps(); 2];
+                if let Some(from) = norm.residual {
+                    let from = from.as_ptr().add(place + self.first);
+                    residual = widened(_mm512_maskz_loadu_epi16(mask, from.cast()));
+                }
+                for i in 0..2 {
+                    let v = _mm512_add_ps(_mm512_fmadd_ps(halves[i], scale[i], shift[i]), residual[i]);
+                    halves[i] = _mm512_max_ps(floor, v);
+                }
+                let rounded =
+                    std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(halves[1], halves[0]));
+                if WHOLE {
+                    _mm512_storeu_si512(to.cast(), rounded);
+                } else {
+                    _mm512_mask_storeu_epi16(to.cast(), mask, rounded);
+                }
+            }
+        }
     }
 
     /// Writes what is left of the block, and adds its sums to the totals.
@@ -160,16 +227,29 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Ends the piece: `to` receives [sum per channel, sum of squares per channel] if they are wanted.
+    /// Ends the piece. Returns its sums, if they are wanted, for [`unpack`].
+    #[inline]
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    pub fn finish(mut self, to: &mut [f64]) {
+    pub fn end(mut self) -> Option<Scratch<f64>> {
         self.end_block();
-        let Some(totals) = self.totals else { return };
-        let (plain, squares) = to.split_at_mut(self.channels);
-        for (channel, (plain, square)) in plain.iter_mut().zip(squares).enumerate() {
-            let (block, within) = (channel / CHANNELS, channel % CHANNELS);
-            let at = block * SUMS + within % 2 * SIDE + within / 2;
-            (*plain, *square) = (totals[at], totals[at + 2 * SIDE]);
-        }
+        self.totals
     }
+}
+
+/// Writes a piece's `totals` as [sum per channel, sum of squares per channel].
+pub fn unpack(totals: &[f64], to: &mut [f64]) {
+    let (plain, squares) = to.split_at_mut(to.len() / 2);
+    for (channel, (plain, square)) in plain.iter_mut().zip(squares).enumerate() {
+        let (block, within) = (channel / CHANNELS, channel % CHANNELS);
+        let at = block * SUMS + within % 2 * SIDE + within / 2;
+        (*plain, *square) = (totals[at], totals[at + 2 * SIDE]);
+    }
+}
+
+/// 32 values of bf16 as two vectors of f32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn widened(values: __m512i) -> [__m512; 2] {
+    [_mm512_castsi512_si256(values), _mm512_extracti64x4_epi64::<1>(values)]
+        .map(|half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))))
 }

@@ -7,7 +7,7 @@ use super::tiles::{self, PRODUCTS, Rows, SIDE, Tiles};
 use super::transform::{Input, Output, Weight, plane};
 use crate::conv2d::images::Images;
 use crate::conv2d::pack::{Packing, Source};
-use crate::conv2d::sums;
+use crate::conv2d::then::{self, Then, ThenOfPiece};
 use crate::conv2d::tile::{self, Panel, Run};
 use crate::shared::SharedMut;
 use crate::simd::{self, Kernel, LINE, Simd, dispatch};
@@ -47,7 +47,7 @@ impl Correlation {
     }
 }
 
-/// Correlates `src` with the weights, whose nine taps lie at `offsets`, and writes per-channel sums if wanted.
+/// Correlates `src` with the weights, whose nine taps lie at `offsets`, and does `then` with the result.
 pub fn run<E: Element>(
     cpu: &Cpu,
     shape: &Correlation,
@@ -55,7 +55,7 @@ pub fn run<E: Element>(
     weights: Source,
     offsets: &[usize; 9],
     dst: &mut [E],
-    sums: Option<&mut [f64]>,
+    then: Then<E>,
 ) {
     let lanes = simd::lanes(cpu.isa);
     let vectors = tile::max_vectors(lanes);
@@ -76,7 +76,7 @@ pub fn run<E: Element>(
     let group = shape.group(tiles.len());
     let dst = SharedMut::new(dst);
     let weights = &transformed[..];
-    let work = |index: usize, sums: &mut [f64]| {
+    let work = |index: usize, then: ThenOfPiece<E>| {
         let first = index * group;
         dispatch(
             cpu.isa,
@@ -89,11 +89,11 @@ pub fn run<E: Element>(
                 weights,
                 src,
                 dst,
-                sums,
+                then,
             },
         );
     };
-    sums::over(cpu, tiles.len().div_ceil(group), sums, work);
+    then::over(cpu, tiles.len().div_ceil(group), then, work);
 }
 
 /// Transforms a block of packed weights from nine taps to 36 products, each (input channel, output channel).
@@ -149,7 +149,7 @@ struct Group<'a, E> {
     weights: &'a [f32],
     src: &'a [E],
     dst: SharedMut<E>,
-    sums: &'a mut [f64],
+    then: ThenOfPiece<'a, E>,
 }
 
 impl<E: Element> Kernel for Group<'_, E> {
@@ -168,7 +168,9 @@ impl<E: Element> Kernel for Group<'_, E> {
             .collect();
 
         let mut outputs = scratch::take(self.count * PRODUCTS * self.products.width(0));
-        self.sums.fill(0.0);
+        if let ThenOfPiece::Sum(sums) = &mut self.then {
+            sums.fill(0.0);
+        }
         for o in 0..self.products.outer_blocks() {
             let width = self.products.width(o);
             for product in 0..PRODUCTS {
@@ -230,7 +232,8 @@ fn transform_input<S: Simd, E: Element>(simd: S, group: &Group<E>, row: usize, i
     }
 }
 
-/// Transforms the products of block `o`, NV vectors each, to output pixels, and sums these by channel.
+/// Transforms the products of block `o`, NV vectors each, to output pixels, and sums these by channel or normalises
+/// them.
 #[inline(always)]
 fn transform_output<S: Simd, E: Element, const NV: usize>(
     simd: S,
@@ -242,9 +245,11 @@ fn transform_output<S: Simd, E: Element, const NV: usize>(
     let channels = group.products.channels(o);
     let width = NV * S::LANES;
     assert!(outputs.len() >= group.count * PRODUCTS * width && channels <= width && width <= 64);
-    let summing = !group.sums.is_empty();
     let add = group.shape.write == Write::Add;
-    let (plain, squares) = group.sums.split_at_mut(group.sums.len() / 2);
+    let norm = match group.then {
+        ThenOfPiece::Normalize(prepared) => Some(&prepared.norm),
+        ThenOfPiece::Keep | ThenOfPiece::Sum(_) => None,
+    };
     let mut t = 0;
     while t < group.count {
         let end = group.count.min(t + SUMMED);
@@ -258,7 +263,7 @@ fn transform_output<S: Simd, E: Element, const NV: usize>(
                 let lanes = S::LANES.min(channels - channel);
                 // SAFETY: channel + LANES <= width, which the assertion covers for reading; each of the first `rows` x
                 // `columns` pixels has at least `first + channels` channels and is used by this group alone; the sums
-                // have 64 >= width numbers.
+                // have 64 >= width numbers; a residual is as long as the output, scale and shift as a pixel.
                 unsafe {
                     let m = tiles::load_products(
                         simd,
@@ -271,6 +276,23 @@ fn transform_output<S: Simd, E: Element, const NV: usize>(
                             for j in 0..columns {
                                 let before = E::load_first(simd, pixels[i][j].add(first + channel), lanes);
                                 y[i][j] = simd.add(y[i][j], before);
+                            }
+                        }
+                    }
+                    if let Some(norm) = norm {
+                        let at = first + channel;
+                        let scale = f32::load_some(simd, norm.scale.as_ptr().add(at), lanes);
+                        let shift = f32::load_some(simd, norm.shift.as_ptr().add(at), lanes);
+                        let floor = simd.splat(norm.floor());
+                        for i in 0..rows {
+                            for j in 0..columns {
+                                let mut v = simd.add(simd.mul(y[i][j], scale), shift);
+                                if let Some(residual) = norm.residual {
+                                    let pixel = pixels[i][j].offset_from(group.dst.at(0)) as usize;
+                                    let residual = residual.as_ptr().add(pixel + at);
+                                    v = simd.add(v, E::load_some(simd, residual, lanes));
+                                }
+                                y[i][j] = simd.max(floor, v);
                             }
                         }
                     }
@@ -298,7 +320,8 @@ fn transform_output<S: Simd, E: Element, const NV: usize>(
                 }
             }
         }
-        if summing {
+        if let ThenOfPiece::Sum(sums) = &mut group.then {
+            let (plain, squares) = sums.split_at_mut(sums.len() / 2);
             for k in 0..channels {
                 plain[first + k] += f64::from(sum[k]);
                 squares[first + k] += f64::from(square[k]);

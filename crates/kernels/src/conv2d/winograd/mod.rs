@@ -7,6 +7,7 @@ mod weight;
 
 use super::images::Images;
 use super::pack::Source;
+use super::then::Then;
 use crate::{Conv2dGeometry, Cpu, Element, Write};
 use correlate::Correlation;
 use tiles::SIDE;
@@ -36,19 +37,12 @@ pub fn pays<E: Element>(g: &Conv2dGeometry) -> bool {
 }
 
 /// The forward pass; see [`super::conv2d_forward`].
-pub fn forward<E: Element>(
-    cpu: &Cpu,
-    g: &Conv2dGeometry,
-    x: &[E],
-    w: &[f32],
-    y: &mut [E],
-    sums: Option<&mut [f64]>,
-) {
+pub fn forward<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], w: &[f32], y: &mut [E], then: Then<E>) {
     let (from, to) = (Images::input(g), Images::output(g));
     let shape = Correlation { batch: g.batch, from, to, padding: g.padding, write: Write::Over };
     let weights = Source { weights: w, stride_in: 1, stride_out: 9 * g.in_channels };
     let offsets = std::array::from_fn(|tap| tap * g.in_channels);
-    correlate::run(cpu, &shape, x, weights, &offsets, y, sums);
+    correlate::run(cpu, &shape, x, weights, &offsets, y, then);
 }
 
 /// The gradient of the input, a correlation with the mirrored weights; see [`super::conv2d_backward_input`].
@@ -64,5 +58,5 @@ pub fn backward_input<E: Element>(
     let shape = Correlation { batch: g.batch, from, to, padding: 2 - g.padding, write };
     let weights = Source { weights: w, stride_in: 9 * g.in_channels, stride_out: 1 };
     let offsets = std::array::from_fn(|tap| (8 - tap) * g.in_channels);
-    correlate::run(cpu, &shape, dy, weights, &offsets, dx, None);
+    correlate::run(cpu, &shape, dy, weights, &offsets, dx, Then::Keep);
 }
