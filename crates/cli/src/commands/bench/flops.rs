@@ -1,11 +1,22 @@
-//! Floating-point operations of a training step, counted from the shapes of the convolutions and dense layers.
+//! Floating-point operations of a training step and of encoding, counted from the shapes of the convolutions and dense layers.
 
 use simclr_engine::Parameters;
 
-/// Operations for one view: the forward pass, and the backward pass to inputs and weights. A multiplication and an
-/// addition count as two. What is not a product (BatchNorm, ReLU, the loss, the optimiser) is below a hundredth, and is
-/// not counted.
+/// Operations of a training step for one view: the forward pass, and the backward pass to inputs and weights. A
+/// multiplication and an addition count as two. What is not a product (BatchNorm, ReLU, the loss, the optimiser) is below
+/// a hundredth, and is not counted.
 pub fn per_view(parameters: &Parameters, image_size: usize) -> u64 {
+    // The images need no gradient.
+    count(parameters, image_size, |name| if FIRST.contains(&name) { 2 } else { 3 })
+}
+
+/// Operations of the forward pass for one image, counted likewise.
+pub fn per_image(parameters: &Parameters, image_size: usize) -> u64 {
+    count(parameters, image_size, |_| 1)
+}
+
+/// `passes` tells how often a layer's products are computed.
+fn count(parameters: &Parameters, image_size: usize, passes: impl Fn(&str) -> u64) -> u64 {
     let layers = parameters.iter().filter(|(name, _, _)| name.ends_with("weight"));
     let mut total = 0;
     let mut grid = Grid::new(image_size);
@@ -19,9 +30,7 @@ pub fn per_view(parameters: &Parameters, image_size: usize) -> u64 {
             [_, _] => value.len() as u64,
             _ => continue,
         };
-        // The images need no gradient.
-        let passes = if FIRST.contains(&name) { 2 } else { 3 };
-        total += 2 * passes * products;
+        total += 2 * passes(name) * products;
     }
     total
 }
@@ -104,6 +113,12 @@ mod tests {
         let selective = per_view(&parameters, 224) as f64 / 1e9;
         // The 3 x 3 convolutions of a ResNet-50 are 1.85 of its 4.09 billion.
         assert!((selective / resnet50d - (4.353 + 1.85) / 4.353).abs() < 0.02, "{selective}");
+        // A third of a step's, but that the images need no gradient.
+        let mut parameters = Parameters::new();
+        let spec = ResNetSpec::new(Depth::D50, 1.0, Stem::ImageNet);
+        ResNet::new(&spec, &Device::dry().unwrap(), 0, &mut parameters).unwrap();
+        let forward = per_image(&parameters, 224) as f64 / 1e9;
+        assert!((forward / (2.0 * 4.087) - 1.0).abs() < 0.03, "{forward}");
         let small = giga(Depth::D18, Stem::Small, standard, 32);
         assert!((small / 3.33 - 1.0).abs() < 0.01, "{small}");
     }

@@ -1,7 +1,9 @@
 //! `simclr bench`: measures the speed of this machine.
 
+mod encode;
 mod fed;
 mod flops;
+mod network;
 mod step;
 mod table;
 mod views;
@@ -21,6 +23,7 @@ pub struct Bench {
 #[derive(Subcommand, Debug)]
 enum What {
     Step(step::Step),
+    Encode(encode::Encode),
     Views(views::Views),
 }
 
@@ -28,6 +31,7 @@ impl Bench {
     pub fn run(self) -> Result<Done> {
         match self.what {
             What::Step(step) => step.run(),
+            What::Encode(encode) => encode.run(),
             What::Views(views) => views.run(),
         }
     }

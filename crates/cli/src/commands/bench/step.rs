@@ -6,20 +6,20 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
-use simclr_engine::{Device, Isa, Level, MemoryUse, Peak, Profile, SingleProcess};
-use simclr_train::config::{Depth, DeviceName, Memory, Precision, Variant};
+use simclr_engine::{Device, MemoryUse, Peak, Profile, SingleProcess};
+use simclr_train::config::Memory;
 use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::{CapturedStep, Part, train_step};
-use simclr_train::{Config, Layers, Model, TrainError, memory};
+use simclr_train::{Config, Model, memory};
 
 use super::fed::{Fed, RATE, Taker};
+use super::network::{Described, Network, median, noise, peak_of};
 use super::table::{Row, Scale};
 use super::{flops, table};
 use crate::data::Opening;
 use crate::exit::{Done, usage};
-use crate::settings::{Threads, device, from_to, one_of, suggesting_for};
+use crate::settings::{from_to, suggesting_for};
 use crate::terminal;
-use crate::training::no_gpu;
 
 /// Steps that warm up caches, pools and the processor. They are not counted.
 const WARM_UP: usize = 2;
@@ -27,66 +27,16 @@ const WARM_UP: usize = 2;
 const PROFILED: usize = 2;
 /// Two views for each image of the largest batch.
 const MOST_VIEWS: usize = 2 << 20;
-/// The keys that arguments set, each with its argument.
-const ARGUMENTS: [(&str, &str); 8] = [
-    ("encoder.name", "--encoder"),
-    ("encoder.width", "--width"),
-    ("encoder.variant", "--variant"),
-    ("encoder.selective_kernels", "--selective-kernels"),
-    ("data.image_size", "--size"),
-    ("train.precision", "--precision"),
-    ("train.memory", "--memory"),
-    ("data.views_on", "--views-on"),
-];
 
 /// Time one training step: network, NT-Xent, backward, LARS; the median of several
 #[derive(Args, Debug)]
 pub struct Step {
-    /// resnet18, 34, 50, 101, 152 or 200
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "resnet18",
-        value_parser = suggesting_for("encoder.name"),
-        hide_possible_values = true
-    )]
-    encoder: String,
-
-    /// Multiplies the channels of every stage
-    #[arg(long, value_name = "X", default_value = "1")]
-    width: String,
-
-    /// How the network downsamples: standard, d (a ResNet-D), or auto (d with selective kernels, else standard)
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "auto",
-        value_parser = suggesting_for("encoder.variant"),
-        hide_possible_values = true
-    )]
-    variant: String,
-
-    /// Selective kernels, whose gates squeeze channels to this fraction: 0.0625 in SimCLR v2; 0: no selective kernels
-    #[arg(long, value_name = "SHARE", default_value = "0")]
-    selective_kernels: String,
-
-    /// Side of a view in pixels
-    #[arg(long, value_name = "PIXELS", default_value = "32")]
-    size: String,
+    #[command(flatten)]
+    network: Network,
 
     /// Views per step: twice the batch
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = from_to(4_usize, MOST_VIEWS))]
     views: usize,
-
-    /// Arithmetic: f32, bf16, on a GPU also fp16 and tf32, or auto: bf16 where it is fast, else f32
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "auto",
-        value_parser = suggesting_for("train.precision"),
-        hide_possible_values = true
-    )]
-    precision: String,
 
     /// true: the same bits each time; false: whatever is faster on a GPU
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
@@ -107,16 +57,6 @@ pub struct Step {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = from_to(1_u16, u16::MAX))]
     steps: u16,
 
-    /// Device: cpu, cuda or cuda:N (an NVIDIA GPU), or auto: a GPU if one works
-    #[arg(
-        long,
-        value_name = "DEVICE",
-        default_value = "cpu",
-        value_parser = device(),
-        hide_possible_values = true
-    )]
-    device: DeviceName,
-
     /// Also time steps that are fed with views of DATA's images (as for pretrain) by the loader
     #[arg(long, value_name = "DATA", num_args = 1..)]
     data: Vec<PathBuf>,
@@ -132,10 +72,6 @@ pub struct Step {
     )]
     views_on: String,
 
-    /// Instruction set to compute with [default: the best that the CPU has]
-    #[arg(long, value_name = "NAME", value_parser = one_of(&Level::ALL, Level::name))]
-    isa: Option<Level>,
-
     /// Print only the step's time; the table takes two more steps on a GPU, synchronised after each kernel
     #[arg(long, conflicts_with = "shapes")]
     quick: bool,
@@ -143,9 +79,6 @@ pub struct Step {
     /// Print one row of the table per shape, instead of one for all layers of a kind
     #[arg(long)]
     shapes: bool,
-
-    #[command(flatten)]
-    threads: Threads,
 
     /// Print one JSON object on standard output
     #[arg(long)]
@@ -182,13 +115,9 @@ struct Figures {
     searches: usize,
     searching_s: f64,
     gflop_per_view: f64,
-    encoder: Depth,
-    width: f64,
-    variant: Variant,
-    selective_kernels: f64,
-    size: u32,
+    #[serde(flatten)]
+    network: Described,
     views: usize,
-    precision: Precision,
     deterministic: bool,
     memory: Memory,
     device: String,
@@ -232,10 +161,10 @@ impl Step {
         };
         // Measured on a device of its own, so that its memory is free again for the step. It stays open: closing a
         // GPU's last device would close the driver's context.
-        let (first, _) = self.device()?;
+        let (first, _) = self.network.device()?;
         let reached = first.measured_peak()?;
         first.trim();
-        let (device, profile) = self.device()?;
+        let (device, profile) = self.network.device()?;
         config.prepare(&device)?;
         let mut model = Model::new(&config, &device)?;
         let mut optimizer = Optimizer::new(&config.optim, &model.parameters)?;
@@ -318,10 +247,7 @@ impl Step {
 
     fn figures(&self, measured: Measured) -> Figures {
         let Measured { config, device, profile, choice, reached, seconds, fed, .. } = measured;
-        let peak = match config.train.precision {
-            Precision::Bf16 | Precision::Fp16 => reached.bf16.unwrap_or(reached.f32),
-            _ => reached.f32,
-        };
+        let peak = peak_of(reached, config.train.precision);
         let (steps, whole) = measured.profiled;
         let scale = Scale { steps: steps as f64, seconds: whole, peak };
         let timed = !self.quick && !profile.costs().is_empty();
@@ -351,13 +277,8 @@ impl Step {
             searches,
             searching_s: searching.as_secs_f64(),
             gflop_per_view: flops as f64 / 1e9,
-            encoder: config.encoder.name,
-            width: config.encoder.width,
-            variant: config.encoder.settled_variant(),
-            selective_kernels: config.encoder.selective_kernels,
-            size: config.data.image_size,
+            network: Described::of(config),
             views: self.views,
-            precision: config.train.precision,
             deterministic: config.train.deterministic,
             memory: choice.memory,
             device: device.to_string(),
@@ -367,27 +288,6 @@ impl Step {
         }
     }
 
-    /// Opens the device, with a profile of its kernels.
-    fn device(&self) -> Result<(Device, Profile)> {
-        let threads = self.threads.count();
-        let cpu = || Ok(Device::cpu_profiled(threads, self.isa()?)?);
-        match self.device {
-            DeviceName::Cpu => cpu(),
-            name @ DeviceName::Cuda(number) => {
-                Device::cuda_profiled(number, threads).map_err(|error| no_gpu(name, error))
-            }
-            DeviceName::Auto => Device::cuda_profiled(0, threads).or_else(|_| cpu()),
-        }
-    }
-
-    fn isa(&self) -> Result<Isa> {
-        let Some(level) = self.isa else { return Ok(Isa::detect()) };
-        Isa::forced(level).ok_or_else(|| {
-            let there: Vec<_> = Isa::all().into_iter().map(|isa| isa.level().to_string()).collect();
-            usage(format!("--isa {level}: this processor has {}", there.join(", ")))
-        })
-    }
-
     fn config(&self) -> Result<Config> {
         if !self.views.is_multiple_of(2) {
             return Err(usage(format!(
@@ -395,29 +295,13 @@ impl Step {
                 self.views
             )));
         }
-        let sets = [
-            format!("encoder.name={}", self.encoder),
-            format!("encoder.width={}", self.width),
-            format!("encoder.variant={}", self.variant),
-            format!("encoder.selective_kernels={}", self.selective_kernels),
-            format!("data.image_size={}", self.size),
-            format!("train.precision={}", self.precision()),
+        self.network.config(&[
             format!("train.deterministic={}", self.deterministic),
             format!("train.memory={}", self.memory),
             format!("train.batch={}", self.views / 2),
             format!("data.views_on={}", self.views_on),
             "data.holdout=0".to_owned(),
-        ];
-        Config::resolve(&Layers { sets: &sets, ..Layers::default() }).map_err(by_argument)
-    }
-
-    /// The arithmetic, as `train.precision` takes it: what "auto" means depends on the instructions that are used.
-    fn precision(&self) -> &str {
-        let is_without = |level| !self.device.is_gpu() && level < Level::Avx512Bf16;
-        match self.isa.is_some_and(is_without) && self.precision == "auto" {
-            true => "f32",
-            false => &self.precision,
-        }
+        ])
     }
 
     fn tell(&self, figures: &Figures) -> Result<()> {
@@ -425,15 +309,8 @@ impl Step {
             terminal::print_json(figures)?;
             return Ok(());
         }
-        let Figures { encoder, width, size, views, precision, device, .. } = figures;
-        let variant = if figures.variant == Variant::D { " d" } else { "" };
-        let selective = match figures.selective_kernels {
-            0.0 => String::new(),
-            share => format!(", selective kernels {share}"),
-        };
-        terminal::print(&format!(
-            "{encoder}{variant} width {width}{selective}, {size} x {size}, {views} views, {precision}, {device}"
-        ))?;
+        let Figures { network, views, device, .. } = figures;
+        terminal::print(&format!("{network}, {views} views, {}, {device}", network.precision))?;
         terminal::print(&format!(
             "{:.1} views/s  {:.3} s/step ({:.3} to {:.3})  {:.0} GFLOP/s, {:.1}% of {:.0}  peak memory {:.2} GB",
             figures.views_per_s,
@@ -475,25 +352,6 @@ impl Step {
     }
 }
 
-/// Turns an error about a key into one about the argument that set it.
-fn by_argument(error: TrainError) -> anyhow::Error {
-    let argument = |key: &str| ARGUMENTS.iter().find(|(path, _)| *path == key).map(|(_, name)| name);
-    match &error {
-        TrainError::BadValue { key, found, expected, .. } => {
-            argument(key).map(|name| usage(format!("{name} is {found}, expected {expected}")))
-        }
-        TrainError::Conflict { key, problem, .. } => {
-            argument(key).map(|name| usage(format!("{name} {problem}")))
-        }
-        TrainError::Syntax { origin, message } => ARGUMENTS
-            .iter()
-            .find(|(path, _)| origin.starts_with(&format!("setting {path}=")))
-            .map(|(_, name)| usage(format!("{name}: {message}"))),
-        _ => None,
-    }
-    .unwrap_or_else(|| error.into())
-}
-
 /// Takes steps that wait for each kernel. Returns their number and their seconds.
 fn take_profiled(
     config: &Config,
@@ -507,21 +365,4 @@ fn take_profiled(
     }
     model.device.synchronize()?;
     Ok((PROFILED, start.elapsed().as_secs_f64()))
-}
-
-/// The median of sorted values.
-fn median(values: &[f64]) -> f64 {
-    (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0
-}
-
-/// Bytes without a pattern (xorshift64*): the time of a step must not depend on the content of images.
-fn noise(count: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let next = || {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 56) as u8
-    };
-    std::iter::repeat_with(next).take(count).collect()
 }
