@@ -30,3 +30,8 @@ pub use trained::Trained;
 
 /// The result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, ExchangeError>;
+
+/// Compiles the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -5,6 +5,8 @@ mod bench;
 mod completions;
 mod data;
 mod doctor;
+#[cfg(test)]
+mod documented;
 mod embed;
 mod export;
 mod finetune;
