@@ -83,11 +83,6 @@ impl Arena {
         self.free.iter().copied().eq(self.stretches.iter().enumerate().map(whole))
     }
 
-    /// The bytes of a stretch, from its start, that were ever handed out.
-    pub fn used(&self, stretch: usize) -> usize {
-        self.stretches[stretch].1
-    }
-
     /// The bytes of all stretches that were ever handed out.
     pub fn used_in_all(&self) -> usize {
         self.stretches.iter().map(|(_, used)| used).sum()
@@ -123,7 +118,7 @@ mod tests {
         arena.give_back(places[3], 2 * PAGE);
         arena.give_back(places[2], 2 * PAGE);
         assert!(arena.is_idle());
-        assert_eq!((arena.used(0), arena.free.len()), (8 * PAGE, 1));
+        assert_eq!((arena.used_in_all(), arena.free.len()), (8 * PAGE, 1));
     }
 
     proptest! {
@@ -142,7 +137,7 @@ mod tests {
                         || place.offset + bytes <= other.offset;
                     prop_assert!(apart, "{place:?} {bytes} and {other:?} {len}");
                 }
-                prop_assert!(place.offset + bytes <= arena.used(place.stretch));
+                prop_assert!(place.offset + bytes <= arena.stretches[place.stretch].1);
                 alive.push((place, bytes));
                 for _ in 0..drops.min(alive.len()) {
                     let (place, bytes) = alive.remove(drops * 7 % alive.len());

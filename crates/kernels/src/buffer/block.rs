@@ -1,7 +1,9 @@
 //! An aligned block of memory from the system, on huge pages if it is aligned to these.
 
-use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
+
+use memmap2::MmapMut;
 
 /// The size of a cache line and of an AVX-512 vector.
 pub(crate) const ALIGNMENT: usize = 64;
@@ -13,6 +15,8 @@ pub(crate) const HUGE_PAGE: usize = 2 << 20;
 pub(crate) struct Block {
     start: NonNull<u8>,
     layout: Layout,
+    /// What the block is part of, if it is not the allocator's.
+    mapping: Option<MmapMut>,
 }
 
 // SAFETY: a `Block` owns its memory exclusively, as a `Box<[u8]>` does.
@@ -26,15 +30,18 @@ impl Block {
         let layout = Block::layout(bytes, alignment);
         // SAFETY: the layout's size is at least `ALIGNMENT`, so it is not zero.
         let Some(start) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
-        Block { start, layout }.advised()
+        Block { start, layout, mapping: None }.advised()
     }
 
-    /// Allocates untouched huge pages, NOT initialised. Returns `None` if the system refuses the allocation.
-    pub fn untouched(bytes: usize) -> Option<Block> {
+    /// Zeros on huge pages that the system provides when they are first used, by the thread that uses them. Returns
+    /// `None` if the system refuses.
+    pub fn mapped(bytes: usize) -> Option<Block> {
         let layout = Block::layout(bytes, HUGE_PAGE);
-        // SAFETY: the layout's size is not zero.
-        let start = NonNull::new(unsafe { alloc(layout) })?;
-        Some(Block { start, layout }.advised())
+        // Mappings begin at any small page.
+        let mut mapping = MmapMut::map_anon(layout.size().checked_add(HUGE_PAGE)?).ok()?;
+        let skipped = mapping.as_ptr().addr().wrapping_neg() % HUGE_PAGE;
+        let start = NonNull::from(&mut mapping[skipped..][..layout.size()]).cast();
+        Some(Block { start, layout, mapping: Some(mapping) }.advised())
     }
 
     /// Handles a refused allocation of `bytes` as the standard library does.
@@ -73,7 +80,26 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: `start` came from the global allocator with this same layout and is freed once.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+        if self.mapping.is_none() {
+            // SAFETY: `start` came from the global allocator with this same layout and is freed once.
+            unsafe { dealloc(self.start.as_ptr(), self.layout) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_block_is_aligned_and_zero_to_its_end() {
+        for bytes in [1, HUGE_PAGE, 3 * HUGE_PAGE + 5] {
+            let block = Block::mapped(bytes).unwrap();
+            assert!(block.start().addr().get().is_multiple_of(HUGE_PAGE) && block.len() >= bytes);
+            // SAFETY: the block has so many initialised bytes, and lives.
+            let contents = unsafe { std::slice::from_raw_parts(block.start().as_ptr(), block.len()) };
+            assert!(contents.iter().all(|&byte| byte == 0));
+        }
+        assert!(Block::mapped(isize::MAX as usize - 2 * HUGE_PAGE).is_none(), "more than any machine has");
     }
 }

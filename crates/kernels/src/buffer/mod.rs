@@ -43,8 +43,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Large {
     arena: Arena,
-    /// The memory of each stretch, and how much of it is initialised, from its start.
-    stretches: Vec<(Block, usize)>,
+    /// The memory of each stretch.
+    stretches: Vec<Block>,
 }
 
 impl Large {
@@ -54,15 +54,8 @@ impl Large {
         if hollow {
             return (place, None);
         }
-        let used = self.arena.used(place.stretch);
-        let (block, touched) = &mut self.stretches[place.stretch];
-        // SAFETY: the arena hands out ranges within the length with which the stretch was added, so `used` and the
-        // range's offset are within the block, and memory beyond `touched` was never handed out.
-        let start = unsafe {
-            block.start().add(*touched).write_bytes(0, used - *touched);
-            block.start().add(place.offset)
-        };
-        *touched = used;
+        // SAFETY: the arena hands out ranges within the length with which the stretch was added.
+        let start = unsafe { self.stretches[place.stretch].start().add(place.offset) };
         (place, Some(start))
     }
 
@@ -72,12 +65,12 @@ impl Large {
         let wanted = self.arena.next_stretch(bytes);
         let mut len = wanted;
         if !hollow {
-            let block = Block::untouched(wanted).or_else(|| {
+            let block = Block::mapped(wanted).or_else(|| {
                 len = least;
-                Block::untouched(least)
+                Block::mapped(least)
             });
             match block {
-                Some(block) => self.stretches.push((block, 0)),
+                Some(block) => self.stretches.push(block),
                 None => Block::refused(least),
             }
         }
