@@ -36,6 +36,7 @@
 
 #![forbid(unsafe_code)]
 
+mod archive_kinds;
 mod binary;
 mod cached;
 mod caught;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::archive_kinds::{ArchiveKind, Archives};
 use crate::cifar::{self, Variant};
 use crate::concat::Concat;
 use crate::dataset::Dataset;
@@ -13,8 +14,8 @@ use crate::files::parts::{Parts, Unnamed};
 use crate::files::{ImageFiles, disk, list, parquet, shards, with_others, zip};
 use crate::idx;
 use crate::index::Index;
-use crate::listing::{LeftOut, LeftOutFile, is_archive_name, looks_like_image};
-use crate::names::{bytes_of, extension, has_extension, os_name};
+use crate::listing::{LeftOut, LeftOutFile, looks_like_image};
+use crate::names::{bytes_of, has_extension};
 use crate::pattern::expand;
 use crate::source::{Source, SourceKind};
 use crate::stl10;
@@ -157,15 +158,13 @@ impl Opener {
             };
             return Ok(source(opened, kind));
         }
-        let archives: Vec<PathBuf> =
-            (0..listing.archives.len()).map(|i| path.join(os_name(&listing.archives.get(i)))).collect();
-        let Some(kind) = archives.iter().filter_map(|path| archive_kind(path)).min() else {
+        let mut left_out = LeftOut::default();
+        let Some((kind, paths)) = Archives::of(path, &listing).to_read(&mut left_out) else {
             let left_out = Box::new(listing.left_out.clone());
             return Err(DataError::NoImages { path: path.to_owned(), left_out });
         };
-        let of_kind: Vec<PathBuf> =
-            archives.into_iter().filter(|path| archive_kind(path) == Some(kind)).collect();
-        let mut source = self.open_archives(kind, &of_kind, Unnamed::LeftOut)?;
+        let mut source = self.open_archives(kind, &paths, Unnamed::LeftOut)?;
+        source.left_out.extend(left_out);
         source.left_out.broken.extend_from_slice(&listing.left_out.broken);
         Ok(source)
     }
@@ -217,7 +216,7 @@ impl Kind {
         // Binaries may begin like an image by chance.
         let is_set = || list::is_list(path) || has_extension(path, &["bin"]);
         let is_image = || looks_like_image(name_bytes(path), || path.to_owned());
-        match archive_kind(path) {
+        match ArchiveKind::of(path) {
             _ if !path.is_file() => Self::Other,
             Some(kind) => Self::Archives(kind),
             None if !is_set() && is_image().is_ok_and(|told| told.is_ok()) => Self::Images,
@@ -228,25 +227,6 @@ impl Kind {
 
 fn name_bytes(path: &Path) -> &[u8] {
     path.file_name().and_then(bytes_of).unwrap_or_default()
-}
-
-/// The kinds of archives. Of a folder that has several, the first of them is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum ArchiveKind {
-    Parquet,
-    Tar,
-    Zip,
-}
-
-fn archive_kind(path: &Path) -> Option<ArchiveKind> {
-    let name = bytes_of(path.file_name()?)?;
-    let is = |end: &str| extension(name).eq_ignore_ascii_case(end.as_bytes());
-    match is_archive_name(name) {
-        true if is("zip") => Some(ArchiveKind::Zip),
-        true if is("parquet") => Some(ArchiveKind::Parquet),
-        true => Some(ArchiveKind::Tar),
-        false => None,
-    }
 }
 
 /// A data set of one folder or of archives of one kind.

@@ -287,14 +287,36 @@ fn load(paths: &[PathBuf]) -> Result<(Arc<dyn Files>, Labels), DataError> {
     Ok((Arc::new(BlockReader::new(rows, blocks)), labels))
 }
 
+/// The tables that are looked at to find out whether there are images in any.
+const TABLES_LOOKED_AT: usize = 16;
+
+/// Whether tables hold images, judging by the first of them. It is false only if one can be read and none of them has any:
+/// what is wrong with the others is told when they are opened.
+pub(crate) fn hold_images<'a>(paths: impl Iterator<Item = &'a Path>) -> bool {
+    let mut is_any_without = false;
+    for path in paths.take(TABLES_LOOKED_AT) {
+        let Ok(file) = Shared::open(path, &Fault::default()) else { continue };
+        match guarded(|| described(path, file)) {
+            Ok(Ok(_)) => return true,
+            Ok(Err(NoImages(_))) => is_any_without = true,
+            Err(_) => {}
+        }
+    }
+    !is_any_without
+}
+
 fn open_table(path: &Path) -> Result<Table, DataError> {
     let fault = Fault::default();
     let file = Shared::open(path, &fault).map_err(|e| DataError::io(path, e))?;
-    guarded(|| described(path, file)).map_err(|reason| match fault.get() {
+    let described = guarded(|| described(path, file));
+    described.and_then(|table| table.map_err(|NoImages(reason)| reason)).map_err(|reason| match fault.get() {
         Some(error) => DataError::io(path, error),
         None => DataError::malformed(path, reason),
     })
 }
+
+/// Why a sound table is not one of images.
+struct NoImages(String);
 
 /// How likely a column is to hold the images, the likeliest first.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -307,7 +329,7 @@ enum Rank {
     Unnamed,
 }
 
-fn described(path: &Path, file: Shared) -> Result<Table, String> {
+fn described(path: &Path, file: Shared) -> Result<Result<Table, NoImages>, String> {
     let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).map_err(|error| {
         format!("not read as a Parquet file; it may be damaged or not one at all: {error}")
     })?;
@@ -331,10 +353,10 @@ fn described(path: &Path, file: Shared) -> Result<Table, String> {
     let image = (0..columns.len()).filter_map(|at| Some((rank(&schema.column(at))?, at))).min();
     let Some((_, column)) = image else {
         let listed = columns.iter().take(20).copied().collect::<Vec<_>>().join(", ");
-        return Err(format!(
+        return Ok(Err(NoImages(format!(
             "has no column of images, only {}; expected a struct of bytes and path called \"image\", or binary values",
             inert(&listed)
-        ));
+        ))));
     };
     let label = LABEL_COLUMNS.iter().find_map(|name| {
         (0..columns.len()).find(|&at| {
@@ -367,8 +389,7 @@ fn described(path: &Path, file: Shared) -> Result<Table, String> {
         }
     }
     let table = Table { path: path.to_owned(), metadata, column, label };
-    begins_with_images(&table)?;
-    Ok(table)
+    Ok(begins_with_images(&table)?.map(|()| table))
 }
 
 /// Images are compressed already: a table may not claim to compress them more than this many times.
@@ -379,11 +400,11 @@ const LOOKED_AT: usize = 16;
 
 /// Checks that one of the first values in the column of images begins like an image. Nulls, empty values and what cannot
 /// be read are let pass as broken images: the table may hold others.
-fn begins_with_images(table: &Table) -> Result<(), String> {
+fn begins_with_images(table: &Table) -> Result<Result<(), NoImages>, String> {
     let Some(group) =
         (0..table.metadata.num_row_groups()).find(|&at| table.metadata.row_group(at).num_rows() > 0)
     else {
-        return Ok(());
+        return Ok(Ok(()));
     };
     let described = descriptor(table, table.column);
     let mut reader = column::<ByteArrayType>(table, group, table.column, &Fault::default())?;
@@ -392,12 +413,12 @@ fn begins_with_images(table: &Table) -> Result<(), String> {
     let mut values =
         values.iter().flatten().map(|value| value.data()).filter(|bytes| !bytes.is_empty()).peekable();
     if values.peek().is_none() || values.any(|bytes| Format::of(bytes).is_some()) {
-        return Ok(());
+        return Ok(Ok(()));
     }
-    Err(format!(
+    Ok(Err(NoImages(format!(
         "the column {:?} holds no encoded images, judging by its first values; expected JPEG, PNG or the like",
         inert(described.path().string().as_str())
-    ))
+    ))))
 }
 
 fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {

@@ -1,0 +1,57 @@
+//! Folders that hold archives of several kinds: which are read, and what is told of the others.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{colors, error, png, tar};
+use simclr_data::{Source, SourceKind, open};
+use tempfile::tempdir;
+
+fn golden(name: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/parquet").join(name)).unwrap()
+}
+
+/// A shard of two images of these values.
+fn shard(values: [u8; 2]) -> Vec<u8> {
+    tar(&values.map(|value| (format!("{value:09}.png"), png(value))))
+}
+
+/// What is told of the folder, without its path.
+fn notes(source: &Source, folder: &Path) -> Vec<String> {
+    let path = format!("{}: ", folder.display());
+    source.left_out.notes.iter().map(|note| note.strip_prefix(&path).unwrap().to_owned()).collect()
+}
+
+#[test]
+fn tables_that_describe_shards_are_not_read_for_images() {
+    // As img2dataset writes them; of a shard under way there is no table yet.
+    let dir = tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).unwrap();
+    for (number, values) in [[0, 1], [2, 3], [4, 5]].into_iter().enumerate() {
+        write(&format!("0000{number}.tar"), &shard(values));
+    }
+    for number in 0..2 {
+        write(&format!("0000{number}.parquet"), &golden("texts.parquet"));
+        write(&format!("0000{number}_stats.json"), b"{}");
+    }
+    let source = open(dir.path()).unwrap();
+    assert_eq!((source.kind, colors(&*source.train)), (SourceKind::Shards, vec![0, 1, 2, 3, 4, 5]));
+    let told = "2 Parquet files without images beside the tar shards (the first: 00000.parquet)";
+    assert_eq!(notes(&source, dir.path()), [told]);
+    assert_eq!((source.left_out.count, source.left_out.files[1].name.as_str()), (2, "00001.parquet"));
+    // Other bytes are no images either.
+    write("00001.parquet", &golden("noise.parquet"));
+    assert_eq!(open(dir.path()).unwrap().train.len(), 6);
+    // One that cannot be read tells nothing.
+    write("00000.parquet", b"PAR1");
+    assert_eq!(open(dir.path()).unwrap().train.len(), 6);
+    write("00001.parquet", b"PAR1");
+    assert!(error(dir.path()).contains("00000.parquet: not read as a Parquet file"));
+    // One with images is read for them.
+    write("00001.parquet", &golden("snappy.parquet"));
+    assert!(error(dir.path()).contains("00000.parquet: not read as a Parquet file"));
+    write("00000.parquet", &golden("snappy.parquet"));
+    assert_eq!(open(dir.path()).unwrap().kind, SourceKind::Parquet);
+}
