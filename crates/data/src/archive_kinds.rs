@@ -57,34 +57,56 @@ impl Archives {
         Self { folder: folder.to_owned(), all: all.collect() }
     }
 
-    /// The kind that is read, with its archives; `None` if there are no archives. Tables that hold no images, beside other
-    /// archives, are noted in `left_out`: img2dataset writes a table of addresses and captions for each of its shards.
+    /// The kind that is read, with its archives; `None` if there are no archives. The others are noted in `left_out`.
     pub fn to_read(&self, left_out: &mut LeftOut) -> Option<(ArchiveKind, Vec<PathBuf>)> {
         let mut kinds: BTreeSet<ArchiveKind> = self.all.iter().map(|(kind, ..)| *kind).collect();
-        let tables = self.of_kind(ArchiveKind::Parquet).map(|(_, path)| path);
-        let describe =
-            kinds.contains(&ArchiveKind::Parquet) && kinds.len() > 1 && !parquet::hold_images(tables);
-        if describe {
+        let bare = kinds.len() > 1 && self.tables_are_bare();
+        if bare {
             kinds.remove(&ArchiveKind::Parquet);
         }
-        let kind = *kinds.first()?;
-        if describe {
-            let names: Vec<&str> = self.of_kind(ArchiveKind::Parquet).map(|(name, _)| name).collect();
-            names.iter().for_each(|&name| left_out.push(name.to_owned(), "a table without images"));
-            left_out.notes.push(format!(
-                "{}: {} without images beside the {} (the first: {})",
-                shown(&self.folder),
-                counted(names.len(), "Parquet file"),
-                kind.plural(),
-                names[0]
-            ));
+        let read = *kinds.first()?;
+        for (kind, name, _) in self.all.iter().filter(|(kind, ..)| *kind != read) {
+            let reason = match kind {
+                ArchiveKind::Parquet if bare => "a table without images",
+                _ => "an archive of another kind; to read it, give its path as well",
+            };
+            left_out.push(name.clone(), reason);
         }
-        Some((kind, self.of_kind(kind).map(|(_, path)| path.to_owned()).collect()))
+        left_out.notes.extend(self.notes(read.plural(), Some(read), bare));
+        let of_kind = self.all.iter().filter(|(kind, ..)| *kind == read);
+        Some((read, of_kind.map(|(.., path)| path.clone()).collect()))
     }
 
-    /// The archives of a kind, each with its name in messages.
-    fn of_kind(&self, kind: ArchiveKind) -> impl Iterator<Item = (&str, &Path)> {
-        let of_kind = self.all.iter().filter(move |(of, ..)| *of == kind);
-        of_kind.map(|(_, name, path)| (name.as_str(), path.as_path()))
+    /// Notes on archives that are not read, as there are images beside them.
+    pub fn beside_images(&self) -> Vec<String> {
+        self.notes("images", None, self.tables_are_bare())
+    }
+
+    /// Whether there are tables, and no images in them: img2dataset writes a table of addresses and captions for each of
+    /// its shards.
+    fn tables_are_bare(&self) -> bool {
+        let mut tables = self.all.iter().filter(|(kind, ..)| *kind == ArchiveKind::Parquet).peekable();
+        tables.peek().is_some() && !parquet::hold_images(tables.map(|(.., path)| path.as_path()))
+    }
+
+    /// Notes on all archives but those of the kind `read`, beside which they lie; `bare` if tables have no images.
+    fn notes(&self, beside: &str, read: Option<ArchiveKind>, bare: bool) -> Vec<String> {
+        let others = self.all.iter().filter(|(kind, ..)| Some(*kind) != read);
+        let (tables, archives): (Vec<_>, Vec<_>) =
+            others.partition(|(kind, ..)| bare && *kind == ArchiveKind::Parquet);
+        let note = |of: &[&(ArchiveKind, String, PathBuf)], thing: &str, what: &str, more: &str| {
+            let (_, first, _) = of.first()?;
+            let (folder, count) = (shown(&self.folder), counted(of.len(), thing));
+            let the_first = if of.len() > 1 { "the first: " } else { "" };
+            Some(format!("{folder}: {count} {what} the {beside} ({the_first}{first}){more}"))
+        };
+        let tables = note(&tables, "Parquet file", "without images beside", "");
+        let archives = match archives.len() {
+            1 => note(&archives, "archive", "is not read beside", "; to read it, give its path as well"),
+            _ => {
+                note(&archives, "archive", "are not read beside", "; to read them, give their paths as well")
+            }
+        };
+        tables.into_iter().chain(archives).collect()
     }
 }

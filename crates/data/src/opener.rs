@@ -151,7 +151,9 @@ impl Opener {
     fn open_images_or_archives(&mut self, path: &Path) -> Result<Source, DataError> {
         let listing = self.index.listing(path)?;
         if listing.images.len() > 0 {
-            let opened = disk::open(path, listing, self.decode);
+            let notes = Archives::of(path, &listing).beside_images();
+            let mut opened = disk::open(path, listing, self.decode);
+            opened.left_out.notes.extend(notes);
             let kind = match opened.train.classes().is_empty() {
                 true => SourceKind::Folder,
                 false => SourceKind::ClassFolders,

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{colors, error, png, tar};
+use common::{colors, error, picture, png, tar, zip};
 use simclr_data::{Source, SourceKind, open};
 use tempfile::tempdir;
 
@@ -54,4 +54,37 @@ fn tables_that_describe_shards_are_not_read_for_images() {
     assert!(error(dir.path()).contains("00000.parquet: not read as a Parquet file"));
     write("00000.parquet", &golden("snappy.parquet"));
     assert_eq!(open(dir.path()).unwrap().kind, SourceKind::Parquet);
+}
+
+#[test]
+fn what_is_not_read_beside_archives_or_images_is_told() {
+    let dir = tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        fs::create_dir_all(dir.path().join("deep")).unwrap();
+        fs::write(dir.path().join(name), bytes).unwrap();
+    };
+    write("a.tar", &shard([0, 1]));
+    assert!(open(dir.path()).unwrap().left_out.notes.is_empty());
+    write("deep/b.zip", &zip(&[("c.png".to_owned(), png(2))], true));
+    let source = open(dir.path()).unwrap();
+    let one = "1 archive is not read beside the tar shards (deep/b.zip); to read it, give its path as well";
+    assert_eq!((source.train.len(), notes(&source, dir.path())), (2, vec![one.to_owned()]));
+    assert_eq!((source.left_out.count, source.left_out.files[0].name.as_str()), (1, "deep/b.zip"));
+    // Tables come first, if they are of images.
+    write("c.parquet", &golden("texts.parquet"));
+    let bare = "1 Parquet file without images beside the tar shards (c.parquet)";
+    assert_eq!(notes(&open(dir.path()).unwrap(), dir.path()), [bare, one]);
+    write("c.parquet", &golden("snappy.parquet"));
+    let two = "2 archives are not read beside the Parquet files (the first: a.tar); to read them, give their paths as well";
+    assert_eq!(notes(&open(dir.path()).unwrap(), dir.path()), [two]);
+    // Images come before archives.
+    picture(&dir.path().join("deep/1.png"), 9);
+    let source = open(dir.path()).unwrap();
+    let three = "3 archives are not read beside the images (the first: a.tar); to read them, give their paths as well";
+    assert_eq!((colors(&*source.train), notes(&source, dir.path())), (vec![9], vec![three.to_owned()]));
+    assert_eq!(source.left_out.count, 3);
+    write("c.parquet", &golden("texts.parquet"));
+    let told = notes(&open(dir.path()).unwrap(), dir.path());
+    let bare = "1 Parquet file without images beside the images (c.parquet)";
+    assert!(told.len() == 2 && told[0] == bare && told[1].starts_with("2 archives are not read"), "{told:?}");
 }
