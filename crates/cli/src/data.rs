@@ -65,7 +65,8 @@ impl Opening {
         })?;
         terminal::say(&line(&shown(paths), &source));
         source.left_out.notes.iter().for_each(|note| terminal::say(note));
-        warn_of_broken(&source.left_out.broken);
+        warn_of(&source.left_out.broken, "folders or files cannot be read");
+        warn_of(&source.left_out.doubtful, "archives may be cut short");
         Ok(source)
     }
 
@@ -170,13 +171,13 @@ pub fn say_left_out(operators: &[&str]) {
     }
 }
 
-fn warn_of_broken(broken: &[LeftOutFile]) {
-    for LeftOutFile { name, reason } in broken.iter().take(LISTED) {
+fn warn_of(files: &[LeftOutFile], what: &str) {
+    for LeftOutFile { name, reason } in files.iter().take(LISTED) {
         terminal::warn(&format!("{name}: {reason}"));
     }
-    if let Some(more) = broken.len().checked_sub(LISTED).filter(|&more| more > 0) {
+    if let Some(more) = files.len().checked_sub(LISTED).filter(|&more| more > 0) {
         let more = terminal::grouped(more as u64);
-        terminal::warn(&format!("{more} more folders or files cannot be read; simclr data --json lists all"));
+        terminal::warn(&format!("{more} more {what}; simclr data --json lists all"));
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::decode::READ;
-use crate::listing::LeftOut;
+use crate::listing::{LeftOut, LeftOutFile};
 use crate::source::FORMS;
 use crate::text::{counted, grouped};
 
@@ -204,8 +204,8 @@ fn remedy(error: &io::Error) -> &'static str {
 
 /// Describes the files that are there instead of images.
 fn others(left_out: &LeftOut) -> String {
-    if let Some(broken) = left_out.broken.first() {
-        return format!(" that can be read ({}: {})", broken.name, broken.reason);
+    if let Some(LeftOutFile { name, reason }) = left_out.broken.iter().chain(&left_out.doubtful).next() {
+        return format!(" that can be read ({name}: {reason})");
     }
     match (left_out.count, left_out.files.first()) {
         (0, _) => ", nor any other files".to_owned(),

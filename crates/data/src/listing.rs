@@ -60,6 +60,9 @@ pub struct LeftOut {
     /// Things that may hold images but cannot be read: folders, dangling links, the rest of archives that are cut
     /// short. They are not among `files`.
     pub broken: Vec<LeftOutFile>,
+    /// Archives that may be cut short, although all that is there can be read. They are not among `files`, and no error
+    /// where opening is strict.
+    pub doubtful: Vec<LeftOutFile>,
     /// Notes, in sentences, on anything else that was found and not understood.
     pub notes: Vec<String>,
 }
@@ -76,8 +79,13 @@ impl LeftOut {
         self.broken.push(LeftOutFile { name, reason: reason.into() });
     }
 
+    pub(crate) fn push_doubtful(&mut self, name: String, reason: impl Into<String>) {
+        self.doubtful.push(LeftOutFile { name, reason: reason.into() });
+    }
+
     pub(crate) fn extend(&mut self, other: LeftOut) {
         self.broken.extend(other.broken);
+        self.doubtful.extend(other.doubtful);
         self.notes.extend(other.notes);
         self.count += other.count;
         self.images += other.images;

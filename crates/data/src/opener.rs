@@ -281,12 +281,13 @@ fn several(sources: Vec<(String, Source)>) -> Source {
     let mut left_out = LeftOut::default();
     for (path, source) in &sources {
         let mut own = source.left_out.clone();
-        // Archives given directly go by the path of one of them; the names in `broken` are relative to its folder.
+        // Archives given directly go by the path of one of them; the names of those that are broken or doubtful are
+        // relative to its folder.
         let place = Path::new(path);
         let beside =
             place.parent().filter(|_| !place.is_dir()).map(|parent| parent.join("").display().to_string());
         let before = beside.unwrap_or_else(|| prefix(path));
-        own.broken.iter_mut().for_each(|file| file.name.insert_str(0, &before));
+        own.broken.iter_mut().chain(&mut own.doubtful).for_each(|file| file.name.insert_str(0, &before));
         own.files.iter_mut().for_each(|file| file.name.insert_str(0, &prefix(path)));
         own.outside = own.outside.iter().map(|place| prefix(path) + place).collect();
         left_out.extend(own);

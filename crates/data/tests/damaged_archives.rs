@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::{colors, gzip, names, png, tar, zip, zstd};
-use simclr_data::{DataError, DecodeScratch, Opener, Source, open};
+use simclr_data::{DataError, DecodeScratch, Index, LeftOut, Opener, Source, open};
 use tempfile::tempdir;
 
 /// Twelve images, each a header and a block of data: 24 blocks, and the two of the mark.
@@ -105,10 +105,54 @@ fn zeros_or_anything_else_in_the_place_of_the_end_are_told() {
         assert_eq!(told(&vec![0; (128 - 24) * 512]), "");
         let garbage = told(&[&[0; 1024][..], &[7; 512]].concat());
         assert!(garbage.contains("damaged"), "{garbage}");
+        // Half of the mark is one.
         let half = opened("a.tar", pack([entries, &[0; 512]].concat()));
-        assert_eq!((broken(&half), half.left_out.count), (String::new(), 1));
-        assert!(half.left_out.files[0].reason.starts_with("half of the mark"), "{:?}", half.left_out);
+        assert_eq!((half.train.len(), half.left_out), (12, LeftOut::default()));
     }
+}
+
+#[test]
+fn an_archive_that_is_cut_between_two_entries_may_be_whole() {
+    let dir = tempdir().unwrap();
+    let (file, index) = (dir.path().join("a.tar"), dir.path().join("index"));
+    let cut = &images()[..10 * 512];
+    let reason = "the archive ends after entry 5 without the mark of its end (two blocks of zeros): it may be cut short there";
+    for pack in [|bytes| bytes, gzip as fn(Vec<u8>) -> Vec<u8>, zstd] {
+        fs::write(&file, pack(cut.to_vec())).unwrap();
+        // The same each time, remembered or not, and where opening is strict.
+        for strict in [false, true] {
+            let mut opener = Opener { index: Index::load(&index), strict, ..Opener::default() };
+            let source = opener.open(std::slice::from_ref(&file)).unwrap();
+            opener.index.save(&index).unwrap();
+            let doubtful = &source.left_out.doubtful;
+            assert_eq!((source.train.len(), broken(&source), doubtful.len()), (5, String::new(), 1));
+            assert_eq!((doubtful[0].name.as_str(), doubtful[0].reason.as_str()), ("a.tar", reason));
+        }
+        fs::remove_file(&index).unwrap();
+    }
+    // Beside others, by its path; without images, in the error.
+    let beside = dir.path().join("b");
+    fs::create_dir(&beside).unwrap();
+    fs::write(beside.join("b.tar"), images()).unwrap();
+    let source = Opener::default().open(&[dir.path().join("a.tar"), beside.clone()]).unwrap();
+    assert_eq!(source.left_out.doubtful.len(), 1);
+    let source = Opener::default().open(&[beside.clone(), dir.path().to_owned()]).unwrap();
+    assert_eq!(source.left_out.doubtful[0].name, dir.path().join("a.tar").display().to_string());
+    let texts = tar(&[("a.json".to_owned(), vec![b' '; 512])]);
+    fs::write(&file, &texts[..1024]).unwrap();
+    let error = open(&file).unwrap_err().to_string();
+    assert!(
+        error.contains("no images in it that can be read (a.tar: the archive ends after entry 1"),
+        "{error}"
+    );
+    // Nothing at all is not an archive.
+    fs::write(beside.join("c.tar"), b"").unwrap();
+    let source = open(&beside).unwrap();
+    assert_eq!(
+        (source.train.len(), broken(&source)),
+        (12, "c.tar: the file is empty, as after a download that broke off".to_owned())
+    );
+    assert!(source.left_out.doubtful.is_empty());
 }
 
 #[test]

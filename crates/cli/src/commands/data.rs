@@ -186,12 +186,14 @@ fn lines(source: &Source, whole: &Concat, found: &Survey, window: Window) -> Vec
     lines.extend(broken.map(|image| row("", format!("{}: {}", terminal::inert(&image.name), image.reason))));
     lines.extend(more(found.broken.len()));
     // Folders, links and archives: nobody knows how many images are lost with them.
-    let beside = &source.left_out.broken;
-    if !beside.is_empty() {
-        lines.push(row("unreadable", count(beside.len())));
-        let beside = beside.iter().take(LISTED);
-        lines.extend(beside.map(|file| row("", format!("{}: {}", file.name, file.reason))));
-        lines.extend(more(source.left_out.broken.len()));
+    let LeftOut { broken, doubtful, .. } = &source.left_out;
+    for (name, files) in [("unreadable", broken), ("doubtful", doubtful)] {
+        if !files.is_empty() {
+            lines.push(row(name, count(files.len())));
+            let listed = files.iter().take(LISTED);
+            lines.extend(listed.map(|file| row("", format!("{}: {}", file.name, file.reason))));
+            lines.extend(more(files.len()));
+        }
     }
     lines.push(row("duplicates", count(found.superfluous())));
     for group in found.duplicates.iter().take(LISTED) {
@@ -263,7 +265,7 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
     let listed = |files: &[LeftOutFile]| -> Vec<Value> {
         files.iter().map(|file| json!({ "name": file.name, "reason": file.reason })).collect()
     };
-    let LeftOut { count, files, images, outside, broken, notes } = &source.left_out;
+    let LeftOut { count, files, images, outside, broken, doubtful, notes } = &source.left_out;
     let Values { images: deep, least, most } = found.tones.deep;
     json!({
         "kind": source.kind.to_string(),
@@ -285,6 +287,7 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
         "mislabelled": mislabelled,
         "left_out": { "count": count, "images": images, "outside": outside, "files": listed(files) },
         "unreadable": listed(broken),
+        "doubtful": listed(doubtful),
         "notes": notes,
     })
 }

@@ -373,6 +373,9 @@ fn load(
         if let Some(reason) = &members.broken {
             left_out.push_broken(file_name(path), reason);
         }
+        if let Some(reason) = &members.doubt {
+            left_out.push_doubtful(file_name(path), reason);
+        }
         let first = u32::try_from(shards.len).map_err(|_| {
             DataError::malformed(path, format!("more than {} images in all shards", u32::MAX))
         })?;

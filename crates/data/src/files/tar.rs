@@ -119,8 +119,8 @@ impl<R: Read> Read for Bounded<R> {
 ///
 /// An archive that is cut short or damaged, or is not a tar archive at all, is read up to that point and noted as
 /// broken. So is one with zeros where there should be entries, but reading goes on after them. If only the mark at the
-/// end, or half of it, is missing, the archive may be whole, as some writers leave it out: this is noted among the
-/// left-out files.
+/// end is missing, the archive may be whole, as some writers leave it out, or cut between two entries: it is noted as
+/// doubtful. Half of the mark counts as an end.
 ///
 /// # Errors
 /// [`DataError`] if the archive cannot be opened, or an I/O error stops the scan. An archive without images is no error
@@ -262,6 +262,7 @@ impl Found {
         let Self { mut members, labels, entries, total, next, start, hole, end: known } = self;
         let zeros = total.saturating_sub(next);
         let wrong = match end {
+            Ok(()) if total == 0 => Some("the file is empty, as after a download that broke off".to_owned()),
             Err(error) if entries == 0 => Some(format!("not read as a tar archive: {error}")),
             // Only for a stream is it known how far it was read.
             Err(error) if known.is_none() && zeros >= MARK => Some(format!(
@@ -278,11 +279,11 @@ impl Found {
             )),
             Ok(()) => None,
         };
-        if wrong.is_none() && zeros < MARK && entries > 0 {
-            let missing = if zeros == 0 { "the mark" } else { "half of the mark" };
-            let reason = format!("{missing} of the archive's end is missing: it may be cut short here");
-            members.left_out.push(format!("after entry {entries}"), reason);
-        }
+        members.doubt = (wrong.is_none() && zeros < BLOCK).then(|| {
+            format!(
+                "the archive ends after entry {entries} without the mark of its end (two blocks of zeros): it may be cut short there"
+            )
+        });
         let reasons: Vec<String> = hole.into_iter().chain(wrong).collect();
         members.broken = (!reasons.is_empty()).then(|| reasons.join("; "));
         if !labels.is_empty() {

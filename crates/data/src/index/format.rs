@@ -10,7 +10,7 @@ use crate::listing::{LeftOut, LeftOutFile, Listing, REMEMBERED, Stamp};
 use crate::mark::Mark;
 use crate::names::{Names, Paths, bytes_of, os_name};
 
-const MAGIC: &[u8] = b"simclr index 7\n";
+const MAGIC: &[u8] = b"simclr index 8\n";
 
 pub(super) fn encode(entries: &BTreeMap<PathBuf, Entry>) -> Vec<u8> {
     let mut out = Writer(MAGIC.to_vec());
@@ -43,6 +43,7 @@ pub(super) fn encode(entries: &BTreeMap<PathBuf, Entry>) -> Vec<u8> {
                 out.numbers(members.labels.iter().map(|&label| label.into()));
                 out.left_out(&members.left_out);
                 out.bytes(members.broken.as_deref().unwrap_or_default().as_bytes());
+                out.bytes(members.doubt.as_deref().unwrap_or_default().as_bytes());
             }
         }
     }
@@ -90,6 +91,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<BTreeMap<PathBuf, Entry>> {
                         .collect::<Option<_>>()?,
                     left_out: input.left_out()?,
                     broken: Some(input.text()?).filter(|reason| !reason.is_empty()),
+                    doubt: Some(input.text()?).filter(|reason| !reason.is_empty()),
                 };
                 let images = members.names.len();
                 let whole = members.offsets.len() == images
@@ -141,8 +143,8 @@ impl Writer {
         self.names(&paths.files);
     }
 
-    /// Leaves out the other fields: listings with something broken are not kept, an archive's fault is stored in
-    /// `Members`, and parts are worked out later.
+    /// Leaves out the other fields: listings with something broken are not kept, what is wrong with an
+    /// archive is stored in `Members`, and parts are worked out later.
     fn left_out(&mut self, left_out: &LeftOut) {
         self.number(left_out.count as u64);
         self.number(left_out.files.len() as u64);
@@ -256,6 +258,7 @@ pub(super) mod tests {
             labels: vec![7, u32::MAX],
             left_out,
             broken: Some("torn".to_owned()),
+            doubt: Some("without an end".to_owned()),
         };
         BTreeMap::from([
             ("/data".into(), Entry::Folder { listed: 12345, listing: Arc::new(listing) }),

@@ -56,6 +56,8 @@ pub(crate) struct Members {
     pub left_out: LeftOut,
     /// What is wrong with the archive, if it is cut short or damaged.
     pub broken: Option<String>,
+    /// Why the archive may be cut short, although all of it can be read.
+    pub doubt: Option<String>,
 }
 
 #[derive(Clone, Debug)]
