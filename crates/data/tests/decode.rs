@@ -5,7 +5,7 @@ use image::{
     RgbaImage,
 };
 use simclr_data::{DecodeOptions, DecodeScratch, Window, decode_bytes, decode_file};
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 use std::path::PathBuf;
 use tiff::encoder::colortype::{ColorType, RGB32Float, RGBA8, RGBA16, YCbCr8};
 use tiff::encoder::{TiffEncoder, TiffValue};
@@ -195,6 +195,60 @@ fn windows_act_on_the_values_and_not_on_the_opacity() {
     assert_eq!(pixels(grey.clone().into(), Window::Image), [0, 0, 0, 255, 255, 255]);
     let narrow = Window::Values { low: 50, high: 150 };
     assert_eq!(pixels(grey.into(), narrow), [128, 128, 128, 153, 153, 153]);
+}
+
+#[test]
+fn windows_are_of_the_values_that_a_pnm_stores() {
+    let first = |head: &str, values: &[u16], [low, high]: [u16; 2]| {
+        let is_deep = head.contains("4095") || head.contains("1023");
+        let bytes = values.iter().flat_map(|value| match is_deep {
+            true => value.to_be_bytes().to_vec(),
+            false => vec![*value as u8],
+        });
+        let image: Vec<u8> = head.bytes().chain(bytes).collect();
+        let options = DecodeOptions { window: Window::Values { low, high }, ..Default::default() };
+        let mut scratch = DecodeScratch::default();
+        decode_bytes("x", &image, &options, &mut scratch).unwrap().pixels[..3].to_vec()
+    };
+    let pam = |depth, most, kind| {
+        format!("P7\nWIDTH 1\nHEIGHT 1\nDEPTH {depth}\nMAXVAL {most}\nTUPLTYPE {kind}\nENDHDR\n")
+    };
+    for window in [[0, 4095], [1000, 3096]] {
+        assert_eq!(first("P5 1 1 4095\n", &[2048], window), [128; 3]);
+        assert_eq!(first(&pam(2, 4095, "GRAYSCALE_ALPHA"), &[2048, 4095], window), [128; 3]);
+    }
+    assert_eq!(first("P2 1 1 4095\n 2048\n", &[], [0, 4095]), [128; 3]);
+    assert_eq!(first("P6 1 1 1023\n", &[100, 300, 500], [100, 500]), [0, 128, 255]);
+    assert_eq!(first("P5 1 1 100\n", &[25], [0, 50]), [128; 3]);
+    assert_eq!(first(&pam(2, 100, "GRAYSCALE_ALPHA"), &[25, 100], [0, 50]), [128; 3]);
+    assert_eq!(first("P5 1 1 255\n", &[100], [50, 150]), [128; 3]);
+    // Black and white are so on the scale of 8 bits.
+    assert_eq!(first("P1 1 1\n0\n", &[], [0, 255]), [255; 3]);
+}
+
+#[test]
+fn grey_of_few_bits_is_on_the_scale_of_8() {
+    // Optimisers of PNG store grey images of 16 levels, a multiple of 17 each, with 4 bits.
+    let chunk = |kind: &[u8], data: &[u8]| {
+        let named = [kind, data].concat();
+        [&(data.len() as u32).to_be_bytes()[..], &named, &crc32(&named).to_be_bytes()].concat()
+    };
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    zlib.write_all(&[0, 0x6c]).unwrap();
+    let bytes = [
+        b"\x89PNG\r\n\x1a\n".to_vec(),
+        chunk(b"IHDR", &[0, 0, 0, 2, 0, 0, 0, 1, 4, 0, 0, 0, 0]),
+        chunk(b"IDAT", &zlib.finish().unwrap()),
+        chunk(b"IEND", &[]),
+    ]
+    .concat();
+    let whole = GrayImage::from_fn(2, 1, |x, _| Luma([17 * if x == 0 { 6 } else { 12 }]));
+    let options = DecodeOptions { window: Window::Values { low: 52, high: 252 }, ..Default::default() };
+    let pixels = |bytes: &[u8]| {
+        decode_bytes("x", bytes, &options, &mut DecodeScratch::default()).unwrap().pixels.to_vec()
+    };
+    assert_eq!(pixels(&bytes), [64, 64, 64, 194, 194, 194]);
+    assert_eq!(pixels(&encoded(whole, ImageFormat::Png)), pixels(&bytes));
 }
 
 #[test]

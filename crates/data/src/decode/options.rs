@@ -22,7 +22,10 @@ impl Default for DecodeOptions {
 
 /// The range of stored values that is mapped to 0 to 255; values outside are clamped.
 ///
-/// It acts on images of 16 bits per channel and on grey images of 8 bits. Colour images of 8 bits stay as they are.
+/// It acts on images of 16 bits per channel and on grey images of up to 8 bits. Colour images of 8 bits stay as they are.
+///
+/// Values are those that the file stores: those of a PNM up to the maximum that it declares, such as 4095. But grey values
+/// of fewer than 8 bits count as scaled to 8: programs that write PNG store images with few levels so, unasked.
 ///
 /// Written as `"full"`, `"image"` or `[low, high]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +46,11 @@ pub enum Window {
 }
 
 impl Window {
+    /// Whether it maps stored values, whatever others an image has.
+    pub(super) fn is_of_values(self) -> bool {
+        matches!(self, Self::Values { .. })
+    }
+
     /// The bounds for an image that stores `values`, where its depth allows values up to `full`.
     fn bounds(self, values: impl Iterator<Item = u16>, full: u16) -> (u16, u16) {
         match self {
@@ -56,21 +64,39 @@ impl Window {
         }
     }
 
-    /// The map of 16-bit values to 8 bits for an image that stores `values`.
-    pub(super) fn of_16_bits(self, values: impl Iterator<Item = u16>) -> impl Fn(u16) -> u8 {
+    /// The map of 16-bit values to 8 bits for an image whose `values` are scaled from 0 to `most`, as it stores them, to
+    /// 16 bits.
+    pub(super) fn of_16_bits(self, values: impl Iterator<Item = u16>, most: u16) -> impl Fn(u16) -> u8 {
         let (low, high) = self.bounds(values, u16::MAX);
-        move |value| scaled(value, low, high)
+        let is_scaled = self.is_of_values() && most < u16::MAX;
+        move |value| match is_scaled {
+            true => scaled(as_stored(value, u16::MAX, most), low, high),
+            false => scaled(value, low, high),
+        }
     }
 
     /// Maps the 8-bit values of a grey image in place.
     pub(crate) fn apply_to_grey(self, pixels: &mut [u8]) {
+        self.apply_to_scaled_grey(pixels, u8::MAX.into());
+    }
+
+    /// Like [`apply_to_grey`](Self::apply_to_grey), for values that are scaled from 0 to `most`, as the image stores them,
+    /// to 8 bits.
+    pub(super) fn apply_to_scaled_grey(self, pixels: &mut [u8], most: u16) {
         if self == Self::Full {
             return;
         }
         let (low, high) = self.bounds(pixels.iter().copied().map(u16::from), 255);
-        let table: [u8; 256] = std::array::from_fn(|value| scaled(value as u16, low, high));
+        let most = if self.is_of_values() { most } else { 255 };
+        let table: [u8; 256] =
+            std::array::from_fn(|value| scaled(as_stored(value as u16, 255, most), low, high));
         pixels.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
     }
+}
+
+/// The value from 0 to `most` that was scaled to `value` of `full`.
+fn as_stored(value: u16, full: u16, most: u16) -> u16 {
+    ((u32::from(value) * u32::from(most) + u32::from(full) / 2) / u32::from(full)) as u16
 }
 
 /// `value` on a scale from `low` = 0 to `high` = 255, rounded.
@@ -117,14 +143,25 @@ mod tests {
 
     #[test]
     fn windows_map_their_ends_to_black_and_white() {
-        let full = Window::Full.of_16_bits([].into_iter());
+        let full = Window::Full.of_16_bits([].into_iter(), u16::MAX);
         assert_eq!([0, 128, 129, 257, 65406, 65407, 65535].map(full), [0, 0, 1, 1, 254, 255, 255]);
-        let twelve_bits = Window::Values { low: 100, high: 4095 }.of_16_bits([].into_iter());
+        let twelve_bits = Window::Values { low: 100, high: 4095 }.of_16_bits([].into_iter(), u16::MAX);
         assert_eq!([0, 100, 2098, 4095, 60000].map(twelve_bits), [0, 0, 128, 255, 255]);
-        let own = Window::Image.of_16_bits([300, 500, 400].into_iter());
+        let own = Window::Image.of_16_bits([300, 500, 400].into_iter(), u16::MAX);
         assert_eq!([300, 400, 500].map(own), [0, 128, 255]);
-        let even = Window::Image.of_16_bits([257 * 7; 3].into_iter());
+        let even = Window::Image.of_16_bits([257 * 7; 3].into_iter(), u16::MAX);
         assert_eq!(even(257 * 7), 7);
+    }
+
+    #[test]
+    fn what_was_scaled_is_as_stored_again() {
+        for (full, most) in [(255, 1), (255, 100), (255, 254), (65535, 256), (65535, 4095), (65535, 40_000)] {
+            for value in 0..=most {
+                // As the `image` crate scales.
+                let read = (f32::from(value) * (f32::from(full) / f32::from(most))).round() as u16;
+                assert_eq!(as_stored(read, full, most), value, "of {most}");
+            }
+        }
     }
 
     #[test]

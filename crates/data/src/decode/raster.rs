@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::Cursor;
 
+use image::codecs::pnm::PnmDecoder;
 use image::error::{UnsupportedError, UnsupportedErrorKind};
 use image::metadata::Orientation;
 use image::{ColorType, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
@@ -60,6 +61,7 @@ pub(super) fn decode(
     let stored_apart = if color == ColorType::Rgb8 { 0 } else { decoder.total_bytes() };
     let after = bytes_after(options, (width, height), orientation);
     let claim = Claim::of_pixels(bytes_of_rgb as u64 + stored_apart.max(after));
+    let most = most_stored(bytes, format, options, color);
     let premultiplied = format == Format::Tiff && color.has_alpha() && is_premultiplied(bytes);
 
     match color {
@@ -76,7 +78,7 @@ pub(super) fn decode(
                 divide_by_opacity(stored, color, u8::MAX.into());
             }
             resize(pixels, bytes_of_rgb)?;
-            to_rgb(stored, color, options, pixels);
+            to_rgb(stored, (color, most), options, pixels);
             free_if_huge(stored);
         }
         ColorType::L16 | ColorType::La16 | ColorType::Rgb16 | ColorType::Rgba16 => {
@@ -88,7 +90,7 @@ pub(super) fn decode(
                 divide_by_opacity(stored, color, u16::MAX.into());
             }
             resize(pixels, bytes_of_rgb)?;
-            deep_to_rgb(stored, color, options, pixels);
+            deep_to_rgb(stored, (color, most), options, pixels);
             free_if_huge(stored);
         }
         // There is no telling which value is white.
@@ -100,7 +102,7 @@ pub(super) fn decode(
         orientation,
         claim,
         grey: !color.has_color(),
-        bits: if color.bytes_per_pixel() > color.channel_count() { 16 } else { 8 },
+        bits: if is_deep(color) { 16 } else { 8 },
     })
 }
 
@@ -157,12 +159,32 @@ fn divide_by_opacity<T: Copy + Into<u32> + TryFrom<u32>>(values: &mut [T], color
     }
 }
 
-/// Converts 8-bit values other than RGB to RGB: grey through the window, transparency over the background.
-fn to_rgb(stored: &mut [u8], color: ColorType, options: &DecodeOptions, out: &mut [u8]) {
+/// The largest value that an image may store, of which its decoder makes the full range. It is looked up only where the
+/// window acts on stored values.
+fn most_stored(bytes: &[u8], format: Format, options: &DecodeOptions, color: ColorType) -> u16 {
+    let full = if is_deep(color) { u16::MAX } else { u8::MAX.into() };
+    if format != Format::Pnm || !options.window.is_of_values() {
+        return full;
+    }
+    let header = PnmDecoder::new(bytes).map(|decoder| decoder.into_inner().1);
+    match header.map(|header| header.maximal_sample()) {
+        // Black and white have no scale.
+        Ok(most @ 2..) => u16::try_from(most).map_or(full, |most| most.min(full)),
+        _ => full,
+    }
+}
+
+fn is_deep(color: ColorType) -> bool {
+    color.bytes_per_pixel() > color.channel_count()
+}
+
+/// Converts 8-bit values other than RGB to RGB: grey through the window, transparency over the background. The values of
+/// a grey image are scaled from 0 to `most`, as it stores them.
+fn to_rgb(stored: &mut [u8], (color, most): (ColorType, u16), options: &DecodeOptions, out: &mut [u8]) {
     let over = |value: u8, alpha: u8, channel: usize| over(value, alpha, options.background[channel]);
     match color {
         ColorType::L8 => {
-            options.window.apply_to_grey(stored);
+            options.window.apply_to_scaled_grey(stored, most);
             for (out, &value) in out.as_chunks_mut::<3>().0.iter_mut().zip(&*stored) {
                 *out = [value; 3];
             }
@@ -172,7 +194,7 @@ fn to_rgb(stored: &mut [u8], color: ColorType, options: &DecodeOptions, out: &mu
             // The window looks at the grey values alone: gather them in the part of `out` that is still free.
             let grey = &mut out[..stored.len()];
             grey.iter_mut().zip(&*stored).for_each(|(value, pixel)| *value = pixel[0]);
-            options.window.apply_to_grey(grey);
+            options.window.apply_to_scaled_grey(grey, most);
             stored.iter_mut().zip(grey).for_each(|(pixel, value)| pixel[0] = *value);
             for (out, &[value, alpha]) in out.as_chunks_mut::<3>().0.iter_mut().zip(&*stored) {
                 *out = std::array::from_fn(|channel| over(value, alpha, channel));
@@ -186,35 +208,36 @@ fn to_rgb(stored: &mut [u8], color: ColorType, options: &DecodeOptions, out: &mu
     }
 }
 
-/// Converts 16-bit values to 8-bit RGB: values through the window, transparency over the background.
-fn deep_to_rgb(stored: &[u16], color: ColorType, options: &DecodeOptions, out: &mut [u8]) {
+/// Converts 16-bit values to 8-bit RGB: values through the window, transparency over the background. The values are
+/// scaled from 0 to `most`, as the image stores them.
+fn deep_to_rgb(stored: &[u16], (color, most): (ColorType, u16), options: &DecodeOptions, out: &mut [u8]) {
     let window = options.window;
     let over =
         |value: u8, alpha: u16, channel: usize| over(value, opacity(alpha), options.background[channel]);
     let rgb = out.as_chunks_mut::<3>().0;
     match color {
         ColorType::L16 => {
-            let map = window.of_16_bits(stored.iter().copied());
+            let map = window.of_16_bits(stored.iter().copied(), most);
             for (out, &value) in rgb.iter_mut().zip(stored) {
                 *out = [map(value); 3];
             }
         }
         ColorType::La16 => {
             let pixels = stored.as_chunks::<2>().0;
-            let map = window.of_16_bits(pixels.iter().map(|pixel| pixel[0]));
+            let map = window.of_16_bits(pixels.iter().map(|pixel| pixel[0]), most);
             for (out, &[value, alpha]) in rgb.iter_mut().zip(pixels) {
                 *out = std::array::from_fn(|channel| over(map(value), alpha, channel));
             }
         }
         ColorType::Rgb16 => {
-            let map = window.of_16_bits(stored.iter().copied());
+            let map = window.of_16_bits(stored.iter().copied(), most);
             for (out, pixel) in rgb.iter_mut().zip(stored.as_chunks::<3>().0) {
                 *out = pixel.map(&map);
             }
         }
         _ => {
             let pixels = stored.as_chunks::<4>().0;
-            let map = window.of_16_bits(pixels.iter().flat_map(|pixel| pixel[..3].iter().copied()));
+            let map = window.of_16_bits(pixels.iter().flat_map(|pixel| pixel[..3].iter().copied()), most);
             for (out, pixel) in rgb.iter_mut().zip(pixels) {
                 *out = std::array::from_fn(|channel| over(map(pixel[channel]), pixel[3], channel));
             }
