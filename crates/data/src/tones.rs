@@ -1,19 +1,20 @@
 //! How much of the range of 256 values the images use.
 
 use crate::dataset::Decoded;
-use crate::decode::StoredAs;
+use crate::decode::{StoredAs, range, thousandth};
 
 /// If all values lie within less than this, a quarter of the full range, little can be seen.
 const NARROW: u8 = 64;
 
-/// The range of the 8-bit values of some images, over all their channels.
+/// The range of the 8-bit values of some images, over all their channels, without the darkest and the brightest of
+/// each image, as many as 0.1% of its pixels (rounded) have: a hot pixel leaves an image as dark as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Values {
     /// The number of images.
     pub images: usize,
-    /// The darkest value of any.
+    /// The darkest of these values of any.
     pub least: u8,
-    /// The brightest value of any.
+    /// The brightest of these values of any.
     pub most: u8,
 }
 
@@ -26,11 +27,15 @@ impl Default for Values {
 impl Values {
     /// The values of one image.
     pub(crate) fn of(image: Decoded<'_>) -> Values {
-        let (least, most) = image
-            .pixels
-            .iter()
-            .fold((u8::MAX, 0), |(least, most), &value| (value.min(least), value.max(most)));
-        Values { images: 1, least, most }
+        // The channels of a grey pixel are equal: counted apart, none waits for another.
+        let mut counts = [[0u32; 256]; 3];
+        for pixel in image.pixels.as_chunks::<3>().0 {
+            counts.iter_mut().zip(pixel).for_each(|(counts, &value)| counts[usize::from(value)] += 1);
+        }
+        let [mut all, others @ ..] = counts;
+        others.iter().for_each(|counts| all.iter_mut().zip(counts).for_each(|(all, more)| *all += more));
+        let (least, most) = range(&all, 3 * thousandth(image.pixels.len() as u64 / 3));
+        Values { images: 1, least: least as u8, most: most as u8 }
     }
 
     /// Whether there are such images, and all their values lie within a narrow range.
@@ -68,5 +73,24 @@ impl Tones {
     pub(crate) fn add(&mut self, other: Tones) {
         self.deep.add(other.deep);
         self.grey.add(other.grey);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hot_pixel_hides_no_dark_image() {
+        let values = |side: usize, hot: usize| {
+            let mut pixels = [1, 2, 3].repeat(side * side);
+            pixels[..3 * hot].fill(255);
+            Values::of(Decoded { width: side as u32, height: side as u32, pixels: &pixels })
+        };
+        for (side, hot) in [(28, 0), (28, 1), (100, 10)] {
+            assert_eq!(values(side, hot), Values { images: 1, least: 1, most: 3 }, "{side} {hot}");
+        }
+        assert!(values(100, 10).are_narrow() && !values(100, 11).are_narrow());
+        assert_eq!(values(10, 1).most, 255);
     }
 }

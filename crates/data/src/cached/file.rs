@@ -18,7 +18,7 @@ use crate::decode::resize;
 use crate::error::DataError;
 use crate::positioned::{read_exact_at, write_all_at};
 
-const MAGIC: &[u8; 16] = b"simclr images 1\n";
+const MAGIC: &[u8; 16] = b"simclr images 2\n";
 const START: u64 = 24;
 /// The free space of the disk is checked each time this many bytes have been written.
 const LOOK_EVERY: u64 = 16 << 20;

@@ -23,6 +23,7 @@ use std::path::Path;
 pub use format::Format;
 pub(crate) use format::{MAGIC_BYTES, READ};
 pub use options::{DecodeOptions, Window};
+pub(crate) use options::{range, thousandth};
 pub(crate) use region::Greedy;
 pub use region::Region;
 

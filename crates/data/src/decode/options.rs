@@ -34,7 +34,9 @@ pub enum Window {
     /// The full range of the depth: 0 to 65535, or 0 to 255.
     #[default]
     Full,
-    /// From the darkest to the brightest value of each image, over all its channels.
+    /// The range of each image's values, over all its channels, without the darkest and the brightest 0.1% of them
+    /// (rounded), so that a few hot pixels do not leave the image dark. Where that leaves a single value, the whole range
+    /// of its values.
     Image,
     /// From `low` to `high`, as stored: `low` becomes 0 and `high` 255.
     Values {
@@ -57,9 +59,12 @@ impl Window {
             Self::Full => (0, full),
             Self::Values { low, high } => (low, high),
             Self::Image => {
-                let (low, high) = values.fold((u16::MAX, 0), |(low, high), v| (low.min(v), high.max(v)));
+                let mut counts = vec![0u32; usize::from(full) + 1];
+                values.for_each(|value| counts[usize::from(value)] += 1);
+                let total: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+                let ranges = [thousandth(total), 0].map(|beyond| range(&counts, beyond));
                 // A uniform image has no range: it stays as it is.
-                if low < high { (low, high) } else { (0, full) }
+                ranges.into_iter().find(|(low, high)| low < high).unwrap_or((0, full))
             }
         }
     }
@@ -92,6 +97,27 @@ impl Window {
             std::array::from_fn(|value| scaled(as_stored(value as u16, 255, most), low, high));
         pixels.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
     }
+}
+
+/// A thousandth of `total` values, rounded: so many may be outliers at either end of their range.
+pub(crate) fn thousandth(total: u64) -> u64 {
+    (total + 500) / 1000
+}
+
+/// The darkest and the brightest value without the `beyond` darkest and the `beyond` brightest; `counts` has the number of
+/// each value.
+pub(crate) fn range(counts: &[u32], beyond: u64) -> (u16, u16) {
+    fn first<'a>(mut counts: impl Iterator<Item = &'a u32>, beyond: u64) -> usize {
+        let mut sum = 0;
+        let place = counts.position(|&count| {
+            sum += u64::from(count);
+            sum > beyond
+        });
+        place.unwrap_or(0)
+    }
+    let low = first(counts.iter(), beyond);
+    let high = (counts.len() - 1).saturating_sub(first(counts.iter().rev(), beyond));
+    (low as u16, high as u16)
 }
 
 /// The value from 0 to `most` that was scaled to `value` of `full`.
@@ -149,6 +175,18 @@ mod tests {
         assert_eq!([0, 100, 2098, 4095, 60000].map(twelve_bits), [0, 0, 128, 255, 255]);
         let own = Window::Image.of_16_bits([300, 500, 400].into_iter(), u16::MAX);
         assert_eq!([300, 400, 500].map(own), [0, 128, 255]);
+        // Hot and dead pixels are as white and as black as others.
+        let outliers = (0..1500).map(|at| [300, 500, 400][at % 3]).chain([65535, 0]);
+        let own = Window::Image.of_16_bits(outliers, u16::MAX);
+        assert_eq!([0, 300, 400, 500, 65535].map(own), [0, 0, 128, 255, 255]);
+        // Three of 1,503 are too many for outliers, and of 400 are each.
+        let bright = (0..1500).map(|at| [300, 500, 400][at % 3]).chain([700; 3]);
+        assert_eq!(Window::Image.of_16_bits(bright, u16::MAX)(500), 128);
+        let few = (0..400).map(|at| 300 + at % 2 * 200).chain([700]);
+        assert_eq!(Window::Image.of_16_bits(few, u16::MAX)(500), 128);
+        // But for outliers this one would be uniform.
+        let stars = Window::Image.of_16_bits([30; 5000].into_iter().chain([80]), u16::MAX);
+        assert_eq!([30, 55, 80].map(stars), [0, 128, 255]);
         let even = Window::Image.of_16_bits([257 * 7; 3].into_iter(), u16::MAX);
         assert_eq!(even(257 * 7), 7);
     }
@@ -174,5 +212,9 @@ mod tests {
         let mut pixels = [40, 50, 60];
         Window::Image.apply_to_grey(&mut pixels);
         assert_eq!(pixels, [0, 128, 255]);
+        let mut pixels = [40, 50, 60].repeat(300);
+        pixels[0] = 255;
+        Window::Image.apply_to_grey(&mut pixels);
+        assert_eq!(pixels[..6], [255, 128, 255, 0, 128, 255]);
     }
 }
