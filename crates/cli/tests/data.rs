@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{class_folders, command, path, picture, pretrain, simclr, small_data};
-use image::{ImageBuffer, Luma, Rgb};
+use image::{ImageBuffer, Luma, Rgb, Rgba};
 use serde_json::json;
 
 #[test]
@@ -113,6 +113,34 @@ fn a_window_beyond_what_grey_images_of_8_bits_store() {
     let out = dir.path().join("views.png");
     simclr(&["views", path(&data), "--out", path(&out), "--set", "data.window=[0,4095]"])
         .expect(0, &["8 bits, grey (of 16 looked at): ", "lies beyond the 255"]);
+}
+
+#[test]
+fn transparent_images_and_further_pages_are_counted() {
+    let (_dir, data) = small_data();
+    let told = simclr(&["data", path(&data)]).expect(0, &[]).out;
+    assert!(!told.contains("transparent") && !told.contains("pages"), "{told}");
+    ImageBuffer::from_pixel(20, 20, Rgba([9, 90, 0, 100_u8])).save(data.join("class 0/glass.png")).unwrap();
+    // A second page that is the first: another directory of the same pixels.
+    let file = data.join("class 1/pages.tif");
+    picture(20, 40, 1).save(&file).unwrap();
+    let mut tiff = fs::read(&file).unwrap();
+    let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |sum, &byte| 256 * sum + usize::from(byte));
+    let (first, end) = (number(&tiff[4..8]), tiff.len().next_multiple_of(2));
+    let last = first + 2 + 12 * number(&tiff[first..first + 2]);
+    tiff.resize(end, 0);
+    tiff.extend_from_within(first..last + 4);
+    tiff[last..last + 4].copy_from_slice(&(end as u32).to_le_bytes());
+    fs::write(&file, tiff).unwrap();
+    let told = simclr(&["data", path(&data), "--set", "data.background=[1,2,3]"]).expect(0, &[]).out;
+    for row in [
+        "transparent  1 image, laid over data.background=[1, 2, 3]\n",
+        "pages        1 file with several, of which only the first is read\n",
+    ] {
+        assert!(told.contains(row), "no {row} in {told}");
+    }
+    let found = simclr(&["data", path(&data), "--json"]).json();
+    assert_eq!((&found["transparent"], &found["with_several_pages"]), (&json!(1), &json!(1)));
 }
 
 #[test]

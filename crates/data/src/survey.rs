@@ -37,6 +37,10 @@ pub struct Survey {
     pub formats: BTreeMap<String, usize>,
     /// Images all of whose pixels have three equal channels.
     pub grey: usize,
+    /// Images some of whose pixels are transparent, at least in part: they are laid over the background.
+    pub transparent: usize,
+    /// Image files with several pages, of which the first is read (TIFF).
+    pub with_pages: usize,
     /// The values of the images that the window acts on.
     pub tones: Tones,
     /// Widths in pixels.
@@ -138,12 +142,15 @@ impl Seen {
                 return Ok(());
             }
         };
-        let Survey { readable, per_class, formats, grey: greys, tones, .. } = &mut self.survey;
+        let Survey { readable, per_class, formats, grey: greys, transparent, with_pages, tones, .. } =
+            &mut self.survey;
         *readable += 1;
         *greys += usize::from(grey);
         per_class[dataset.label(index).map_or(dataset.classes().len(), |label| label as usize)] += 1;
         if let Some(stored) = scratch.stored() {
             *formats.entry(stored.format.to_string()).or_default() += 1;
+            *transparent += usize::from(stored.transparent);
+            *with_pages += usize::from(stored.has_pages);
             tones.count(values, stored);
         }
         self.hashes.push((hash, index as u32));
@@ -151,9 +158,12 @@ impl Seen {
     }
 
     fn join(&mut self, other: Self) {
-        let Survey { readable, broken, per_class, formats, grey, tones, .. } = &mut self.survey;
+        let Survey { readable, broken, per_class, formats, grey, transparent, with_pages, tones, .. } =
+            &mut self.survey;
         *readable += other.survey.readable;
         *grey += other.survey.grey;
+        *transparent += other.survey.transparent;
+        *with_pages += other.survey.with_pages;
         tones.add(other.survey.tones);
         broken.extend(other.survey.broken);
         per_class.resize(other.survey.per_class.len(), 0);

@@ -148,6 +148,46 @@ fn how_an_image_was_stored_is_known() {
 }
 
 #[test]
+fn transparency_and_further_pages_are_known() {
+    let stored = |bytes: &[u8]| {
+        let mut scratch = DecodeScratch::default();
+        decode_bytes("x", bytes, &DecodeOptions::default(), &mut scratch).unwrap();
+        let stored = scratch.stored().unwrap();
+        (stored.transparent, stored.has_pages)
+    };
+    // The last of four pixels is a little transparent, or none is.
+    let image = |alpha: u16| {
+        ImageBuffer::from_fn(2, 2, move |x, y| Rgba([9, 9, 9, if x + y == 2 { alpha } else { u16::MAX }]))
+    };
+    for (alpha, transparent) in [(0, true), (254 * 257, true), (u16::MAX, false)] {
+        let deep = DynamicImage::from(image(alpha));
+        let grey = [deep.to_luma_alpha8().into(), deep.to_luma_alpha16().into()];
+        for image in grey.into_iter().chain([deep.to_rgba8().into(), deep]) {
+            assert_eq!(stored(&encoded(image, ImageFormat::Png)), (transparent, false), "{alpha}");
+        }
+    }
+    assert_eq!(stored(&std::fs::read(golden("colour.jpg")).unwrap()), (false, false));
+    // The kind of each page but the first: bit 0 a smaller copy, bit 1 a page of several, bit 2 a mask.
+    for (kinds, has_pages) in [
+        (&[][..], false),
+        (&[None], true),
+        (&[Some(2)], true),
+        (&[Some(1), Some(5), Some(4)], false),
+        (&[Some(1), Some(0)], true),
+    ] {
+        let mut file = Cursor::new(Vec::new());
+        let mut encoder = TiffEncoder::new(&mut file).unwrap();
+        encoder.write_image::<RGBA8>(2, 2, &[255; 16]).unwrap();
+        for kind in kinds {
+            let mut image = encoder.new_image::<RGBA8>(1, 1).unwrap();
+            kind.iter().for_each(|kind: &u32| image.encoder().write_tag(Tag::NewSubfileType, *kind).unwrap());
+            image.write_data(&[255; 4]).unwrap();
+        }
+        assert_eq!(stored(&file.into_inner()), (false, has_pages), "{kinds:?}");
+    }
+}
+
+#[test]
 fn window_background_and_shrinking_are_obeyed() {
     let mut scratch = DecodeScratch::default();
     let mut first = |bytes: Vec<u8>, options: DecodeOptions| {

@@ -24,15 +24,22 @@ fn everything_is_counted_for_any_number_of_threads() {
     image::ImageBuffer::from_pixel(6, 5, image::Rgb([0, 9 * 257, 3 * 257_u16]))
         .save(at("b/deep too.png"))
         .unwrap();
+    image::RgbaImage::from_pixel(4, 4, image::Rgba([9, 80, 7, 128])).save(at("b/glass.png")).unwrap();
+    let mut pages = tiff::encoder::TiffEncoder::new(fs::File::create(at("b/pages.tif")).unwrap()).unwrap();
+    for value in 1..3 {
+        pages.write_image::<tiff::encoder::colortype::RGB8>(4, 3, &[value, 0, 0].repeat(12)).unwrap();
+    }
+    drop(pages);
     let source = open(dir.path()).unwrap();
     let expected = survey(&*source.train, 1, false, &|_| ()).unwrap();
-    assert_eq!((expected.readable, expected.grey, expected.tones.deep.images), (8, 6, 2));
+    assert_eq!((expected.readable, expected.grey, expected.tones.deep.images), (10, 6, 2));
+    assert_eq!((expected.transparent, expected.with_pages), (1, 1));
     // Over all channels, grey or not.
     assert_eq!(expected.tones.deep, Values { images: 2, least: 0, most: 9 });
     assert_eq!((expected.broken.len(), expected.broken[0].name.as_str()), (1, "a/broken.jpg"));
-    assert_eq!(expected.per_class, [3, 5, 0]);
+    assert_eq!(expected.per_class, [3, 7, 0]);
     let formats: Vec<_> = expected.formats.iter().map(|(name, &count)| (name.as_str(), count)).collect();
-    assert_eq!(formats, [("BMP", 1), ("PNG", 6), ("TIFF", 1)]);
+    assert_eq!(formats, [("BMP", 1), ("PNG", 7), ("TIFF", 2)]);
     assert_eq!(expected.width, Spread { least: 4, median: 4, most: 20 });
     assert_eq!(expected.height, Spread { least: 3, median: 3, most: 9 });
     let names: Vec<String> = expected.duplicates[0].iter().map(|&i| source.train.name(i as usize)).collect();

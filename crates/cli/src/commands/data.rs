@@ -9,7 +9,7 @@ use clap::Args;
 use image::RgbImage;
 use serde_json::{Value, json};
 use simclr_data::{
-    Concat, Dataset, DecodeScratch, LeftOut, LeftOutFile, Source, Spread, Survey, Values, Window,
+    Concat, Dataset, DecodeOptions, DecodeScratch, LeftOut, LeftOutFile, Source, Spread, Survey, Values,
     contradicting, survey,
 };
 
@@ -69,7 +69,7 @@ impl Data {
         if self.json {
             terminal::print_json(&object(&source, &whole, &found))?;
         } else {
-            for line in lines(&source, &whole, &found, config.window) {
+            for line in lines(&source, &whole, &found, config.decode()) {
                 terminal::print(&line)?;
             }
         }
@@ -123,7 +123,7 @@ fn in_test_alone<'a>(source: &Source, whole: &'a Concat) -> &'a [String] {
     }
 }
 
-fn lines(source: &Source, whole: &Concat, found: &Survey, window: Window) -> Vec<String> {
+fn lines(source: &Source, whole: &Concat, found: &Survey, decoding: DecodeOptions) -> Vec<String> {
     let count = |number: usize| terminal::grouped(number as u64);
     let row = |name: &str, text: String| format!("{name:<12} {text}");
     let range = |Spread { least, median, most }| match least == most {
@@ -141,7 +141,7 @@ fn lines(source: &Source, whole: &Concat, found: &Survey, window: Window) -> Vec
         lines.push(row("height", range(found.height)));
     }
     let Values { images: deep, least, most } = found.tones.deep;
-    let dark: Vec<_> = dark(&found.tones, window).collect();
+    let dark: Vec<_> = dark(&found.tones, decoding.window).collect();
     if deep > 0 && !dark.iter().any(|(kind, _)| *kind == DEEP) {
         let images = terminal::counted(deep, "image");
         lines.push(row(DEEP, format!("{images} of {least} to {most} out of 255, as data.window maps them")));
@@ -153,6 +153,14 @@ fn lines(source: &Source, whole: &Concat, found: &Survey, window: Window) -> Vec
     };
     if found.readable > 0 {
         lines.push(row("grey", grey));
+    }
+    if found.transparent > 0 {
+        let (images, [r, g, b]) = (terminal::counted(found.transparent, "image"), decoding.background);
+        lines.push(row("transparent", format!("{images}, laid over data.background=[{r}, {g}, {b}]")));
+    }
+    if found.with_pages > 0 {
+        let files = terminal::counted(found.with_pages, "file");
+        lines.push(row("pages", format!("{files} with several, of which only the first is read")));
     }
     let classes = whole.classes();
     lines.push(row(
@@ -279,6 +287,8 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
         "classes_in_test_alone": in_test_alone(source, whole),
         "formats": found.formats,
         "grey": found.grey,
+        "transparent": found.transparent,
+        "with_several_pages": found.with_pages,
         "sixteen_bit": deep,
         "sixteen_bit_values": (deep > 0).then(|| json!({ "least": least, "most": most })),
         "width": spread(found.width),

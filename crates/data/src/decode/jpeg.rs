@@ -77,7 +77,16 @@ fn decode_common(
         decoded = header.decode(&region, scratch, pixels);
     }
     match decoded {
-        Ok(()) => Ok(Stored { width, height, orientation, bits: 8, grey, claim }),
+        Ok(()) => Ok(Stored {
+            width,
+            height,
+            orientation,
+            bits: 8,
+            grey,
+            transparent: false,
+            has_pages: false,
+            claim,
+        }),
         // Other decoders fill the missing rows with grey, which must not be trained on.
         Err(Error::EndsEarly { rows }) => {
             Err(format!("truncated JPEG: its coded data end early, after {rows} of {height} rows"))
@@ -87,7 +96,16 @@ fn decode_common(
             let Stored { claim, .. } = decode_any(bytes, options, spare, Some(claim))?;
             let decoded = 3 * width as usize * rows as usize;
             pixels[decoded..].copy_from_slice(&spare[decoded..]);
-            Ok(Stored { width, height, orientation, bits: 8, grey, claim })
+            Ok(Stored {
+                width,
+                height,
+                orientation,
+                bits: 8,
+                grey,
+                transparent: false,
+                has_pages: false,
+                claim,
+            })
         }
         // The others may take more room: see above.
         Err(_) => {
@@ -144,6 +162,8 @@ fn decode_any(
         height: height as u32,
         orientation,
         bits: 8,
+        transparent: false,
+        has_pages: false,
         claim,
         grey: frame.is_some_and(|frame| frame.components == 1),
     })

@@ -67,6 +67,11 @@ pub struct StoredAs {
     pub bits: u8,
     /// Whether it has a single channel, apart from transparency.
     pub grey: bool,
+    /// Whether some of its pixels are transparent, at least in part.
+    pub transparent: bool,
+    /// Whether the file has more pages than the one that is read. Only those of TIFF are known, and smaller copies of the
+    /// first are none.
+    pub has_pages: bool,
 }
 
 impl DecodeScratch {
@@ -265,8 +270,8 @@ fn decode_once(
         }
         Format::Heif => Err(format!("{format} is not read; convert it to {READ}")),
     })?;
-    let Stored { width, height, orientation, bits, grey, claim: _claim } = stored;
-    *stored_as = Some(StoredAs { format, width, height, bits, grey });
+    let Stored { width, height, orientation, bits, grey, transparent, has_pages, claim: _claim } = stored;
+    *stored_as = Some(StoredAs { format, width, height, bits, grey, transparent, has_pages });
     let mut size = (width, height);
     if let Some(smaller) = options.shrink.and_then(|side| shrink::target(size, side)) {
         shrink::shrink(pixels, size, smaller, turned)?;
@@ -298,6 +303,8 @@ struct Stored {
     orientation: image::metadata::Orientation,
     bits: u8,
     grey: bool,
+    transparent: bool,
+    has_pages: bool,
     /// Room for the image, until it is as the caller gets it.
     claim: Claim,
 }

@@ -64,10 +64,11 @@ pub(super) fn decode(
     let most = most_stored(bytes, format, options, color);
     let premultiplied = format == Format::Tiff && color.has_alpha() && is_premultiplied(bytes);
 
-    match color {
+    let transparent = match color {
         ColorType::Rgb8 => {
             resize(pixels, bytes_of_rgb)?;
             decoder.read_image(pixels).map_err(refused)?;
+            false
         }
         ColorType::L8 | ColorType::La8 | ColorType::Rgba8 => {
             let stored = spare.0;
@@ -77,9 +78,11 @@ pub(super) fn decode(
             if premultiplied {
                 divide_by_opacity(stored, color, u8::MAX.into());
             }
+            let transparent = is_transparent(stored, color, u8::MAX);
             resize(pixels, bytes_of_rgb)?;
             to_rgb(stored, (color, most), options, pixels);
             free_if_huge(stored);
+            transparent
         }
         ColorType::L16 | ColorType::La16 | ColorType::Rgb16 | ColorType::Rgba16 => {
             let stored = spare.1;
@@ -89,13 +92,15 @@ pub(super) fn decode(
             if premultiplied {
                 divide_by_opacity(stored, color, u16::MAX.into());
             }
+            let transparent = is_transparent(stored, color, u16::MAX);
             resize(pixels, bytes_of_rgb)?;
             deep_to_rgb(stored, (color, most), options, pixels);
             free_if_huge(stored);
+            transparent
         }
         // There is no telling which value is white.
         _ => return Err(unusual(format, "floating-point values")),
-    }
+    };
     Ok(Stored {
         width,
         height,
@@ -103,6 +108,8 @@ pub(super) fn decode(
         claim,
         grey: !color.has_color(),
         bits: if is_deep(color) { 16 } else { 8 },
+        transparent,
+        has_pages: format == Format::Tiff && has_pages(bytes),
     })
 }
 
@@ -136,6 +143,36 @@ fn unusual(format: Format, what: &str) -> String {
     format!(
         "{format} of a kind that is not read ({what}); 8 or 16 bits per channel, grey or RGB, are expected"
     )
+}
+
+/// Whether a pixel is transparent, at least in part; `full` means opaque.
+fn is_transparent<T: PartialOrd>(values: &[T], color: ColorType, full: T) -> bool {
+    let mut pixels = values.chunks_exact(color.channel_count().into());
+    color.has_alpha() && pixels.any(|pixel| pixel.last().is_some_and(|opacity| *opacity < full))
+}
+
+/// Directories of a TIFF that are looked at for another page. Smaller copies of the first page may come before it, each
+/// half as wide as the one before.
+const DIRECTORIES: usize = 20;
+
+/// Whether a TIFF has pages beside the first; smaller copies of it, and masks, are none.
+fn has_pages(bytes: &[u8]) -> bool {
+    // Bits of `NewSubfileType`, and a value of the tag that older files have.
+    const SMALLER: u32 = 1;
+    const MASK: u32 = 4;
+    const OLD_SMALLER: u32 = 2;
+    let Ok(mut decoder) = Decoder::new(Cursor::new(bytes)) else { return false };
+    for _ in 0..DIRECTORIES {
+        if !decoder.more_images() || decoder.next_image().is_err() {
+            return false;
+        }
+        let mut tag = |tag| decoder.find_tag_unsigned::<u32>(tag).ok().flatten();
+        let is_part = tag(Tag::NewSubfileType).is_some_and(|kind| kind & (SMALLER | MASK) != 0);
+        if !is_part && tag(Tag::SubfileType) != Some(OLD_SMALLER) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Whether the colours of a TIFF are stored multiplied by their opacity.
