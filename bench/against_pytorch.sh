@@ -15,6 +15,10 @@ if [[ ${1-} =~ ^[0-9]+$ ]]; then
     rounds=$1
     shift
 fi
+if [ "$what" = encode ] && [[ " $* " != *" --images "* ]]; then
+    echo "encode needs --images N, the same for both programs" >&2
+    exit 2
+fi
 program=${SIMCLR:-target/release/simclr}
 python=${PYTHON:-python3}
 autocast=()

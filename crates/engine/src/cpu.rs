@@ -21,6 +21,8 @@ use crate::{
 
 pub(crate) struct CpuKernels {
     pub(crate) cpu: Cpu,
+    /// Whether there is a [`Conv2dNorm`]: not where this stands in for a GPU in a dry run.
+    pub(crate) fuses_inference: bool,
 }
 
 /// A dense layer on the rows of `rows`, as a convolution of images of one pixel.
@@ -151,7 +153,7 @@ impl Kernels for CpuKernels {
     }
 
     fn conv2d_norm(&self) -> Option<&dyn Conv2dNorm> {
-        Some(self)
+        self.fuses_inference.then_some(self as &dyn Conv2dNorm)
     }
 
     fn channel_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {

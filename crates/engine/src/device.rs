@@ -109,7 +109,7 @@ impl Device {
     /// As [`Device::cpu`].
     pub fn cpu_with(threads: usize, isa: Isa) -> Result<Device> {
         let cpu = cpu(threads, isa)?;
-        Ok(Device::of(&cpu, Pool::default(), CpuKernels { cpu: cpu.clone() }))
+        Ok(Device::of(&cpu, Pool::default(), CpuKernels { cpu: cpu.clone(), fuses_inference: true }))
     }
 
     /// [`Device::cpu_with`], timing every kernel.
@@ -118,7 +118,8 @@ impl Device {
     /// As [`Device::cpu`].
     pub fn cpu_profiled(threads: usize, isa: Isa) -> Result<(Device, Profile)> {
         let (cpu, profile) = (cpu(threads, isa)?, Profile::default());
-        let kernels = Watched { inner: CpuKernels { cpu: cpu.clone() }, watch: profile.clone() };
+        let kernels =
+            Watched { inner: CpuKernels { cpu: cpu.clone(), fuses_inference: true }, watch: profile.clone() };
         Ok((Device::of(&cpu, Pool::default(), kernels), profile))
     }
 
@@ -145,8 +146,20 @@ impl Device {
     /// # Errors
     /// As [`Device::cpu`].
     pub fn dry() -> Result<Device> {
+        Device::hollow(true)
+    }
+
+    /// [`Device::dry`] of what runs on this device: not all have the same fused kernels.
+    ///
+    /// # Errors
+    /// As [`Device::cpu`].
+    pub fn dry_run(&self) -> Result<Device> {
+        Device::hollow(!self.is_gpu())
+    }
+
+    fn hollow(fuses_inference: bool) -> Result<Device> {
         let cpu = cpu(1, Isa::PORTABLE)?;
-        let kernels = Watched { inner: CpuKernels { cpu: cpu.clone() }, watch: Skip };
+        let kernels = Watched { inner: CpuKernels { cpu: cpu.clone(), fuses_inference }, watch: Skip };
         Ok(Device::of(&cpu, Pool::hollow(), kernels))
     }
 

@@ -13,8 +13,9 @@ use crate::{Config, TrainError};
 
 /// The most images in a batch that is embedded.
 const MAX_IMAGES: usize = 128;
-/// The most pixels: more leave a CPU's caches between one layer and the next.
-const MAX_PIXELS: usize = 32 * 224 * 224;
+/// The most pixels: fewer would leave processors without work in a network's last stages, and make Winograd's
+/// convolutions not worth while there; more leave the caches between one layer and the next.
+const MAX_PIXELS: usize = 64 * 224 * 224;
 /// The most pixels on a GPU.
 const GPU_MAX_PIXELS: usize = 128 * 224 * 224;
 /// Small images fill a GPU only in batches of up to so many, within so many pixels.
@@ -129,12 +130,16 @@ impl Model {
     /// The best number of images to [embed](Self::embed) in one batch: the fewer, the larger they are, so that a batch
     /// of large images takes no more memory than one of small ones.
     pub fn images_at_once(&self) -> usize {
-        let within = |pixels: usize| pixels / self.image_size.pow(2).max(1);
-        let most = |pixels| within(pixels).clamp(1, MAX_IMAGES);
+        let most = |pixels| self.images_within(pixels).clamp(1, MAX_IMAGES);
         match self.device.is_gpu() {
-            true => within(GPU_FULL_PIXELS).clamp(most(GPU_MAX_PIXELS), GPU_MAX_IMAGES),
+            true => self.images_within(GPU_FULL_PIXELS).clamp(most(GPU_MAX_PIXELS), GPU_MAX_IMAGES),
             false => most(MAX_PIXELS),
         }
+    }
+
+    /// How many images have so many pixels.
+    pub(crate) fn images_within(&self, pixels: usize) -> usize {
+        pixels / self.image_size.pow(2).max(1)
     }
 
     /// The number of images, padding included, that go through the network when `count` are embedded. A GPU tunes its

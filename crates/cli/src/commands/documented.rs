@@ -5,6 +5,7 @@ use std::{env, fs};
 
 use clap::CommandFactory;
 use simclr_train::config::KEYS;
+use simclr_train::{Config, Layers};
 
 use super::{Program, spread_sets, with_negative_values};
 
@@ -76,11 +77,14 @@ fn every_command_is_one_that_the_program_takes() {
         let lines = shell_lines(&text).into_iter().chain(spans(&text));
         for line in lines {
             let line = line.replace("cargo run --release -- ", "simclr ");
+            let Some(rest) = line.strip_prefix("simclr ") else { continue };
+            seen += 1;
             // A name alone, as in `simclr probe`, is no command line.
-            if !line.starts_with("simclr ") || line.split(' ').count() < 3 && !line.contains('-') {
+            if rest.chars().all(|letter| letter.is_ascii_lowercase()) {
+                let known = Program::command().find_subcommand(rest).is_some();
+                assert!(known, "{}: {line}", page.display());
                 continue;
             }
-            seen += 1;
             let words = spread_sets(words(&line).into_iter().map(Into::into), |_| false);
             let parsed = with_negative_values(Program::command()).try_get_matches_from(&words);
             if let Err(error) = parsed {
@@ -89,7 +93,80 @@ fn every_command_is_one_that_the_program_takes() {
             }
         }
     }
-    assert!(seen >= 30, "{seen} commands");
+    assert!(seen >= 60, "{seen} commands");
+}
+
+/// All long options of a command and of those below it.
+fn options(command: &clap::Command) -> Vec<String> {
+    let own = command.get_arguments().filter_map(|argument| argument.get_long()).map(str::to_owned);
+    own.chain(command.get_subcommands().flat_map(options)).collect()
+}
+
+#[test]
+fn every_option_is_one_that_a_command_has() {
+    let known = [options(&Program::command()), vec!["help".to_owned(), "version".to_owned()]].concat();
+    // Of other programs, or named because there is none.
+    let foreign =
+        ["workspace", "release", "test", "nocapture", "locked", "path", "features", "no-fail-fast", "epochs"];
+    let mut seen = 0;
+    for (page, text) in pages() {
+        for span in spans(&text).iter().filter(|span| !span.starts_with("cargo ")) {
+            for word in span.split_whitespace().filter_map(|word| word.strip_prefix("--")) {
+                let name = word.split('=').next().unwrap_or_default();
+                if name.is_empty() || foreign.contains(&name) {
+                    continue;
+                }
+                seen += 1;
+                assert!(known.iter().any(|option| option == name), "{}: {span}", page.display());
+            }
+        }
+    }
+    assert!(seen >= 60, "{seen} options");
+}
+
+#[test]
+fn every_setting_of_a_command_can_be_set() {
+    let mut seen = 0;
+    for (page, text) in pages() {
+        for line in
+            shell_lines(&text).into_iter().chain(spans(&text)).filter(|line| line.starts_with("simclr "))
+        {
+            let words = spread_sets(words(&line).into_iter().map(Into::into), |_| false);
+            let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+            let after = |option: &str| {
+                let pairs = words.windows(2).filter(move |pair| pair[0] == option);
+                pairs.map(|pair| pair[1].clone()).collect::<Vec<_>>()
+            };
+            let (presets, sets) = (after("--preset"), after("--set"));
+            if presets.is_empty() && sets.is_empty() {
+                continue;
+            }
+            seen += 1;
+            // `photos` leaves the batch open, until there are images.
+            let sets = [&["train.batch=64".to_owned()][..], &sets].concat();
+            let layers =
+                Layers { preset: presets.first().map(String::as_str), sets: &sets, ..Layers::default() };
+            if let Err(error) = Config::resolve(&layers) {
+                panic!("{}: {line}\n{error}", page.display());
+            }
+        }
+    }
+    assert!(seen >= 5, "{seen} settings");
+}
+
+/// What [`spans`] and [`shell_lines`] rely on.
+#[test]
+fn code_is_marked_as_the_tests_here_read_it() {
+    for (page, text) in pages() {
+        let page = page.display();
+        assert!(text.matches('`').count().is_multiple_of(2), "{page}: an odd number of backticks");
+        assert!(
+            !text.lines().any(|line| line.starts_with(' ') && line.trim_start().starts_with("```")),
+            "{page}: an indented fence"
+        );
+        let ends = |line: &String| line.ends_with('\\');
+        assert!(!shell_lines(&text).iter().any(ends), "{page}: a command that goes on in the next line");
+    }
 }
 
 #[test]
@@ -108,7 +185,7 @@ fn every_key_is_one_that_the_program_has() {
                 .all(|letter| letter.is_ascii_lowercase() || letter == '_' || letter.is_ascii_digit());
             if !tables.contains(&table)
                 || !is_name
-                || ["toml", "rs", "cu", "py", "safetensors"].contains(&key)
+                || ["toml", "rs", "cu", "py", "safetensors", "index"].contains(&key)
             {
                 continue;
             }

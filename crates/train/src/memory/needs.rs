@@ -223,7 +223,7 @@ fn walk(
     step: Option<(usize, Pass)>,
     embedded: &[usize],
 ) -> Result<MemoryUse, TrainError> {
-    let device = Device::dry()?;
+    let device = model.device.dry_run()?;
     // The state comes first, as in a run, because it affects where the rest is allocated.
     let parameters = model.parameters.iter().map(|(_, _, value)| value);
     let state: Vec<Tensor> = parameters

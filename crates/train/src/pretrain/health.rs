@@ -13,8 +13,10 @@ use crate::{Embedding, Model, TrainError};
 
 /// The most training images that kNN accuracy compares with.
 const BANK: usize = 10_000;
-/// The most pairs of views in a batch.
+/// The most pairs of views in a batch, and the most pixels of one branch: the same on every device, since they decide
+/// which images are left over.
 const MAX_PAIRS: usize = 128;
+const MAX_PIXELS: usize = 128 * 224 * 224;
 /// The fewest batches that the held-out images are split into.
 const MIN_BATCHES: usize = 4;
 /// Seed of the views of held-out images: the same views every epoch, and none that training draws.
@@ -107,7 +109,7 @@ fn uniformity_of((first, second): (&[f32], &[f32]), dim: usize) -> Result<f64, T
 /// The number of pairs of views in a batch of `held_out` images: several batches, so that some images may be broken; as
 /// even as possible, so that few images are left over.
 pub(crate) fn pairs_at_once(model: &Model, held_out: usize) -> usize {
-    let most = MAX_PAIRS.min(model.images_at_once());
+    let most = model.images_within(MAX_PIXELS).clamp(1, MAX_PAIRS);
     (held_out / held_out.div_ceil(most).max(MIN_BATCHES)).max(1)
 }
 
