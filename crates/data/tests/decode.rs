@@ -237,6 +237,53 @@ fn windows_act_on_the_values_and_not_on_the_opacity() {
     assert_eq!(pixels(grey.into(), narrow), [128, 128, 128, 153, 153, 153]);
 }
 
+/// A grey JPEG of blocks of 8 x 8 equal pixels.
+fn jpeg_of_blocks(width: u16, height: u16, value: impl Fn(usize) -> u8) -> Vec<u8> {
+    let mut bytes = vec![0xff, 0xd8, 0xff, 0xdb, 0, 67, 0];
+    // In steps of 8, the first coefficient of a block is its value.
+    bytes.extend([8; 64]);
+    let ([top, bottom], [left, right]) = (height.to_be_bytes(), width.to_be_bytes());
+    bytes.extend([0xff, 0xc0, 0, 11, 8, top, bottom, left, right, 1, 1, 0x11, 0]);
+    // Differences of up to 8 bits have codes of 4 bits; the only other code, of one bit, ends a block.
+    bytes.extend([0xff, 0xc4, 0, 28, 0, 0, 0, 0, 9].into_iter().chain([0; 12]).chain(0..9));
+    bytes.extend([0xff, 0xc4, 0, 20, 0x10, 1].into_iter().chain([0; 16]));
+    bytes.extend([0xff, 0xda, 0, 8, 1, 1, 0, 0, 63, 0]);
+    let (mut bits, mut before) = (Vec::new(), 128);
+    for block in 0..usize::from(width.div_ceil(8)) * usize::from(height.div_ceil(8)) {
+        let difference = i32::from(value(block)) - before;
+        let len = 32 - difference.unsigned_abs().leading_zeros();
+        let written = if difference < 0 { difference + (1 << len) - 1 } else { difference };
+        bits.extend((0..4).rev().map(|bit| len >> bit & 1 == 1));
+        bits.extend((0..len).rev().map(|bit| written >> bit & 1 == 1));
+        bits.push(false);
+        before += difference;
+    }
+    bits.resize(bits.len().next_multiple_of(8), true);
+    for byte in bits.chunks(8) {
+        let byte = byte.iter().fold(0, |byte, &bit| 2 * byte + u8::from(bit));
+        bytes.push(byte);
+        bytes.extend((byte == 0xff).then_some(0));
+    }
+    bytes.extend([0xff, 0xd9]);
+    bytes
+}
+
+#[test]
+fn outliers_are_as_many_in_jpeg_as_in_png() {
+    // The 64 brightest of 63,600 pixels are one in a thousand, rounded.
+    let value = |block: usize| if block == 400 { 255 } else { 40 + (block % 21) as u8 };
+    let image = GrayImage::from_fn(240, 265, |x, y| Luma([value(y as usize / 8 * 30 + x as usize / 8)]));
+    let (png, jpeg) = (encoded(image, ImageFormat::Png), jpeg_of_blocks(240, 265, value));
+    let pixels = |bytes: &[u8], window| {
+        let options = DecodeOptions { window, ..Default::default() };
+        decode_bytes("x", bytes, &options, &mut DecodeScratch::default()).unwrap().pixels.to_vec()
+    };
+    assert!(pixels(&jpeg, Window::Full) == pixels(&png, Window::Full));
+    let seen = pixels(&png, Window::Image);
+    assert_eq!([seen[0], seen[3 * 8 * 20]], [0, 255]);
+    assert!(pixels(&jpeg, Window::Image) == seen);
+}
+
 #[test]
 fn windows_are_of_the_values_that_a_pnm_stores() {
     let first = |head: &str, values: &[u16], [low, high]: [u16; 2]| {

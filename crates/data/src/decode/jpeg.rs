@@ -33,7 +33,7 @@ pub(super) fn decode(
         Err(_) => decode_any(bytes, options, pixels, None)?,
     };
     if stored.grey {
-        options.window.apply_to_grey(pixels);
+        options.window.apply_to_grey_rgb(pixels);
     }
     Ok(stored)
 }

@@ -54,24 +54,38 @@ impl Window {
     }
 
     /// The bounds for an image that stores `values`, where its depth allows values up to `full`.
-    fn bounds(self, values: impl Iterator<Item = u16>, full: u16) -> (u16, u16) {
+    fn bounds(self, values: impl Iterator<Item = u16> + Clone, full: u16) -> (u16, u16) {
         match self {
             Self::Full => (0, full),
             Self::Values { low, high } => (low, high),
             Self::Image => {
-                let mut counts = vec![0u32; usize::from(full) + 1];
-                values.for_each(|value| counts[usize::from(value)] += 1);
-                let total: u64 = counts.iter().map(|&count| u64::from(count)).sum();
-                let ranges = [thousandth(total), 0].map(|beyond| range(&counts, beyond));
+                let ends = |(least, most): (u16, u16), value| (least.min(value), most.max(value));
+                let (least, most) = values.clone().fold((u16::MAX, 0), ends);
                 // A uniform image has no range: it stays as it is.
-                ranges.into_iter().find(|(low, high)| low < high).unwrap_or((0, full))
+                if least >= most {
+                    return (0, full);
+                }
+                let beyond = thousandth(values.clone().count() as u64);
+                if beyond == 0 {
+                    return (least, most);
+                }
+                let mut counts = vec![0u32; usize::from(most - least) + 1];
+                values.for_each(|value| counts[usize::from(value - least)] += 1);
+                match range(&counts, beyond) {
+                    (low, high) if low < high => (least + low, least + high),
+                    _ => (least, most),
+                }
             }
         }
     }
 
     /// The map of 16-bit values to 8 bits for an image whose `values` are scaled from 0 to `most`, as it stores them, to
     /// 16 bits.
-    pub(super) fn of_16_bits(self, values: impl Iterator<Item = u16>, most: u16) -> impl Fn(u16) -> u8 {
+    pub(super) fn of_16_bits(
+        self,
+        values: impl Iterator<Item = u16> + Clone,
+        most: u16,
+    ) -> impl Fn(u16) -> u8 {
         let (low, high) = self.bounds(values, u16::MAX);
         let is_scaled = self.is_of_values() && most < u16::MAX;
         move |value| match is_scaled {
@@ -88,10 +102,20 @@ impl Window {
     /// Like [`apply_to_grey`](Self::apply_to_grey), for values that are scaled from 0 to `most`, as the image stores them,
     /// to 8 bits.
     pub(super) fn apply_to_scaled_grey(self, pixels: &mut [u8], most: u16) {
+        self.apply_to_each(1, pixels, most);
+    }
+
+    /// Like [`apply_to_grey`](Self::apply_to_grey), for pixels of three equal values.
+    pub(super) fn apply_to_grey_rgb(self, pixels: &mut [u8]) {
+        self.apply_to_each(3, pixels, u8::MAX.into());
+    }
+
+    /// Maps the values of pixels of `channels` equal ones, each of which counts once.
+    fn apply_to_each(self, channels: usize, pixels: &mut [u8], most: u16) {
         if self == Self::Full {
             return;
         }
-        let (low, high) = self.bounds(pixels.iter().copied().map(u16::from), 255);
+        let (low, high) = self.bounds(pixels.iter().step_by(channels).copied().map(u16::from), 255);
         let most = if self.is_of_values() { most } else { 255 };
         let table: [u8; 256] =
             std::array::from_fn(|value| scaled(as_stored(value as u16, 255, most), low, high));
@@ -216,5 +240,13 @@ mod tests {
         pixels[0] = 255;
         Window::Image.apply_to_grey(&mut pixels);
         assert_eq!(pixels[..6], [255, 128, 255, 0, 128, 255]);
+        // Of 784 values one is an outlier; of three channels each counts once.
+        let mut pixels = [40, 50, 60, 50].repeat(196);
+        pixels[3] = 255;
+        let mut rgb: Vec<u8> = pixels.iter().flat_map(|&value| [value; 3]).collect();
+        Window::Image.apply_to_grey(&mut pixels);
+        Window::Image.apply_to_grey_rgb(&mut rgb);
+        assert_eq!(pixels[..3], [0, 128, 255]);
+        assert!(rgb.iter().step_by(3).eq(&pixels));
     }
 }
