@@ -1,6 +1,7 @@
 //! The kinds of archives, and which of the archives in a folder are read.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{name_of, shown};
@@ -40,21 +41,23 @@ impl ArchiveKind {
 }
 
 /// The archives in a folder.
-pub(crate) struct Archives {
+pub(crate) struct Archives<'a> {
     folder: PathBuf,
     /// Each with its name in messages.
     all: Vec<(ArchiveKind, String, PathBuf)>,
+    /// The real paths of those that are read whatever lies beside them.
+    given: &'a BTreeSet<PathBuf>,
 }
 
-impl Archives {
-    /// Those of the listing of `folder`.
-    pub fn of(folder: &Path, listing: &Listing) -> Self {
+impl<'a> Archives<'a> {
+    /// Those of the listing of `folder`; the archives with the real paths `given` are read in any case.
+    pub fn of(folder: &Path, listing: &Listing, given: &'a BTreeSet<PathBuf>) -> Self {
         let names = (0..listing.archives.len()).map(|at| listing.archives.get(at));
         let all = names.filter_map(|name| {
             let path = folder.join(os_name(&name));
             ArchiveKind::of(&path).map(|kind| (kind, name_of(&name), path))
         });
-        Self { folder: folder.to_owned(), all: all.collect() }
+        Self { folder: folder.to_owned(), all: all.collect(), given }
     }
 
     /// The kind that is read, with its archives; `None` if there are no archives. The others are noted in `left_out`.
@@ -65,7 +68,7 @@ impl Archives {
             kinds.remove(&ArchiveKind::Parquet);
         }
         let read = *kinds.first()?;
-        for (kind, name, _) in self.all.iter().filter(|(kind, ..)| *kind != read) {
+        for (kind, name, _) in self.left_out().filter(|(kind, ..)| *kind != read) {
             let reason = match kind {
                 ArchiveKind::Parquet if bare => "a table without images",
                 _ => "an archive of another kind; to read it, give its path as well",
@@ -82,6 +85,20 @@ impl Archives {
         self.notes("images", None, self.tables_are_bare())
     }
 
+    /// The names of those that are read whatever lies beside them.
+    pub fn given(&self) -> impl Iterator<Item = &str> {
+        self.all.iter().filter(|(.., path)| self.is_given(path)).map(|(_, name, _)| name.as_str())
+    }
+
+    fn is_given(&self, path: &Path) -> bool {
+        !self.given.is_empty() && fs::canonicalize(path).is_ok_and(|path| self.given.contains(&path))
+    }
+
+    /// Those that are read only as part of the folder.
+    fn left_out(&self) -> impl Iterator<Item = &(ArchiveKind, String, PathBuf)> {
+        self.all.iter().filter(|(.., path)| !self.is_given(path))
+    }
+
     /// Whether there are tables, and no images in them: img2dataset writes a table of addresses and captions for each of
     /// its shards.
     fn tables_are_bare(&self) -> bool {
@@ -91,7 +108,7 @@ impl Archives {
 
     /// Notes on all archives but those of the kind `read`, beside which they lie; `bare` if tables have no images.
     fn notes(&self, beside: &str, read: Option<ArchiveKind>, bare: bool) -> Vec<String> {
-        let others = self.all.iter().filter(|(kind, ..)| Some(*kind) != read);
+        let others = self.left_out().filter(|(kind, ..)| Some(*kind) != read);
         let (tables, archives): (Vec<_>, Vec<_>) =
             others.partition(|(kind, ..)| bare && *kind == ArchiveKind::Parquet);
         let note = |of: &[&(ArchiveKind, String, PathBuf)], thing: &str, what: &str, more: &str| {
@@ -101,12 +118,14 @@ impl Archives {
             Some(format!("{folder}: {count} {what} the {beside} ({the_first}{first}){more}"))
         };
         let tables = note(&tables, "Parquet file", "without images beside", "");
-        let archives = match archives.len() {
-            1 => note(&archives, "archive", "is not read beside", "; to read it, give its path as well"),
-            _ => {
-                note(&archives, "archive", "are not read beside", "; to read them, give their paths as well")
-            }
+        // Images that lie beside an archive were often unpacked from it: they would be read twice.
+        let (what, more) = match (archives.len(), read) {
+            (1, Some(_)) => ("is not read beside", "; to read it, give its path as well"),
+            (1, None) => ("is not read beside", "; if it holds other images, give its path as well"),
+            (_, Some(_)) => ("are not read beside", "; to read them, give their paths as well"),
+            (_, None) => ("are not read beside", "; if they hold other images, give their paths as well"),
         };
+        let archives = note(&archives, "archive", what, more);
         tables.into_iter().chain(archives).collect()
     }
 }

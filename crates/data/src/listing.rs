@@ -83,6 +83,12 @@ impl LeftOut {
         self.doubtful.push(LeftOutFile { name, reason: reason.into() });
     }
 
+    /// Takes back that the file of this name, which counts as left out, is not used.
+    pub(crate) fn take_back(&mut self, name: &str) {
+        self.count = self.count.saturating_sub(1);
+        self.files.retain(|file| file.name != name);
+    }
+
     pub(crate) fn extend(&mut self, other: LeftOut) {
         self.broken.extend(other.broken);
         self.doubtful.extend(other.doubtful);
@@ -219,7 +225,7 @@ impl Walk<'_> {
             }
             Kind::File if is_archive_name(name) => {
                 self.listing.archives.push(number, name);
-                self.leave_out(folder, name, "an archive among images; to read it, give it by itself");
+                self.leave_out(folder, name, "an archive among images");
             }
             Kind::File => match looks_like_image(name, path) {
                 Ok(Ok(())) => self.listing.images.push(number, name),

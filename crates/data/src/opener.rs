@@ -1,5 +1,6 @@
 //! Recognising what paths hold, with the help of an index of what was found before.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -77,9 +78,12 @@ impl Opener {
                 None => groups.push((kind, vec![path])),
             }
         }
+        let archives = groups.iter().filter(|(kind, _)| matches!(kind, Kind::Archives(_)));
+        let given = archives.flat_map(|(_, paths)| paths).filter_map(|path| std::fs::canonicalize(path).ok());
+        let given: BTreeSet<PathBuf> = given.collect();
         let mut sources = Vec::with_capacity(groups.len());
         for (kind, group) in &groups {
-            sources.push((shown(&group[0]), self.open_group(*kind, group)?));
+            sources.push((shown(&group[0]), self.open_group(*kind, group, &given)?));
         }
         match sources.len() {
             0 => Err(DataError::NotFound(PathBuf::new())),
@@ -88,11 +92,17 @@ impl Opener {
         }
     }
 
-    fn open_group(&mut self, kind: Kind, paths: &[PathBuf]) -> Result<Source, DataError> {
+    /// Opens what lies at `paths`; the archives with the real paths `given` are opened in any case.
+    fn open_group(
+        &mut self,
+        kind: Kind,
+        paths: &[PathBuf],
+        given: &BTreeSet<PathBuf>,
+    ) -> Result<Source, DataError> {
         let path = &paths[0];
         let metadata = std::fs::metadata(path).map_err(|e| DataError::io(path, e))?;
         match kind {
-            _ if metadata.is_dir() => self.open_folder(path),
+            _ if metadata.is_dir() => self.open_folder(path, given),
             _ if !metadata.is_file() => {
                 let found = "is neither a folder nor a regular file".to_owned();
                 Err(DataError::Unrecognised { path: path.clone(), found })
@@ -126,7 +136,7 @@ impl Opener {
         Ok(source(opened, kind))
     }
 
-    fn open_folder(&mut self, path: &Path) -> Result<Source, DataError> {
+    fn open_folder(&mut self, path: &Path, given: &BTreeSet<PathBuf>) -> Result<Source, DataError> {
         for place in USUAL_PLACES {
             let folder = if place.is_empty() { path.to_owned() } else { path.join(place) };
             if !folder.is_dir() {
@@ -144,16 +154,21 @@ impl Opener {
                 return open_idx(&train, test.as_ref(), self.decode);
             }
         }
-        self.open_images_or_archives(path)
+        self.open_images_or_archives(path, given)
     }
 
     /// A folder of images, or of archives of one kind.
-    fn open_images_or_archives(&mut self, path: &Path) -> Result<Source, DataError> {
+    fn open_images_or_archives(
+        &mut self,
+        path: &Path,
+        given: &BTreeSet<PathBuf>,
+    ) -> Result<Source, DataError> {
         let listing = self.index.listing(path)?;
         if listing.images.len() > 0 {
-            let notes = Archives::of(path, &listing).beside_images();
+            let archives = Archives::of(path, &listing, given);
             let mut opened = disk::open(path, listing, self.decode);
-            opened.left_out.notes.extend(notes);
+            archives.given().for_each(|name| opened.left_out.take_back(name));
+            opened.left_out.notes.extend(archives.beside_images());
             let kind = match opened.train.classes().is_empty() {
                 true => SourceKind::Folder,
                 false => SourceKind::ClassFolders,
@@ -161,7 +176,7 @@ impl Opener {
             return Ok(source(opened, kind));
         }
         let mut left_out = LeftOut::default();
-        let Some((kind, paths)) = Archives::of(path, &listing).to_read(&mut left_out) else {
+        let Some((kind, paths)) = Archives::of(path, &listing, given).to_read(&mut left_out) else {
             let left_out = Box::new(listing.left_out.clone());
             return Err(DataError::NoImages { path: path.to_owned(), left_out });
         };

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{colors, error, picture, png, tar, zip};
-use simclr_data::{Source, SourceKind, open};
+use simclr_data::{Opener, Source, SourceKind, open};
 use tempfile::tempdir;
 
 fn golden(name: &str) -> Vec<u8> {
@@ -80,11 +80,33 @@ fn what_is_not_read_beside_archives_or_images_is_told() {
     // Images come before archives.
     picture(&dir.path().join("deep/1.png"), 9);
     let source = open(dir.path()).unwrap();
-    let three = "3 archives are not read beside the images (the first: a.tar); to read them, give their paths as well";
+    let three = "3 archives are not read beside the images (the first: a.tar); if they hold other images, give their paths as well";
     assert_eq!((colors(&*source.train), notes(&source, dir.path())), (vec![9], vec![three.to_owned()]));
     assert_eq!(source.left_out.count, 3);
     write("c.parquet", &golden("texts.parquet"));
     let told = notes(&open(dir.path()).unwrap(), dir.path());
     let bare = "1 Parquet file without images beside the images (c.parquet)";
     assert!(told.len() == 2 && told[0] == bare && told[1].starts_with("2 archives are not read"), "{told:?}");
+}
+
+#[test]
+fn an_archive_that_is_also_given_by_itself_is_not_said_to_be_left_out() {
+    let dir = tempdir().unwrap();
+    let folder = dir.path().join("two");
+    fs::create_dir_all(folder.join("deep")).unwrap();
+    fs::write(folder.join("a.tar"), shard([0, 1])).unwrap();
+    fs::write(folder.join("deep/b.zip"), zip(&[("c.png".to_owned(), png(2))], true)).unwrap();
+    let given = |paths: &[&str]| {
+        let inner = paths.iter().map(|path| folder.join(path));
+        let paths: Vec<_> = std::iter::once(folder.clone()).chain(inner).collect();
+        let source = Opener::default().open(&paths).unwrap();
+        (source.train.len(), source.left_out.count, source.left_out.files.len(), notes(&source, &folder))
+    };
+    assert_eq!(given(&[]).1, 1);
+    assert_eq!(given(&["deep/../deep/b.zip"]), (3, 0, 0, vec![]));
+    picture(&folder.join("1.png"), 9);
+    let note =
+        "1 archive is not read beside the images (a.tar); if it holds other images, give its path as well";
+    assert_eq!(given(&["deep/b.zip"]), (2, 1, 1, vec![note.to_owned()]));
+    assert_eq!(given(&["deep/b.zip", "a.tar"]), (4, 0, 0, vec![]));
 }

@@ -10,7 +10,7 @@ use crate::listing::{LeftOut, LeftOutFile, Listing, REMEMBERED, Stamp};
 use crate::mark::Mark;
 use crate::names::{Names, Paths, bytes_of, os_name};
 
-const MAGIC: &[u8] = b"simclr index 8\n";
+const MAGIC: &[u8] = b"simclr index 9\n";
 
 pub(super) fn encode(entries: &BTreeMap<PathBuf, Entry>) -> Vec<u8> {
     let mut out = Writer(MAGIC.to_vec());
