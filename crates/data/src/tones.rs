@@ -6,6 +6,9 @@ use crate::decode::{StoredAs, range, thousandth};
 /// If all values lie within less than this, a quarter of the full range, little can be seen.
 const NARROW: u8 = 64;
 
+/// Of an image of more than twice as many pixels, only about so many are counted, or more.
+const COUNTED: usize = 1 << 14;
+
 /// The range of the 8-bit values of some images, over all their channels, without the darkest and the brightest of
 /// each image, as many as 0.1% of its pixels (rounded) have: a hot pixel leaves an image as dark as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +32,15 @@ impl Values {
     pub(crate) fn of(image: Decoded<'_>) -> Values {
         // The channels of a grey pixel are equal: counted apart, none waits for another.
         let mut counts = [[0u32; 256]; 3];
-        for pixel in image.pixels.as_chunks::<3>().0 {
+        let pixels = image.pixels.as_chunks::<3>().0;
+        let counted = pixels.iter().step_by(stride(pixels.len(), image.width as usize));
+        let total = counted.len() as u64;
+        for pixel in counted {
             counts.iter_mut().zip(pixel).for_each(|(counts, &value)| counts[usize::from(value)] += 1);
         }
         let [mut all, others @ ..] = counts;
         others.iter().for_each(|counts| all.iter_mut().zip(counts).for_each(|(all, more)| *all += more));
-        let (least, most) = range(&all, 3 * thousandth(image.pixels.len() as u64 / 3));
+        let (least, most) = range(&all, 3 * thousandth(total));
         Values { images: 1, least: least as u8, most: most as u8 }
     }
 
@@ -76,6 +82,17 @@ impl Tones {
     }
 }
 
+/// Each how-manieth of some pixels is counted, in rows of `width`.
+fn stride(pixels: usize, width: usize) -> usize {
+    // With a divisor in common, only some of the columns would count.
+    let least = (pixels / COUNTED).max(1);
+    (least..).find(|&stride| common_divisor(stride, width) == 1).unwrap_or(least)
+}
+
+fn common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { common_divisor(b, a % b) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,5 +109,22 @@ mod tests {
         }
         assert!(values(100, 10).are_narrow() && !values(100, 11).are_narrow());
         assert_eq!(values(10, 1).most, 255);
+    }
+
+    #[test]
+    fn of_a_large_image_pixels_of_all_columns_are_counted() {
+        for (width, height) in [(1, 40_000), (1024, 1024), (600, 600), (16_384, 12), (8191, 16_384)] {
+            let step = stride(width * height, width);
+            let counted = (width * height).div_ceil(step);
+            assert!((COUNTED / 2..=2 * COUNTED).contains(&counted), "{width} {height}: {counted}");
+        }
+        // Bright in one column of eight, whichever it is.
+        for column in 0..8 {
+            let pixels: Vec<u8> =
+                (0..1024 * 1024).flat_map(|at| [if at % 8 == column { 200 } else { 9 }; 3]).collect();
+            let image = Decoded { width: 1024, height: 1024, pixels: &pixels };
+            assert_eq!(Values::of(image), Values { images: 1, least: 9, most: 200 });
+        }
+        assert_eq!(stride(100 * 100, 100), 1);
     }
 }
