@@ -83,7 +83,7 @@ pub fn survey(
     on_threads(threads, || {
         let mut seen = Seen::default();
         seen.survey.per_class = vec![0; dataset.classes().len() + 1];
-        let mut scratch = DecodeScratch::default();
+        let mut scratch = DecodeScratch::thorough();
         while !stop.load(Ordering::Relaxed) {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= dataset.len() {

@@ -7,6 +7,8 @@ use image::{
 use simclr_data::{DecodeOptions, DecodeScratch, Window, decode_bytes, decode_file};
 use std::io::{Cursor, Write};
 use std::path::PathBuf;
+use tiff::TiffError;
+use tiff::decoder::Decoder;
 use tiff::encoder::colortype::{ColorType, RGB32Float, RGBA8, RGBA16, YCbCr8};
 use tiff::encoder::{TiffEncoder, TiffValue};
 use tiff::tags::Tag;
@@ -149,11 +151,14 @@ fn how_an_image_was_stored_is_known() {
 
 #[test]
 fn transparency_and_further_pages_are_known() {
-    let stored = |bytes: &[u8]| {
-        let mut scratch = DecodeScratch::default();
+    let stored_with = |mut scratch: DecodeScratch, bytes: &[u8]| {
         decode_bytes("x", bytes, &DecodeOptions::default(), &mut scratch).unwrap();
         let stored = scratch.stored().unwrap();
         (stored.transparent, stored.has_pages)
+    };
+    let stored = |bytes: &[u8]| {
+        assert_eq!(stored_with(DecodeScratch::default(), bytes), (false, false));
+        stored_with(DecodeScratch::thorough(), bytes)
     };
     // The last of four pixels is a little transparent, or none is.
     let image = |alpha: u16| {
@@ -185,6 +190,18 @@ fn transparency_and_further_pages_are_known() {
         }
         assert_eq!(stored(&file.into_inner()), (false, has_pages), "{kinds:?}");
     }
+    // A page of a kind that is not read.
+    let mut file = Cursor::new(Vec::new());
+    let mut encoder = TiffEncoder::new(&mut file).unwrap();
+    encoder.write_image::<RGBA8>(2, 2, &[255; 16]).unwrap();
+    encoder.write_image::<RGBA8>(1, 1, &[255; 4]).unwrap();
+    let mut file = file.into_inner();
+    let photometric = [&262_u16.to_ne_bytes()[..], &3_u16.to_ne_bytes(), &1_u32.to_ne_bytes()].concat();
+    let entry = file.windows(8).rposition(|bytes| bytes == photometric).unwrap();
+    file[entry + 8..entry + 10].copy_from_slice(&99_u16.to_ne_bytes());
+    let next = Decoder::new(Cursor::new(&file)).unwrap().next_image();
+    assert!(matches!(next, Err(TiffError::UnsupportedError(_))), "{next:?}");
+    assert_eq!(stored(&file), (false, true));
 }
 
 #[test]

@@ -51,6 +51,7 @@ pub struct DecodeScratch {
     turned: Vec<u8>,
     deep: Vec<u16>,
     stored: Option<StoredAs>,
+    thorough: bool,
     jpeg: simclr_jpeg::Scratch,
 }
 
@@ -67,14 +68,19 @@ pub struct StoredAs {
     pub bits: u8,
     /// Whether it has a single channel, apart from transparency.
     pub grey: bool,
-    /// Whether some of its pixels are transparent, at least in part.
+    /// Whether some of its pixels are transparent, at least in part; looked for only with [`DecodeScratch::thorough`].
     pub transparent: bool,
     /// Whether the file has more pages than the one that is read. Only those of TIFF are known, and smaller copies of the
-    /// first are none.
+    /// first are none. Looked for only with [`DecodeScratch::thorough`].
     pub has_pages: bool,
 }
 
 impl DecodeScratch {
+    /// Scratch space with which [`StoredAs`] is whole, which costs time.
+    pub fn thorough() -> Self {
+        Self { thorough: true, ..Self::default() }
+    }
+
     /// How the image last read with this scratch space is stored; `None` if it was no image file.
     pub fn stored(&self) -> Option<StoredAs> {
         self.stored
@@ -257,7 +263,7 @@ fn decode_once(
     needed: &dyn Fn(u32, u32) -> Region,
     scratch: &mut DecodeScratch,
 ) -> Result<(u32, u32), String> {
-    let DecodeScratch { pixels, turned, deep, stored: stored_as, jpeg, .. } = scratch;
+    let DecodeScratch { pixels, turned, deep, stored: stored_as, thorough, jpeg, .. } = scratch;
     *stored_as = None;
     let format = Format::of(bytes).ok_or_else(|| match bytes {
         [] => "the file is empty".to_owned(),
@@ -266,7 +272,7 @@ fn decode_once(
     let stored = caught(&format_args!("the {format} decoder"), || match format {
         Format::Jpeg => jpeg::decode(bytes, options, needed, jpeg, turned, pixels),
         Format::Png | Format::WebP | Format::Bmp | Format::Tiff | Format::Gif | Format::Pnm => {
-            raster::decode(bytes, format, options, (turned, deep), pixels)
+            raster::decode(bytes, format, options, *thorough, (turned, deep), pixels)
         }
         Format::Heif => Err(format!("{format} is not read; convert it to {READ}")),
     })?;

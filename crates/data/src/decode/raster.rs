@@ -7,6 +7,7 @@ use image::codecs::pnm::PnmDecoder;
 use image::error::{UnsupportedError, UnsupportedErrorKind};
 use image::metadata::Orientation;
 use image::{ColorType, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
+use tiff::TiffError;
 use tiff::decoder::Decoder;
 use tiff::tags::{ExtraSamples, Tag};
 
@@ -14,11 +15,13 @@ use super::options::DecodeOptions;
 use super::room::Claim;
 use super::{Format, MAX_PIXELS, Stored, bytes_after, check_size, free_if_huge, gif, resize};
 
-/// Decodes the whole image into `pixels`; `spare` holds pixels as they are stored, of 8 and of 16 bits.
+/// Decodes the whole image into `pixels`; `spare` holds pixels as they are stored, of 8 and of 16 bits. Whether the image is
+/// transparent, and has further pages, is looked for only if `thorough`.
 pub(super) fn decode(
     bytes: &[u8],
     format: Format,
     options: &DecodeOptions,
+    thorough: bool,
     spare: (&mut Vec<u8>, &mut Vec<u16>),
     pixels: &mut Vec<u8>,
 ) -> Result<Stored, String> {
@@ -78,7 +81,7 @@ pub(super) fn decode(
             if premultiplied {
                 divide_by_opacity(stored, color, u8::MAX.into());
             }
-            let transparent = is_transparent(stored, color, u8::MAX);
+            let transparent = thorough && is_transparent(stored, color, u8::MAX);
             resize(pixels, bytes_of_rgb)?;
             to_rgb(stored, (color, most), options, pixels);
             free_if_huge(stored);
@@ -92,7 +95,7 @@ pub(super) fn decode(
             if premultiplied {
                 divide_by_opacity(stored, color, u16::MAX.into());
             }
-            let transparent = is_transparent(stored, color, u16::MAX);
+            let transparent = thorough && is_transparent(stored, color, u16::MAX);
             resize(pixels, bytes_of_rgb)?;
             deep_to_rgb(stored, (color, most), options, pixels);
             free_if_huge(stored);
@@ -109,7 +112,7 @@ pub(super) fn decode(
         grey: !color.has_color(),
         bits: if is_deep(color) { 16 } else { 8 },
         transparent,
-        has_pages: format == Format::Tiff && has_pages(bytes),
+        has_pages: thorough && format == Format::Tiff && has_pages(bytes),
     })
 }
 
@@ -146,9 +149,19 @@ fn unusual(format: Format, what: &str) -> String {
 }
 
 /// Whether a pixel is transparent, at least in part; `full` means opaque.
-fn is_transparent<T: PartialOrd>(values: &[T], color: ColorType, full: T) -> bool {
-    let mut pixels = values.chunks_exact(color.channel_count().into());
-    color.has_alpha() && pixels.any(|pixel| pixel.last().is_some_and(|opacity| *opacity < full))
+fn is_transparent<T: Copy + Ord>(values: &[T], color: ColorType, full: T) -> bool {
+    // All are looked at, many at once: most images are opaque.
+    let least = match color {
+        ColorType::La8 | ColorType::La16 => least_opacity::<2, T>(values, full),
+        ColorType::Rgba8 | ColorType::Rgba16 => least_opacity::<4, T>(values, full),
+        _ => full,
+    };
+    least < full
+}
+
+/// The least of the last values of all pixels of `N` channels; `full` if there are none.
+fn least_opacity<const N: usize, T: Copy + Ord>(values: &[T], full: T) -> T {
+    values.as_chunks::<N>().0.iter().fold(full, |least, pixel| least.min(pixel[N - 1]))
 }
 
 /// Directories of a TIFF that are looked at for another page. Smaller copies of the first page may come before it, each
@@ -163,8 +176,14 @@ fn has_pages(bytes: &[u8]) -> bool {
     const OLD_SMALLER: u32 = 2;
     let Ok(mut decoder) = Decoder::new(Cursor::new(bytes)) else { return false };
     for _ in 0..DIRECTORIES {
-        if !decoder.more_images() || decoder.next_image().is_err() {
+        if !decoder.more_images() {
             return false;
+        }
+        match decoder.next_image() {
+            Ok(()) => {}
+            // There is a page, though its tags are not to be had.
+            Err(TiffError::UnsupportedError(_)) => return true,
+            Err(_) => return false,
         }
         let mut tag = |tag| decoder.find_tag_unsigned::<u32>(tag).ok().flatten();
         let is_part = tag(Tag::NewSubfileType).is_some_and(|kind| kind & (SMALLER | MASK) != 0);
