@@ -153,6 +153,8 @@ fn an_archive_that_is_cut_between_two_entries_may_be_whole() {
         (12, "c.tar: the file is empty, as after a download that broke off".to_owned())
     );
     assert!(source.left_out.doubtful.is_empty());
+    fs::write(beside.join("c.tar"), gzip(vec![])).unwrap();
+    assert_eq!(broken(&open(&beside).unwrap()), "c.tar: the archive unpacks to nothing");
 }
 
 #[test]

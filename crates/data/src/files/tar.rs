@@ -262,6 +262,7 @@ impl Found {
         let Self { mut members, labels, entries, total, next, start, hole, end: known } = self;
         let zeros = total.saturating_sub(next);
         let wrong = match end {
+            Ok(()) if total == 0 && known.is_none() => Some("the archive unpacks to nothing".to_owned()),
             Ok(()) if total == 0 => Some("the file is empty, as after a download that broke off".to_owned()),
             Err(error) if entries == 0 => Some(format!("not read as a tar archive: {error}")),
             // Only for a stream is it known how far it was read.
