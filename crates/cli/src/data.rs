@@ -140,25 +140,31 @@ fn check_any_is_readable(images: &dyn Dataset) -> Result<()> {
 /// The kind of images that are stored with 16 bits a channel.
 pub const DEEP: &str = "16 bits";
 
+/// The kind of grey images that are stored with 8 bits.
+const GREY: &str = "8 bits, grey";
+
 /// The kinds of images that `window` leaves dark or flat, each with its range of values and advice.
 pub fn dark(tones: &Tones, window: Window) -> impl Iterator<Item = (&'static str, String)> {
     let of_only = |Values { images, least, most }| {
         format!("{} of only {least} to {most} out of 255", terminal::counted(images, "image"))
     };
-    let deep = (tones.deep.are_narrow() && window != Window::Image).then(|| {
-        let advice =
-            "set data.window to \"image\", or to the stored values that are to become [black, white]";
-        (DEEP, format!("{}: {advice}", of_only(tones.deep)))
-    });
+    let advised = |values: Values| {
+        format!(
+            "{}: set data.window to the stored values that are to become [black, white], or to \"image\"",
+            of_only(values)
+        )
+    };
+    let deep = (tones.deep.are_narrow() && window != Window::Image).then(|| (DEEP, advised(tones.deep)));
     let grey = match window {
         Window::Values { low, high } if high > u16::from(u8::MAX) && tones.grey.images > 0 => Some((
-            "8 bits, grey",
+            GREY,
             format!(
                 "{}: data.window=[{low}, {high}] lies beyond the 255 that these store; data.window=\"image\" suits \
                  images of both kinds",
                 of_only(tones.grey)
             ),
         )),
+        Window::Values { .. } if tones.grey.are_narrow() => Some((GREY, advised(tones.grey))),
         _ => None,
     };
     deep.into_iter().chain(grey)

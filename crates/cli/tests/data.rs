@@ -113,6 +113,19 @@ fn a_window_beyond_what_grey_images_of_8_bits_store() {
     let out = dir.path().join("views.png");
     simclr(&["views", path(&data), "--out", path(&out), "--set", "data.window=[0,4095]"])
         .expect(0, &["8 bits, grey (of 16 looked at): ", "lies beyond the 255"]);
+    // Of few levels, in a window of many.
+    let (_dir, data) = small_data();
+    for number in 0..16 {
+        let levels: Vec<u8> = (0..400).map(|at| (at * 7 / 3 + number) as u8 % 16).collect();
+        fs::write(data.join(format!("class 0/{number}.pgm")), [&b"P5 20 20 15\n"[..], &levels].concat())
+            .unwrap();
+    }
+    let told = |window: &str| simclr(&["data", path(&data), "--set", window]).expect(0, &[]).out;
+    let hint = "8 bits, grey 16 images of only 0 to 15 out of 255: set data.window to the stored values";
+    assert!(told("data.window=[0,255]").contains(hint), "{}", told("data.window=[0,255]"));
+    for window in ["full", "image", "[0,15]"] {
+        assert!(!told(&format!("data.window={window}")).contains("8 bits"), "{window}");
+    }
 }
 
 #[test]
