@@ -103,8 +103,8 @@ pub const KEYS: &[Key] = &[
         Kind::Window,
         "stored values of 16-bit and of grey images that become black and white: the full range of the bit depth (full), \
          the range of each image without the darkest and the brightest 0.1% of its values, rounded, unless all others \
-         are the same (image), or two values (of PNM as it stores them, whatever its maximum; of grey images of fewer \
-         than 8 bits as scaled to 8)",
+         are the same (image), or two values (of PNM with a maximum above 1 as it stores them; of other grey \
+         images of fewer than 8 bits as scaled to 8)",
     ),
     key("data.strict", Flag, "stop at the first image that cannot be read, instead of skipping it")
         .changes_nothing(),
