@@ -11,18 +11,25 @@
 #[cfg(target_arch = "x86_64")]
 use super::amx;
 use super::class::{Class, PerTap, Tap};
+use super::epilogue::{self, Epilogue, PieceEpilogue};
 use super::images::{Cut, Images, Piece, Window};
 use super::pack::{self, Packing, Source};
-use super::then::{self, Then, ThenOfPiece};
 use super::tile::{self, Panel, Pixels};
 use crate::shared::SharedMut;
 use crate::simd::{self, Kernel, Simd, dispatch};
 use crate::{Conv2dGeometry, Cpu, Element, Write, scratch};
 
 /// The forward pass; see [`super::conv2d_forward`].
-pub fn forward<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], w: &[f32], y: &mut [E], then: Then<E>) {
+pub fn forward<E: Element>(
+    cpu: &Cpu,
+    g: &Conv2dGeometry,
+    x: &[E],
+    w: &[f32],
+    y: &mut [E],
+    epilogue: Epilogue<E>,
+) {
     let weights = Source { weights: w, stride_in: 1, stride_out: g.weight_len() / g.out_channels };
-    run(cpu, &Class::forward(g), x, weights, y, Write::Over, then);
+    run(cpu, &Class::forward(g), x, weights, y, Write::Over, epilogue);
 }
 
 /// The gradient of the input; see [`super::conv2d_backward_input`].
@@ -44,7 +51,7 @@ pub fn backward_input<E: Element>(
     }
     let weights = Source { weights: w, stride_in: g.weight_len() / g.out_channels, stride_out: 1 };
     for class in classes().filter(|class| !class.taps.is_empty()) {
-        run(cpu, &class, dy, weights, dx, write, Then::Keep);
+        run(cpu, &class, dy, weights, dx, write, Epilogue::Keep);
     }
 }
 
@@ -65,11 +72,11 @@ fn run<E: Element>(
     weights: Source,
     dst: &mut [E],
     write: Write,
-    then: Then<E>,
+    epilogue: Epilogue<E>,
 ) {
     #[cfg(target_arch = "x86_64")]
     if let Some(amx) = amx::chosen::<E>(cpu.isa, class.step) {
-        return amx::correlate::run(cpu, amx, class, src, weights, dst, write, then);
+        return amx::correlate::run(cpu, amx, class, src, weights, dst, write, epilogue);
     }
     let lanes = simd::lanes(cpu.isa);
     let vectors = tile::max_vectors(lanes);
@@ -82,13 +89,22 @@ fn run<E: Element>(
     let mut packed = scratch::take(packing.len());
     packing.pack::<E>(cpu, weights, channels, &offsets, &mut packed);
     let packed = &packed[..];
-    let work = |index: usize, then: ThenOfPiece<E>| {
+    let work = |index: usize, epilogue: PieceEpilogue<E>| {
         dispatch(
             cpu.isa,
-            PieceKernel { class, packing: &packing, packed, piece: cut.piece(index), src, dst, write, then },
+            PieceKernel {
+                class,
+                packing: &packing,
+                packed,
+                piece: cut.piece(index),
+                src,
+                dst,
+                write,
+                epilogue,
+            },
         )
     };
-    then::over(cpu, cut.pieces(), then, work);
+    epilogue::over(cpu, cut.pieces(), epilogue, work);
 }
 
 struct PieceKernel<'a, E> {
@@ -99,7 +115,7 @@ struct PieceKernel<'a, E> {
     src: &'a [E],
     dst: SharedMut<E>,
     write: Write,
-    then: ThenOfPiece<'a, E>,
+    epilogue: PieceEpilogue<'a, E>,
 }
 
 impl<E: Element> Kernel for PieceKernel<'_, E> {
@@ -185,7 +201,7 @@ impl<E: Element> PieceKernel<'_, E> {
         }
         // SAFETY: only the forward pass does more, and its piece is a stretch of whole rows, which this thread has just
         // written.
-        unsafe { self.then.finish(simd, class, &self.piece, self.dst) };
+        unsafe { self.epilogue.finish(simd, class, &self.piece, self.dst) };
     }
 }
 

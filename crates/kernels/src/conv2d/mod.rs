@@ -18,6 +18,7 @@ mod blocks;
 mod class;
 mod direct;
 mod direct_weight;
+mod epilogue;
 mod images;
 mod outer;
 mod pack;
@@ -27,14 +28,13 @@ mod sums;
 mod testing;
 #[cfg(test)]
 mod tests;
-mod then;
 mod tile;
 mod winograd;
 
 use crate::{Conv2dGeometry, Cpu, Element, Write};
-use then::Then;
+use epilogue::Epilogue;
 
-pub use then::Normalize;
+pub use epilogue::Normalize;
 
 /// Convolves: `y[n, p, q, k] = sum of x[n, p * stride + r - padding, q * stride + s - padding, c] * w[k, r, s, c]`
 /// over r, s, c.
@@ -56,7 +56,7 @@ pub fn conv2d_forward<E: Element>(
     if let Some(sums) = &sums {
         assert_eq!(sums.len(), 2 * g.out_channels, "sums have two values per channel");
     }
-    forward(cpu, g, x, w, y, sums.map_or(Then::Keep, Then::Sum));
+    forward(cpu, g, x, w, y, sums.map_or(Epilogue::Keep, Epilogue::Sum));
 }
 
 /// Convolves and normalises: y = act(convolution * scale + shift + residual), in one pass over y.
@@ -77,15 +77,22 @@ pub fn conv2d_normalized<E: Element>(
 ) {
     assert_eq!([norm.scale.len(), norm.shift.len()], [g.out_channels; 2], "one scale and shift per channel");
     assert!(norm.residual.is_none_or(|residual| residual.len() == y.len()), "a residual in the shape of y");
-    forward(cpu, g, x, w, y, Then::Normalize(norm));
+    forward(cpu, g, x, w, y, Epilogue::Normalize(norm));
 }
 
-fn forward<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], w: &[f32], y: &mut [E], then: Then<E>) {
+fn forward<E: Element>(
+    cpu: &Cpu,
+    g: &Conv2dGeometry,
+    x: &[E],
+    w: &[f32],
+    y: &mut [E],
+    epilogue: Epilogue<E>,
+) {
     check(g, x, w, y);
     if winograd_pays::<E>(cpu, g) {
-        winograd::forward(cpu, g, x, w, y, then);
+        winograd::forward(cpu, g, x, w, y, epilogue);
     } else {
-        direct::forward(cpu, g, x, w, y, then);
+        direct::forward(cpu, g, x, w, y, epilogue);
     }
 }
 

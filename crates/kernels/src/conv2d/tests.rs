@@ -78,12 +78,12 @@ fn pass<E: Element>(
 ) {
     match form {
         Form::Direct => {
-            direct::forward(cpu, g, &o.x, &o.w, y, Then::Sum(sums));
+            direct::forward(cpu, g, &o.x, &o.w, y, Epilogue::Sum(sums));
             direct::backward_input(cpu, g, &o.dy, &o.w, dx, write);
             direct_weight::backward_weight(cpu, g, &o.x, &o.dy, dw);
         }
         Form::Winograd => {
-            winograd::forward(cpu, g, &o.x, &o.w, y, Then::Sum(sums));
+            winograd::forward(cpu, g, &o.x, &o.w, y, Epilogue::Sum(sums));
             winograd::backward_input(cpu, g, &o.dy, &o.w, dx, write);
             winograd::backward_weight(cpu, g, &o.x, &o.dy, dw);
         }
@@ -208,10 +208,10 @@ fn check_normalized<E: Element>(
     for (residual, relu) in [(Some(&residual[..]), true), (None, false)] {
         let norm = Normalize { scale: &scale, shift: &shift, residual, relu };
         let mut y = vec![E::narrow(f32::NAN); g.output_len()];
-        let then = Then::Normalize(norm);
+        let epilogue = Epilogue::Normalize(norm);
         match form {
-            Form::Direct => direct::forward(cpu, g, &o.x, &o.w, &mut y, then),
-            Form::Winograd => winograd::forward(cpu, g, &o.x, &o.w, &mut y, then),
+            Form::Direct => direct::forward(cpu, g, &o.x, &o.w, &mut y, epilogue),
+            Form::Winograd => winograd::forward(cpu, g, &o.x, &o.w, &mut y, epilogue),
             Form::Chosen => conv2d_normalized(cpu, g, &o.x, &o.w, norm, &mut y),
         }
         let what = || format!("{g:?}, {form:?} on {:?}, residual and ReLU {relu}", cpu.isa);
@@ -459,7 +459,7 @@ fn the_largest_groups_of_tiles_are_those_of_the_direct_form() {
     let run = |form: Form| {
         let (mut y, mut sums) = (vec![f32::NAN; g.output_len()], vec![f64::NAN; 2 * g.out_channels]);
         let forward = if form == Form::Direct { direct::forward } else { winograd::forward };
-        forward(&cpu, &g, &o.x, &o.w, &mut y, Then::Sum(&mut sums));
+        forward(&cpu, &g, &o.x, &o.w, &mut y, Epilogue::Sum(&mut sums));
         (y, sums)
     };
     let (direct, winograd) = (run(Form::Direct), run(Form::Winograd));

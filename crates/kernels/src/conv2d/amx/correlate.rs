@@ -1,9 +1,9 @@
 //! The forward pass and the gradient of the input: pixels are the rows of the tiles, output channels their columns.
 
 use super::super::class::Class;
+use super::super::epilogue::{self, Epilogue, PieceEpilogue};
 use super::super::images::{Cut, Images, Piece};
 use super::super::pack::Source;
-use super::super::then::{self, Then, ThenOfPiece};
 use super::lattice::{Columns, Lattice, NOWHERE};
 use super::output::{self, Output, PLACES};
 use super::pack::{self, Weights};
@@ -25,14 +25,14 @@ pub fn run<E: Element>(
     weights: Source,
     dst: &mut [E],
     write: Write,
-    then: Then<E>,
+    epilogue: Epilogue<E>,
 ) {
     let weights = &Weights::new(cpu, amx, class, weights);
     let cut = cut(class);
     let src = bytemuck::cast_slice(src);
     let dst = SharedMut::new(bytemuck::cast_slice_mut(dst));
-    then::over(cpu, cut.pieces(), then.cast::<bf16>(), |index, then| {
-        let kernel = PieceKernel { amx, class, weights, piece: cut.piece(index), src, dst, write, then };
+    epilogue::over(cpu, cut.pieces(), epilogue.cast::<bf16>(), |index, epilogue| {
+        let kernel = PieceKernel { amx, class, weights, piece: cut.piece(index), src, dst, write, epilogue };
         // SAFETY: the level of `Amx` includes AVX-512 with AVX512_BF16.
         unsafe { kernel.run() }
     });
@@ -55,7 +55,7 @@ struct PieceKernel<'a> {
     src: &'a [bf16],
     dst: SharedMut<bf16>,
     write: Write,
-    then: ThenOfPiece<'a, bf16>,
+    epilogue: PieceEpilogue<'a, bf16>,
 }
 
 impl PieceKernel<'_> {
@@ -68,7 +68,7 @@ impl PieceKernel<'_> {
         let places = places(class, piece, &lattice);
         let (to, write, channels) = (self.dst, self.write, class.to.channels);
         // SAFETY: the places are those of pixels of this class and piece, which belong to this thread until `run` ends.
-        let mut output = unsafe { Output::new(to, write, channels, &places, &self.then) };
+        let mut output = unsafe { Output::new(to, write, channels, &places, &self.epilogue) };
         if as_they_lie(class, units) && lattice.places() >= PLACES {
             let first = piece.row * from.width * from.channels;
             let pixels = &images[first..][..lattice.places() * from.channels];
@@ -86,7 +86,7 @@ impl PieceKernel<'_> {
             self.products(bytemuck::cast_slice(&copy), &lattice, places.len(), &mut output);
         }
         let totals = output.end();
-        if let (ThenOfPiece::Sum(sums), Some(totals)) = (self.then, totals) {
+        if let (PieceEpilogue::Sum(sums), Some(totals)) = (self.epilogue, totals) {
             output::unpack(&totals, sums);
         }
     }

@@ -2,7 +2,7 @@
 //! are normalised before, while they are in registers. This happens a few rows at a time between the products of the next block, which take as long:
 //! the processor's window is too short to overlap whole blocks.
 
-use super::super::then::{Normalize, ThenOfPiece};
+use super::super::epilogue::{Normalize, PieceEpilogue};
 use super::lattice::NOWHERE;
 use crate::Write;
 use crate::scratch::{self, Scratch};
@@ -58,7 +58,7 @@ impl<'a> Output<'a> {
         write: Write,
         channels: usize,
         places: &'a [usize],
-        then: &ThenOfPiece<'a, bf16>,
+        epilogue: &PieceEpilogue<'a, bf16>,
     ) -> Output<'a> {
         assert!(places.len() >= PLACES);
         // The last pixel, too, must end within the destination.
@@ -66,13 +66,13 @@ impl<'a> Output<'a> {
         let end = pixels.max().map_or(0, |last| last + channels);
         to.from(end);
         let (mut totals, mut norm) = (None, None);
-        match then {
-            ThenOfPiece::Keep => {}
-            ThenOfPiece::Sum(_) => {
+        match epilogue {
+            PieceEpilogue::Keep => {}
+            PieceEpilogue::Sum(_) => {
                 let totals = totals.insert(scratch::take(channels.div_ceil(CHANNELS) * SUMS));
                 totals.fill(0.0);
             }
-            ThenOfPiece::Normalize(prepared) => {
+            PieceEpilogue::Normalize(prepared) => {
                 let norm = norm.insert(prepared.norm);
                 assert!(norm.residual.is_none_or(|residual| residual.len() >= end));
                 assert!(norm.scale.len() == channels && norm.shift.len() == channels);

@@ -5,9 +5,9 @@
 
 use super::tiles::{self, PRODUCTS, Rows, SIDE, Tiles};
 use super::transform::{Input, Output, Weight, plane};
+use crate::conv2d::epilogue::{self, Epilogue, PieceEpilogue};
 use crate::conv2d::images::Images;
 use crate::conv2d::pack::{Packing, Source};
-use crate::conv2d::then::{self, Then, ThenOfPiece};
 use crate::conv2d::tile::{self, Panel, Run};
 use crate::shared::SharedMut;
 use crate::simd::{self, Kernel, LINE, Simd, dispatch};
@@ -47,7 +47,7 @@ impl Correlation {
     }
 }
 
-/// Correlates `src` with the weights, whose nine taps lie at `offsets`, and does `then` with the result.
+/// Correlates `src` with the weights, whose nine taps lie at `offsets`, and ends with `epilogue`.
 pub fn run<E: Element>(
     cpu: &Cpu,
     shape: &Correlation,
@@ -55,7 +55,7 @@ pub fn run<E: Element>(
     weights: Source,
     offsets: &[usize; 9],
     dst: &mut [E],
-    then: Then<E>,
+    epilogue: Epilogue<E>,
 ) {
     let lanes = simd::lanes(cpu.isa);
     let vectors = tile::max_vectors(lanes);
@@ -76,7 +76,7 @@ pub fn run<E: Element>(
     let group = shape.group(tiles.len());
     let dst = SharedMut::new(dst);
     let weights = &transformed[..];
-    let work = |index: usize, then: ThenOfPiece<E>| {
+    let work = |index: usize, epilogue: PieceEpilogue<E>| {
         let first = index * group;
         dispatch(
             cpu.isa,
@@ -89,11 +89,11 @@ pub fn run<E: Element>(
                 weights,
                 src,
                 dst,
-                then,
+                epilogue,
             },
         );
     };
-    then::over(cpu, tiles.len().div_ceil(group), then, work);
+    epilogue::over(cpu, tiles.len().div_ceil(group), epilogue, work);
 }
 
 /// Transforms a block of packed weights from nine taps to 36 products, each (input channel, output channel).
@@ -149,7 +149,7 @@ struct Group<'a, E> {
     weights: &'a [f32],
     src: &'a [E],
     dst: SharedMut<E>,
-    then: ThenOfPiece<'a, E>,
+    epilogue: PieceEpilogue<'a, E>,
 }
 
 impl<E: Element> Kernel for Group<'_, E> {
@@ -168,7 +168,7 @@ impl<E: Element> Kernel for Group<'_, E> {
             .collect();
 
         let mut outputs = scratch::take(self.count * PRODUCTS * self.products.width(0));
-        if let ThenOfPiece::Sum(sums) = &mut self.then {
+        if let PieceEpilogue::Sum(sums) = &mut self.epilogue {
             sums.fill(0.0);
         }
         for o in 0..self.products.outer_blocks() {
@@ -246,9 +246,9 @@ fn transform_output<S: Simd, E: Element, const NV: usize>(
     let width = NV * S::LANES;
     assert!(outputs.len() >= group.count * PRODUCTS * width && channels <= width && width <= 64);
     let add = group.shape.write == Write::Add;
-    let norm = match group.then {
-        ThenOfPiece::Normalize(prepared) => Some(&prepared.norm),
-        ThenOfPiece::Keep | ThenOfPiece::Sum(_) => None,
+    let norm = match group.epilogue {
+        PieceEpilogue::Normalize(prepared) => Some(&prepared.norm),
+        PieceEpilogue::Keep | PieceEpilogue::Sum(_) => None,
     };
     let mut t = 0;
     while t < group.count {
@@ -320,7 +320,7 @@ fn transform_output<S: Simd, E: Element, const NV: usize>(
                 }
             }
         }
-        if let ThenOfPiece::Sum(sums) = &mut group.then {
+        if let PieceEpilogue::Sum(sums) = &mut group.epilogue {
             let (plain, squares) = sums.split_at_mut(sums.len() / 2);
             for k in 0..channels {
                 plain[first + k] += f64::from(sum[k]);

@@ -5,9 +5,9 @@ mod tiles;
 mod transform;
 mod weight;
 
+use super::epilogue::Epilogue;
 use super::images::Images;
 use super::pack::Source;
-use super::then::Then;
 use crate::{Conv2dGeometry, Cpu, Element, Write};
 use correlate::Correlation;
 use tiles::SIDE;
@@ -37,12 +37,19 @@ pub fn pays<E: Element>(g: &Conv2dGeometry) -> bool {
 }
 
 /// The forward pass; see [`super::conv2d_forward`].
-pub fn forward<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], w: &[f32], y: &mut [E], then: Then<E>) {
+pub fn forward<E: Element>(
+    cpu: &Cpu,
+    g: &Conv2dGeometry,
+    x: &[E],
+    w: &[f32],
+    y: &mut [E],
+    epilogue: Epilogue<E>,
+) {
     let (from, to) = (Images::input(g), Images::output(g));
     let shape = Correlation { batch: g.batch, from, to, padding: g.padding, write: Write::Over };
     let weights = Source { weights: w, stride_in: 1, stride_out: 9 * g.in_channels };
     let offsets = std::array::from_fn(|tap| tap * g.in_channels);
-    correlate::run(cpu, &shape, x, weights, &offsets, y, then);
+    correlate::run(cpu, &shape, x, weights, &offsets, y, epilogue);
 }
 
 /// The gradient of the input, a correlation with the mirrored weights; see [`super::conv2d_backward_input`].
@@ -58,5 +65,5 @@ pub fn backward_input<E: Element>(
     let shape = Correlation { batch: g.batch, from, to, padding: 2 - g.padding, write };
     let weights = Source { weights: w, stride_in: 9 * g.in_channels, stride_out: 1 };
     let offsets = std::array::from_fn(|tap| (8 - tap) * g.in_channels);
-    correlate::run(cpu, &shape, dy, weights, &offsets, dx, Then::Keep);
+    correlate::run(cpu, &shape, dy, weights, &offsets, dx, Epilogue::Keep);
 }

@@ -1,4 +1,4 @@
-//! What else is done with a convolution's output while it is in registers or in the caches.
+//! The epilogue of a convolution: what else is done with its output while it is in registers or in the caches.
 
 use super::class::Class;
 use super::images::Piece;
@@ -32,7 +32,7 @@ impl<E> Normalize<'_, E> {
 }
 
 /// What to do with the output of a forward pass.
-pub(super) enum Then<'a, E> {
+pub(super) enum Epilogue<'a, E> {
     /// Nothing more.
     Keep,
     /// Write [sum per channel, sum of squares per channel].
@@ -41,22 +41,22 @@ pub(super) enum Then<'a, E> {
     Normalize(Normalize<'a, E>),
 }
 
-impl<'a, E: Element> Then<'a, E> {
+impl<'a, E: Element> Epilogue<'a, E> {
     /// The same for values that are known to be of type `F`.
-    pub fn cast<F: Element>(self) -> Then<'a, F> {
+    pub fn cast<F: Element>(self) -> Epilogue<'a, F> {
         match self {
-            Then::Keep => Then::Keep,
-            Then::Sum(sums) => Then::Sum(sums),
-            Then::Normalize(Normalize { scale, shift, residual, relu }) => {
+            Epilogue::Keep => Epilogue::Keep,
+            Epilogue::Sum(sums) => Epilogue::Sum(sums),
+            Epilogue::Normalize(Normalize { scale, shift, residual, relu }) => {
                 let residual = residual.map(bytemuck::cast_slice);
-                Then::Normalize(Normalize { scale, shift, residual, relu })
+                Epilogue::Normalize(Normalize { scale, shift, residual, relu })
             }
         }
     }
 }
 
 /// What to do with one piece of the output.
-pub(super) enum ThenOfPiece<'a, E> {
+pub(super) enum PieceEpilogue<'a, E> {
     Keep,
     /// Write the piece's sums.
     Sum(&'a mut [f64]),
@@ -74,22 +74,24 @@ pub(super) struct Prepared<'a, E> {
 pub(super) fn over<E: Element>(
     cpu: &Cpu,
     pieces: usize,
-    then: Then<E>,
-    work: impl Fn(usize, ThenOfPiece<E>) + Sync,
+    epilogue: Epilogue<E>,
+    work: impl Fn(usize, PieceEpilogue<E>) + Sync,
 ) {
-    match then {
-        Then::Keep => cpu.threads.run(pieces, |index| work(index, ThenOfPiece::Keep)),
-        Then::Sum(sums) => sum_pieces(cpu, pieces, sums, |index, sums| work(index, ThenOfPiece::Sum(sums))),
-        Then::Normalize(norm) => {
+    match epilogue {
+        Epilogue::Keep => cpu.threads.run(pieces, |index| work(index, PieceEpilogue::Keep)),
+        Epilogue::Sum(sums) => {
+            sum_pieces(cpu, pieces, sums, |index, sums| work(index, PieceEpilogue::Sum(sums)))
+        }
+        Epilogue::Normalize(norm) => {
             let times = repeats(norm.scale.len());
             let wide = [norm.scale, norm.shift].map(|values| repeated(values, times));
             let prepared = &Prepared { norm, wide };
-            cpu.threads.run(pieces, |index| work(index, ThenOfPiece::Normalize(prepared)));
+            cpu.threads.run(pieces, |index| work(index, PieceEpilogue::Normalize(prepared)));
         }
     }
 }
 
-impl<E: Element> ThenOfPiece<'_, E> {
+impl<E: Element> PieceEpilogue<'_, E> {
     /// Does it with `piece` of `y`, which must consist of whole rows of the class's pixels and was just written.
     ///
     /// # Safety
@@ -101,10 +103,10 @@ impl<E: Element> ThenOfPiece<'_, E> {
         let (start, len) =
             (piece.image * class.to.len() + piece.row * row_len, piece.images * piece.rows * row_len);
         match self {
-            ThenOfPiece::Keep => {}
+            PieceEpilogue::Keep => {}
             // SAFETY: the caller's promise.
-            ThenOfPiece::Sum(sums) => channel_sums(simd, unsafe { y.slice(start, len) }, sums),
-            ThenOfPiece::Normalize(Prepared { norm, wide: [scale, shift] }) => {
+            PieceEpilogue::Sum(sums) => channel_sums(simd, unsafe { y.slice(start, len) }, sums),
+            PieceEpilogue::Normalize(Prepared { norm, wide: [scale, shift] }) => {
                 // SAFETY: the caller's promise.
                 let y = unsafe { y.slice(start, len) };
                 let residual = norm.residual.map(|residual| &residual[start..][..len]);
