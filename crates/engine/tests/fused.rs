@@ -3,7 +3,7 @@
 mod common;
 
 use common::values::uniform;
-use common::{bits, deviation, device, parameter, tensor};
+use common::{batch_norm, bits, deviation, device, parameter, tensor};
 use simclr_engine::ops::{self, BatchNorm, Conv2d};
 use simclr_engine::{Device, Mode, ParameterKind, Parameters, Result, SingleProcess, Tape, Tensor, Var};
 
@@ -32,20 +32,7 @@ fn assert_close(got: &[Tensor], want: &[Tensor], tolerance: f64) {
 fn norm(parameters: &mut Parameters, device: &Device, shape: &[usize]) -> BatchNorm {
     parameter(parameters, device, "x", shape);
     parameter(parameters, device, "residual", shape);
-    let channels = shape[shape.len() - 1];
-    let mut add = |name: &str, kind, centre: f32| {
-        let values = uniform(name, channels).iter().map(|u| centre + 0.5 * u).collect();
-        let value = Tensor::from_vec(device, &[channels], values).unwrap();
-        parameters.add(name, kind, value).unwrap()
-    };
-    BatchNorm {
-        gamma: add("gamma", ParameterKind::Norm, 1.0),
-        beta: Some(add("beta", ParameterKind::Norm, 0.0)),
-        running_mean: add("mean", ParameterKind::Buffer, 0.0),
-        running_var: add("var", ParameterKind::Buffer, 1.0),
-        epsilon: 1e-5,
-        decay: 0.9,
-    }
+    batch_norm(parameters, device, shape[shape.len() - 1])
 }
 
 #[test]

@@ -2,12 +2,9 @@
 
 mod common;
 
-use common::values::uniform;
-use common::{deviation, device, parameter, tensor};
+use common::{batch_norm, deviation, device, parameter, tensor};
 use simclr_engine::ops::{self, BatchNorm, Conv2d};
-use simclr_engine::{
-    DType, Device, Mode, ParameterId, ParameterKind, Parameters, SingleProcess, Tape, Tensor,
-};
+use simclr_engine::{DType, Device, Mode, ParameterId, Parameters, SingleProcess, Tape, Tensor};
 
 /// A convolution from `inputs` to `outputs` channels and its BatchNorm.
 struct Layer {
@@ -20,18 +17,7 @@ impl Layer {
     fn new(device: &Device, [inputs, outputs]: [usize; 2], side: usize) -> Layer {
         let mut parameters = Parameters::new();
         let weight = parameter(&mut parameters, device, "weight", &[outputs, side, side, inputs]);
-        let mut add = |name: &str, kind, centre: f32| {
-            let values = uniform(name, outputs).iter().map(|u| centre + 0.5 * u).collect();
-            parameters.add(name, kind, Tensor::from_vec(device, &[outputs], values).unwrap()).unwrap()
-        };
-        let norm = BatchNorm {
-            gamma: add("gamma", ParameterKind::Norm, 1.0),
-            beta: Some(add("beta", ParameterKind::Norm, 0.0)),
-            running_mean: add("mean", ParameterKind::Buffer, 0.0),
-            running_var: add("var", ParameterKind::Buffer, 1.0),
-            epsilon: 1e-5,
-            decay: 0.9,
-        };
+        let norm = batch_norm(&mut parameters, device, outputs);
         Layer { parameters, weight, norm }
     }
 

@@ -76,17 +76,18 @@ fn decode_common(
         resize(pixels, bytes_of_rgb as usize)?;
         decoded = header.decode(&region, scratch, pixels);
     }
+    let stored = |claim| Stored {
+        width,
+        height,
+        orientation,
+        bits: 8,
+        grey,
+        transparent: false,
+        has_pages: false,
+        claim,
+    };
     match decoded {
-        Ok(()) => Ok(Stored {
-            width,
-            height,
-            orientation,
-            bits: 8,
-            grey,
-            transparent: false,
-            has_pages: false,
-            claim,
-        }),
+        Ok(()) => Ok(stored(claim)),
         // Other decoders fill the missing rows with grey, which must not be trained on.
         Err(Error::EndsEarly { rows }) => {
             Err(format!("truncated JPEG: its coded data end early, after {rows} of {height} rows"))
@@ -96,16 +97,7 @@ fn decode_common(
             let Stored { claim, .. } = decode_any(bytes, options, spare, Some(claim))?;
             let decoded = 3 * width as usize * rows as usize;
             pixels[decoded..].copy_from_slice(&spare[decoded..]);
-            Ok(Stored {
-                width,
-                height,
-                orientation,
-                bits: 8,
-                grey,
-                transparent: false,
-                has_pages: false,
-                claim,
-            })
+            Ok(stored(claim))
         }
         // The others may take more room: see above.
         Err(_) => {

@@ -1,6 +1,7 @@
 //! Helpers for the tests of data sets: small pictures and archives of them, made in memory.
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
+pub mod encoded;
 pub mod numbered;
 
 use std::io::{Cursor, Write};
@@ -14,9 +15,7 @@ use simclr_data::{
 
 /// A picture of 4 x 3 pixels of one value, as PNG.
 pub fn png(value: u8) -> Vec<u8> {
-    let mut bytes = Cursor::new(Vec::new());
-    RgbImage::from_pixel(4, 3, Rgb([value; 3])).write_to(&mut bytes, ImageFormat::Png).unwrap();
-    bytes.into_inner()
+    encoded::encoded(RgbImage::from_pixel(4, 3, Rgb([value; 3])), ImageFormat::Png)
 }
 
 /// Writes a picture of one value.

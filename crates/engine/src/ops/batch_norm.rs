@@ -166,9 +166,13 @@ pub(super) fn running_coefficients(
     norm: &BatchNorm,
 ) -> Result<Tensor> {
     check(tape, shape, norm)?;
-    let parameters = tape.parameters();
-    let mut to = Tensor::empty(device, &[4, parameters.get(norm.gamma).len()]);
-    device.kernels().frozen_coefficients(norm.epsilon, parameters_of(parameters, norm), &mut to)?;
+    frozen_coefficients(tape, device, norm)
+}
+
+fn frozen_coefficients(tape: &Tape, device: &Device, norm: &BatchNorm) -> Result<Tensor> {
+    let own = parameters_of(tape.parameters(), norm);
+    let mut to = Tensor::empty(device, &[4, own.gamma.len()]);
+    device.kernels().frozen_coefficients(norm.epsilon, own, &mut to)?;
     Ok(to)
 }
 
@@ -221,14 +225,12 @@ fn coefficients<'a>(
         Mode::Train => Some(batch_sums(tape)?),
         Mode::Eval | Mode::TrainFrozenNorm => None,
     };
-    let parameters = tape.parameters();
-    let own = parameters_of(parameters, norm);
+    let Some((sums, count)) = batch else {
+        return Ok((frozen_coefficients(tape, device, norm)?, None));
+    };
+    let own = parameters_of(tape.parameters(), norm);
     let channels = own.gamma.len();
     let mut to = Tensor::empty(device, &[4, channels]);
-    let Some((sums, count)) = batch else {
-        device.kernels().frozen_coefficients(norm.epsilon, own, &mut to)?;
-        return Ok((to, None));
-    };
     let [mut mean, mut variance] = [0, 1].map(|_| Tensor::empty(device, &[channels]));
     let constants = NormConstants { epsilon: norm.epsilon, decay: norm.decay };
     device.kernels().batch_coefficients(

@@ -7,12 +7,14 @@ use crate::ops::conv2d_norm::conv2d_norm;
 use crate::tape::BackwardContext;
 use crate::{Conv2dGeometry, DType, ParameterId, Result, Tape, Tensor, Var};
 
-/// ReLU([`batch_norm`](super::batch_norm()) of [`conv2d`](super::conv2d()) of images (N, H, W, C) with the weights `weight`, (K, R, S, C)): (N, P, Q, K).
-/// Takes the images by value, so that nothing but the tape keeps them longer than needed.
+/// ReLU([`batch_norm`](super::batch_norm()) of [`conv2d`](super::conv2d()) of images (N, H, W, C) with the weights
+/// `weight`, (K, R, S, C)): (N, P, Q, K). Takes the images by value, so that nothing but the tape keeps them longer than
+/// needed.
 ///
-/// It is fused if the device has kernels for such images and their gradient is not needed (otherwise it is [`conv2d_norm`]); in 16 bits, the
-/// convolution's output is then not rounded. `images` may be any other tensor, but inside a checkpointed segment its
-/// gradient must not be needed, because the segment's first run does not know that it is.
+/// It is fused if the device has kernels for such images and their gradient is not needed (otherwise it is
+/// [`conv2d_norm`]); in 16 bits, the convolution's output is then not rounded. `images` may be any other tensor, but
+/// inside a checkpointed segment its gradient must not be needed, because the segment's first run does not know that it
+/// is.
 ///
 /// # Errors
 /// As [`conv2d_norm`].

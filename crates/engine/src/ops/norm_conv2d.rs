@@ -1,5 +1,5 @@
 //! A BatchNorm, its ReLU and the convolution that follows, fused where a device is faster so: the values between them
-//! are then neither written nor kept.
+//! are then neither written nor kept. `conv2d_norm` is the other order.
 
 use simclr_kernels::Write;
 

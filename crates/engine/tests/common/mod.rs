@@ -5,6 +5,7 @@ pub mod gradient_check;
 pub mod network;
 pub mod values;
 
+use simclr_engine::ops::BatchNorm;
 use simclr_engine::{Device, ParameterId, ParameterKind, Parameters, Tensor};
 
 pub fn device() -> Device {
@@ -42,6 +43,22 @@ pub fn tensor(device: &Device, name: &str, shape: &[usize]) -> Tensor {
 pub fn parameter(parameters: &mut Parameters, device: &Device, name: &str, shape: &[usize]) -> ParameterId {
     let value = tensor(device, name, shape);
     parameters.add(name, ParameterKind::Weight, value).unwrap()
+}
+
+/// A BatchNorm of `channels` channels with its running averages.
+pub fn batch_norm(parameters: &mut Parameters, device: &Device, channels: usize) -> BatchNorm {
+    let mut add = |name: &str, kind, centre: f32| {
+        let values = values::uniform(name, channels).iter().map(|u| centre + 0.5 * u).collect();
+        parameters.add(name, kind, Tensor::from_vec(device, &[channels], values).unwrap()).unwrap()
+    };
+    BatchNorm {
+        gamma: add("gamma", ParameterKind::Norm, 1.0),
+        beta: Some(add("beta", ParameterKind::Norm, 0.0)),
+        running_mean: add("mean", ParameterKind::Buffer, 0.0),
+        running_var: add("var", ParameterKind::Buffer, 1.0),
+        epsilon: 1e-5,
+        decay: 0.9,
+    }
 }
 
 /// A trained parameter with the given values.

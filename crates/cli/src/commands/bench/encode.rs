@@ -8,7 +8,7 @@ use serde::Serialize;
 use simclr_train::{Model, memory};
 
 use super::network::{Described, Network, median, noise, peak_of};
-use super::table::{Row, Scale};
+use super::table::{Output, Row, Scale};
 use super::{flops, table};
 use crate::exit::Done;
 use crate::settings::from_to;
@@ -35,17 +35,8 @@ pub struct Encode {
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = from_to(1_u16, u16::MAX))]
     batches: u16,
 
-    /// Print only the time of a batch; the table takes two more batches on a GPU, synchronised after each kernel
-    #[arg(long, conflicts_with = "shapes")]
-    quick: bool,
-
-    /// Print one row of the table per shape, instead of one for all layers of a kind
-    #[arg(long)]
-    shapes: bool,
-
-    /// Print one JSON object on standard output
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Serialize)]
@@ -96,7 +87,7 @@ impl Encode {
             }
         }
         let (mut batches, mut whole) = (seconds.len(), seconds.iter().sum());
-        if device.is_gpu() && !self.quick {
+        if device.is_gpu() && !self.output.quick {
             profile.pause(false);
             let start = Instant::now();
             for _ in 0..PROFILED {
@@ -109,7 +100,6 @@ impl Encode {
         let median = median(&seconds);
         let flops = flops::per_image(&model.parameters, side) as f64;
         let rate = flops * images as f64 / median;
-        let timed = !self.quick && !profile.costs().is_empty();
         let used = device.memory();
         self.tell(&Figures {
             images_per_s: images as f64 / median,
@@ -129,13 +119,13 @@ impl Encode {
             images,
             device: device.to_string(),
             threads: device.threads(),
-            table: if timed { table::rows(&profile, scale, self.shapes) } else { Vec::new() },
+            table: self.output.rows(&profile, scale),
         })?;
         Ok(Done::Finished)
     }
 
     fn tell(&self, figures: &Figures) -> Result<()> {
-        if self.json {
+        if self.output.json {
             terminal::print_json(figures)?;
             return Ok(());
         }
@@ -152,11 +142,6 @@ impl Encode {
             figures.peak_gflops,
             figures.peak_bytes as f64 / 1e9,
         ))?;
-        if !figures.table.is_empty() {
-            for line in table::text(&figures.table) {
-                terminal::print(&line)?;
-            }
-        }
-        Ok(())
+        table::print(&figures.table)
     }
 }

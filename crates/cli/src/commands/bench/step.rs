@@ -14,7 +14,7 @@ use simclr_train::{Config, Model, memory};
 
 use super::fed::{Fed, RATE, Taker};
 use super::network::{Described, Network, median, noise, peak_of};
-use super::table::{Row, Scale};
+use super::table::{Output, Row, Scale};
 use super::{flops, table};
 use crate::data::Opening;
 use crate::exit::{Done, usage};
@@ -72,17 +72,8 @@ pub struct Step {
     )]
     views_on: String,
 
-    /// Print only the step's time; the table takes two more steps on a GPU, synchronised after each kernel
-    #[arg(long, conflicts_with = "shapes")]
-    quick: bool,
-
-    /// Print one row of the table per shape, instead of one for all layers of a kind
-    #[arg(long)]
-    shapes: bool,
-
-    /// Print one JSON object on standard output
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Serialize)]
@@ -206,7 +197,7 @@ impl Step {
         let held = device.memory().held + captured.as_ref().map_or(0, CapturedStep::held);
         // Its memory is needed for the profiled steps.
         drop(captured);
-        if device.is_gpu() && !self.quick {
+        if device.is_gpu() && !self.output.quick {
             profile.pause(false);
             profiled = take_profiled(&config, &mut model, &mut optimizer, &pixels)?;
         }
@@ -250,7 +241,7 @@ impl Step {
         let peak = peak_of(reached, config.train.precision);
         let (steps, whole) = measured.profiled;
         let scale = Scale { steps: steps as f64, seconds: whole, peak };
-        let timed = !self.quick && !profile.costs().is_empty();
+        let timed = self.output.has_table(profile);
         let (searches, searching) = device.searched().unwrap_or_default();
         let median = median(&seconds);
         let flops = flops::per_view(&measured.model.parameters, config.data.image_size as usize);
@@ -284,7 +275,7 @@ impl Step {
             device: device.to_string(),
             threads: device.threads(),
             fed,
-            table: if timed { table::rows(profile, scale, self.shapes) } else { Vec::new() },
+            table: self.output.rows(profile, scale),
         }
     }
 
@@ -305,7 +296,7 @@ impl Step {
     }
 
     fn tell(&self, figures: &Figures) -> Result<()> {
-        if self.json {
+        if self.output.json {
             terminal::print_json(figures)?;
             return Ok(());
         }
@@ -337,10 +328,7 @@ impl Step {
         if let Some(fed) = &figures.fed {
             terminal::print(&fed.to_string())?;
         }
-        let lines = if figures.table.is_empty() { Vec::new() } else { table::text(&figures.table) };
-        for line in lines {
-            terminal::print(&line)?;
-        }
+        table::print(&figures.table)?;
         if figures.share_of_peak > 1.0 || figures.table.iter().any(Row::is_above_peak) {
             terminal::print(&format!(
                 "of peak: of the {:.0} GFLOP/s that were seen for a moment before the steps; more than 100% is of convolutions that save \

@@ -1,9 +1,39 @@
 //! Time per operator and pass, as rows of a table.
 
+use anyhow::Result;
+use clap::Args;
 use serde::Serialize;
 use simclr_engine::{Cost, Profile, Shape, Work};
 
 use crate::terminal;
+
+/// The arguments that choose what is printed.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Output {
+    /// Print only the time; the table takes two more rounds on a GPU, synchronised after each kernel
+    #[arg(long, conflicts_with = "shapes")]
+    pub quick: bool,
+
+    /// Print one row of the table per shape, instead of one for all layers of a kind
+    #[arg(long)]
+    shapes: bool,
+
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Output {
+    /// Whether there is a table.
+    pub fn has_table(self, profile: &Profile) -> bool {
+        !self.quick && !profile.costs().is_empty()
+    }
+
+    /// The rows of the table, if there is one.
+    pub fn rows(self, profile: &Profile, scale: Scale) -> Vec<Row> {
+        if self.has_table(profile) { rows(profile, scale, self.shapes) } else { Vec::new() }
+    }
+}
 
 /// One kernel's share of a step.
 #[derive(Clone, Debug, Serialize)]
@@ -35,7 +65,7 @@ pub struct Scale {
 
 /// Returns a row per kernel and shape or, if `detailed` is false, one for all layers of a kind. The last row is the
 /// time that no kernel accounts for.
-pub fn rows(profile: &Profile, scale: Scale, detailed: bool) -> Vec<Row> {
+fn rows(profile: &Profile, scale: Scale, detailed: bool) -> Vec<Row> {
     let mut groups: Vec<(Work, String, Cost)> = Vec::new();
     for (work, cost) in profile.costs() {
         let shape = if detailed { work.shape.to_string() } else { work.shape.kind() };
@@ -88,8 +118,18 @@ impl Row {
     }
 }
 
+/// Prints the table, if there is one.
+pub fn print(rows: &[Row]) -> Result<()> {
+    if !rows.is_empty() {
+        for line in text(rows) {
+            terminal::print(&line)?;
+        }
+    }
+    Ok(())
+}
+
 /// The rows as text, columns aligned.
-pub fn text(rows: &[Row]) -> Vec<String> {
+fn text(rows: &[Row]) -> Vec<String> {
     let wide = |cell: fn(&Row) -> &str, least: usize| {
         rows.iter().map(|row| cell(row).len()).max().unwrap_or(0).max(least)
     };

@@ -120,11 +120,17 @@ impl<'a> Output<'a> {
         }
     }
 
+    /// How many of the block's channels a pixel has, and a bit for each.
+    #[inline(always)]
+    fn known<const WHOLE: bool>(&self) -> (usize, u32) {
+        let known = (self.channels - self.first).min(CHANNELS);
+        (known, if WHOLE { u32::MAX } else { ((1u64 << known) - 1) as u32 })
+    }
+
     #[inline]
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     fn write_rows<const ADD: bool, const WHOLE: bool>(&mut self, rows: Range<usize>) {
-        let known = (self.channels - self.first).min(CHANNELS);
-        let mask = if WHOLE { u32::MAX } else { ((1u64 << known) - 1) as u32 };
+        let (_, mask) = self.known::<WHOLE>();
         let mut sums = self.sums;
         let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
         let places = &self.places[self.place..][rows.clone()];
@@ -143,12 +149,7 @@ impl<'a> Output<'a> {
                     low = _mm512_add_ps(low, before[0]);
                     high = _mm512_add_ps(high, before[1]);
                 }
-                let rounded = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-                if WHOLE {
-                    _mm512_storeu_si512(to.cast(), rounded);
-                } else {
-                    _mm512_mask_storeu_epi16(to.cast(), mask, rounded);
-                }
+                let rounded = store::<WHOLE>(to, mask, [low, high]);
                 let even = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(rounded));
                 let odd = _mm512_castsi512_ps(_mm512_and_si512(rounded, upper));
                 sums[0] = _mm512_add_ps(sums[0], even);
@@ -163,8 +164,7 @@ impl<'a> Output<'a> {
     #[inline]
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     fn write_normalized<const WHOLE: bool>(&mut self, rows: Range<usize>, norm: &Normalize<bf16>) {
-        let known = (self.channels - self.first).min(CHANNELS);
-        let mask = if WHOLE { u32::MAX } else { ((1u64 << known) - 1) as u32 };
+        let (known, mask) = self.known::<WHOLE>();
         let of_channels = |values: &[f32]| {
             let from = values[self.first..][..known].as_ptr();
             // SAFETY: the mask lets the `known` numbers of the slice through.
@@ -196,13 +196,7 @@ impl<'a> Output<'a> {
                     let v = _mm512_add_ps(_mm512_fmadd_ps(halves[i], scale[i], shift[i]), residual[i]);
                     halves[i] = _mm512_max_ps(floor, v);
                 }
-                let rounded =
-                    std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(halves[1], halves[0]));
-                if WHOLE {
-                    _mm512_storeu_si512(to.cast(), rounded);
-                } else {
-                    _mm512_mask_storeu_epi16(to.cast(), mask, rounded);
-                }
+                store::<WHOLE>(to, mask, halves);
             }
         }
     }
@@ -252,4 +246,23 @@ pub fn unpack(totals: &[f64], to: &mut [f64]) {
 fn widened(values: __m512i) -> [__m512; 2] {
     [_mm512_castsi512_si256(values), _mm512_extracti64x4_epi64::<1>(values)]
         .map(|half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))))
+}
+
+/// Rounds the two halves of 32 values and stores those of the mask, which is full if `WHOLE`. Returns all of them.
+///
+/// # Safety
+///
+/// `to` must be valid for writing the values of the mask.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn store<const WHOLE: bool>(to: *mut bf16, mask: u32, [low, high]: [__m512; 2]) -> __m512i {
+    // SAFETY: both types are 512 bits of any values; the caller's promise.
+    unsafe {
+        let rounded = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+        match WHOLE {
+            true => _mm512_storeu_si512(to.cast(), rounded),
+            false => _mm512_mask_storeu_epi16(to.cast(), mask, rounded),
+        }
+        rounded
+    }
 }
