@@ -18,6 +18,15 @@ pub struct Tap {
     pub offset: usize,
 }
 
+impl Tap {
+    /// How many of `outputs` rows (or columns) `step` apart read one of `size` rows of the source by this tap, at
+    /// `distance` from the first.
+    fn met(distance: isize, step: usize, outputs: usize, size: usize) -> usize {
+        let read = |output: usize| usize::try_from((output * step) as isize + distance);
+        (0..outputs).filter(|&output| read(output).is_ok_and(|source| source < size)).count()
+    }
+}
+
 /// Output pixels that sum over the same taps.
 #[derive(Debug)]
 pub struct Class {
@@ -88,5 +97,36 @@ impl Class {
             columns: (g.in_width - column).div_ceil(g.stride),
             taps: taps.collect(),
         }
+    }
+
+    /// In how many cases an output pixel of an image meets a pixel of the source by a tap.
+    pub fn meetings(&self) -> usize {
+        let met = |tap: &Tap| {
+            Tap::met(tap.row, self.step, self.rows, self.from.height)
+                * Tap::met(tap.column, self.step, self.columns, self.from.width)
+        };
+        self.taps.iter().map(met).sum()
+    }
+
+    /// The taps in a row of taps: all rows have the same.
+    pub fn taps_in_row(&self) -> usize {
+        self.taps.iter().take_while(|tap| tap.row == self.taps[0].row).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::geometry;
+    use super::*;
+
+    #[test]
+    fn taps_beyond_the_image_meet_no_pixel() {
+        let meetings = |side: usize, stride: usize| {
+            Class::forward(&geometry(1, side, side, 1, 1, (3, 3), stride, 1)).meetings()
+        };
+        assert_eq!(meetings(4, 1), 10 * 10);
+        assert_eq!(meetings(7, 1), 19 * 19);
+        assert_eq!(meetings(8, 2), 11 * 11);
+        assert_eq!(meetings(1, 1), 1);
     }
 }

@@ -56,6 +56,11 @@ impl Cut {
         }
     }
 
+    /// Cuts a batch of images of `height` rows into pieces of `images` images.
+    pub fn whole(batch: usize, height: usize, images: usize) -> Cut {
+        Cut { batch, height, images: images.clamp(1, batch), rows: height }
+    }
+
     fn strips(&self) -> usize {
         self.height.div_ceil(self.rows)
     }

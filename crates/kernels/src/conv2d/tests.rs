@@ -289,6 +289,31 @@ fn networks_shapes_match_the_portable_form() {
     }
 }
 
+/// Images so small that AMX's tiles hold a pixel of 16 of them: batches that are no multiple of that, rows that are none
+/// of four pixels, channels beyond the last tile, taps that meet no pixel at all.
+#[test]
+fn small_images_match_the_portable_form() {
+    for g in [
+        geometry(1, 4, 4, 32, 16, (3, 3), 1, 1),
+        geometry(17, 4, 4, 64, 48, (3, 3), 1, 1),
+        geometry(300, 4, 4, 32, 32, (3, 3), 1, 1),
+        geometry(33, 7, 7, 32, 70, (3, 3), 1, 1),
+        geometry(59, 8, 8, 160, 33, (3, 3), 1, 1),
+        geometry(29, 8, 8, 32, 64, (3, 3), 2, 1),
+        geometry(18, 9, 5, 64, 32, (3, 3), 2, 1),
+        geometry(31, 4, 4, 16, 64, (3, 2), 2, 1),
+        geometry(40, 2, 2, 32, 32, (3, 3), 1, 1),
+        geometry(3, 1, 1, 32, 32, (3, 3), 1, 1),
+        geometry(5, 3, 6, 32, 20, (3, 3), 1, 2),
+        geometry(2, 5, 4, 64, 64, (3, 3), 1, 0),
+        geometry(6, 5, 5, 32, 64, (2, 3), 1, 2),
+        geometry(4, 2, 3, 32, 32, (3, 1), 1, 5),
+        geometry(130, 2, 2, 64, 64, (3, 3), 2, 1),
+    ] {
+        check_shape(&g);
+    }
+}
+
 /// Shapes with the longest sums, in which rounding errors add up: channels for y and dx, pixels for dw.
 #[test]
 fn long_sums_stay_within_the_tolerance() {
@@ -324,6 +349,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
         geometry(9, 8, 8, 200, 150, (3, 3), 1, 1),
         geometry(19, 8, 8, 64, 64, (3, 3), 1, 1),
         geometry(7, 9, 9, 300, 20, (1, 1), 2, 0),
+        geometry(150, 4, 4, 64, 64, (3, 3), 1, 1),
     ] {
         check_threads::<f32>(&g);
         check_threads::<bf16>(&g);
@@ -357,6 +383,8 @@ fn the_gradient_to_the_input_can_be_added() {
         geometry(3, 8, 8, 70, 40, (3, 3), 1, 1),
         geometry(2, 12, 12, 70, 64, (1, 1), 2, 0),
         geometry(1, 7, 7, 100, 600, (3, 3), 1, 1),
+        geometry(21, 4, 4, 32, 64, (3, 3), 1, 1),
+        geometry(3, 8, 8, 32, 64, (3, 3), 2, 1),
     ] {
         check_added::<f32>(&g);
         check_added::<bf16>(&g);

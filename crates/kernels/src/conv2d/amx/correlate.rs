@@ -1,18 +1,22 @@
 //! The forward pass and the gradient of the input: pixels are the rows of the tiles, output channels their columns.
+//! Pixels lie on a lattice; where that has many zeros, [`super::stacked`] is faster.
 
 use super::super::class::Class;
 use super::super::epilogue::{self, Epilogue, PieceEpilogue};
 use super::super::images::{Cut, Images, Piece};
 use super::super::pack::Source;
 use super::lattice::{Columns, Lattice, NOWHERE};
-use super::output::{self, Output, PLACES};
-use super::pack::{self, Weights};
+use super::output::{self, Output};
+use super::pack::{self, Order, TILE, Weights};
+use super::stacked;
 use crate::scratch::{self, Scratch};
 use crate::shared::SharedMut;
 use crate::simd::amx::{Amx, ROW, SIDE, Side, Tiles};
 use crate::{Cpu, Element, Write};
 use half::bf16;
 
+/// Places of a block: two tiles.
+const PLACES: usize = 2 * SIDE;
 /// About the most bytes of weights that pass by a block of places: they stay in the second-level cache.
 const GROUP_BYTES: usize = 256 << 10;
 
@@ -27,7 +31,10 @@ pub fn run<E: Element>(
     write: Write,
     epilogue: Epilogue<E>,
 ) {
-    let weights = &Weights::new(cpu, amx, class, weights);
+    if stacked::pays(class) {
+        return stacked::run(cpu, amx, class, src, weights, dst, write, epilogue);
+    }
+    let weights = &Weights::new(cpu, amx, class, weights, Order::Runs);
     let cut = cut(class);
     let src = bytemuck::cast_slice(src);
     let dst = SharedMut::new(bytemuck::cast_slice_mut(dst));
@@ -68,7 +75,7 @@ impl PieceKernel<'_> {
         let places = places(class, piece, &lattice);
         let (to, write, channels) = (self.dst, self.write, class.to.channels);
         // SAFETY: the places are those of pixels of this class and piece, which belong to this thread until `run` ends.
-        let mut output = unsafe { Output::new(to, write, channels, &places, &self.epilogue) };
+        let mut output = unsafe { Output::<PLACES>::new(to, write, channels, &places, &self.epilogue) };
         if as_they_lie(class, units) && lattice.places() >= PLACES {
             let first = piece.row * from.width * from.channels;
             let pixels = &images[first..][..lattice.places() * from.channels];
@@ -128,14 +135,14 @@ impl PieceKernel<'_> {
     /// Computes all `places` places of the piece from its `lattice`, whose pixels are `src`.
     #[inline]
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    fn products(&self, src: &[bf16], lattice: &Lattice, places: usize, output: &mut Output) {
+    fn products(&self, src: &[bf16], lattice: &Lattice, places: usize, output: &mut Output<PLACES>) {
         // SAFETY: the only tiles of this thread, which does nothing else while they live.
         let mut tiles = unsafe { Tiles::new(self.amx) };
         let (weights, pitch) = (self.weights, lattice.pitch());
         let (blocks, block) = (weights.blocks(), weights.block_len());
         let runs = pack::runs(&self.class.taps, lattice.width(), &lattice.offsets(&self.class.taps));
         let steps: usize = runs.iter().map(pack::tiles).sum();
-        assert_eq!(block, steps * SIDE * SIDE, "weights of all runs");
+        assert_eq!(block, steps * TILE, "weights of all runs");
         let reach = runs.iter().map(|run| run.offset + pack::tiles(run) * SIDE).max().unwrap_or(0);
         assert!(places >= PLACES, "places are computed {PLACES} at a time");
         let (end, len) = ((places - 1) * pitch + reach, src.len() / 2);
@@ -175,7 +182,8 @@ impl PieceKernel<'_> {
                             output.write_some(rows);
                         }
                     }
-                    output.take(&tiles, begin, start - begin, o * SIDE);
+                    tiles.store(bytemuck::cast_mut(output.empty()));
+                    output.begin(begin, start - begin, o * SIDE);
                 }
             }
         }

@@ -7,20 +7,18 @@ use super::lattice::NOWHERE;
 use crate::Write;
 use crate::scratch::{self, Scratch};
 use crate::shared::SharedMut;
-use crate::simd::amx::{SIDE, Tiles};
+use crate::simd::amx::SIDE;
 use half::bf16;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-/// Places of a block: two tiles.
-pub const PLACES: usize = 2 * SIDE;
 /// Channels of a block: two tiles.
-const CHANNELS: usize = 2 * SIDE;
+pub const CHANNELS: usize = 2 * SIDE;
 /// Sums of a block of channels.
 const SUMS: usize = 4 * SIDE;
 
-/// The destination of a piece's sums.
-pub struct Output<'a> {
+/// The destination of a piece's sums, which come in blocks of `PLACES` places, whole tiles.
+pub struct Output<'a, const PLACES: usize> {
     to: SharedMut<bf16>,
     write: Write,
     channels: usize,
@@ -33,7 +31,7 @@ pub struct Output<'a> {
     norm: Option<Normalize<'a, bf16>>,
     /// The block that is being written: its values, its rows that are not written yet, the place of row 0, and its
     /// first channel.
-    block: Block,
+    block: Block<PLACES>,
     rows: Range<usize>,
     place: usize,
     first: usize,
@@ -41,12 +39,12 @@ pub struct Output<'a> {
     sums: [__m512; 4],
 }
 
-/// 32 places by 32 channels, on their own cache lines.
+/// Places by 32 channels, on their own cache lines.
 #[repr(align(64))]
-struct Block([[f32; CHANNELS]; PLACES]);
+struct Block<const PLACES: usize>([[f32; CHANNELS]; PLACES]);
 
-impl<'a> Output<'a> {
-    /// The destination of at least 32 `places`, each of `channels` channels.
+impl<'a, const PLACES: usize> Output<'a, PLACES> {
+    /// The destination of at least a block of `places`, each of `channels` channels.
     ///
     /// # Safety
     ///
@@ -59,7 +57,7 @@ impl<'a> Output<'a> {
         channels: usize,
         places: &'a [usize],
         epilogue: &PieceEpilogue<'a, bf16>,
-    ) -> Output<'a> {
+    ) -> Output<'a, PLACES> {
         assert!(places.len() >= PLACES);
         // The last pixel, too, must end within the destination.
         let pixels = places.iter().filter(|&&place| place != NOWHERE);
@@ -83,14 +81,20 @@ impl<'a> Output<'a> {
         Output { to, write, channels, places, totals, norm, block, rows: 0..0, place: 0, first: 0, sums }
     }
 
-    /// Takes the sums of the 32 places from `place` on, without the first `skip`, and of the channels from `first` on, a
-    /// multiple of 32. Writes what is left of the block before.
+    /// Writes what is left of the block before. Returns where the next block's sums belong, for [`Output::begin`].
     #[inline]
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    pub fn take(&mut self, tiles: &Tiles, place: usize, skip: usize, first: usize) {
+    pub fn empty(&mut self) -> &mut [[f32; CHANNELS]; PLACES] {
         self.end_block();
+        &mut self.block.0
+    }
+
+    /// Begins to write the block: the sums of the places from `place` on, without the first `skip`, and of the channels
+    /// from `first` on, a multiple of 32.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    pub fn begin(&mut self, place: usize, skip: usize, first: usize) {
         assert!(place + PLACES <= self.places.len() && first < self.channels);
-        tiles.store(bytemuck::cast_mut(&mut self.block.0));
         (self.rows, self.place, self.first) = (skip..PLACES, place, first);
         if let Some(residual) = self.norm.and_then(|norm| norm.residual) {
             // They are read between the products of the next block, from as many lines as there are places.
@@ -101,7 +105,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Writes the next `rows` rows of the block that was taken last.
+    /// Writes the next `rows` rows of the block that was begun last.
     #[inline]
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     pub fn write_some(&mut self, rows: usize) {

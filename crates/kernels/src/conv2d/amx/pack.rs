@@ -10,44 +10,72 @@ use crate::simd::first_lanes;
 use smallvec::SmallVec;
 use std::arch::x86_64::*;
 
+/// How many input channels to prefetch ahead of packing them.
+const AHEAD: usize = 16;
+/// Values of a tile.
+pub const TILE: usize = SIDE * SIDE;
+
 /// What a place reads: one [`Run`] for each row of taps that are neighbours.
 pub type Runs = SmallVec<[Run; 49]>;
 
-/// Packed weights: blocks of 16 output channels; in each the tiles of each run, whose last is padded with zeros.
+/// Packed weights: blocks of 16 output channels, each a list of tiles.
 pub struct Weights {
     values: Scratch<f32>,
     block: usize,
 }
 
+/// The order of a block's tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Those of each run, without regard to where its taps end; the last is padded with zeros.
+    Runs,
+    /// For each row of `taps` neighbouring taps, and each 32 input channels of all, those of the taps.
+    Rows { taps: usize },
+}
+
 impl Weights {
-    /// Packs the weights of a class's taps.
-    pub fn new(cpu: &Cpu, _: Amx, class: &Class, source: Source) -> Weights {
+    /// Packs the weights of a class's taps in an order. That of rows wants all rows of the same number of taps, and
+    /// whole tiles of input channels.
+    pub fn new(cpu: &Cpu, _: Amx, class: &Class, source: Source, order: Order) -> Weights {
         let inputs = class.from.channels;
         let units = inputs.div_ceil(2);
         // Of the runs, whose offsets are those of pixels elsewhere, only the lengths count here.
         let offsets: PerTap<usize> = class.taps.iter().map(|tap| tap.offset).collect();
         let runs = runs(&class.taps, units, &offsets);
-        let block = runs.iter().map(|run| tiles(run) * SIDE * SIDE).sum();
+        let block = runs.iter().map(|run| tiles(run) * TILE).sum();
         let mut values = scratch::take(class.to.channels.div_ceil(SIDE) * block);
         cpu.threads.run_chunks(&mut values, block, |o, mut to| {
             let first = o * SIDE;
             let channels = (class.to.channels - first).min(SIDE);
-            let mut taps = offsets.iter();
+            // Packs `inputs` input channels of a tap from `input` on.
+            let pack = |offset: usize, input: usize, inputs: usize, to: &mut [f32]| {
+                let from = offset + first * source.stride_out + input * source.stride_in;
+                // SAFETY: the level of `Amx` includes AVX-512 with AVX512_BF16.
+                unsafe {
+                    if source.stride_out == 1 {
+                        paired(&source.weights[from..], source.stride_in, channels, inputs, to);
+                    } else {
+                        assert_eq!(source.stride_in, 1, "weights are contiguous in some channels");
+                        transposed(&source.weights[from..], source.stride_out, channels, inputs, to);
+                    }
+                }
+            };
+            if let Order::Rows { taps } = order {
+                let rows = offsets.chunks_exact(taps).zip(to.chunks_exact_mut(taps * units * SIDE));
+                for (offsets, to) in rows {
+                    for (index, to) in to.chunks_exact_mut(TILE).enumerate() {
+                        pack(offsets[index % taps], index / taps * 2 * SIDE, 2 * SIDE, to);
+                    }
+                }
+                return;
+            }
+            let mut offsets = offsets.iter();
             for run in &runs {
-                let (run_to, rest) = std::mem::take(&mut to).split_at_mut(tiles(run) * SIDE * SIDE);
+                let (run_to, rest) = std::mem::take(&mut to).split_at_mut(tiles(run) * TILE);
                 let (known, beyond) = run_to.split_at_mut(run.len * SIDE);
                 beyond.fill(0.0);
-                for (to, offset) in known.chunks_exact_mut(units * SIDE).zip(&mut taps) {
-                    let from = &source.weights[offset + first * source.stride_out..];
-                    // SAFETY: the level of `Amx` includes AVX-512 with AVX512_BF16.
-                    unsafe {
-                        if source.stride_out == 1 {
-                            paired(from, source.stride_in, channels, inputs, to);
-                        } else {
-                            assert_eq!(source.stride_in, 1, "weights are contiguous in some channels");
-                            transposed(from, source.stride_out, channels, inputs, to);
-                        }
-                    }
+                for (to, &offset) in known.chunks_exact_mut(units * SIDE).zip(&mut offsets) {
+                    pack(offset, 0, inputs, to);
                 }
                 to = rest;
             }
@@ -101,6 +129,8 @@ fn paired(from: &[f32], stride: usize, channels: usize, inputs: usize, to: &mut 
             return _mm512_setzero_ps();
         }
         let row = &from[input * stride..][..channels];
+        // Rows far apart are too much for the hardware's own prefetching.
+        _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(AHEAD * stride).cast());
         // SAFETY: the mask lets through as many numbers as the row has.
         unsafe { _mm512_maskz_loadu_ps(mask, row.as_ptr()) }
     };

@@ -10,6 +10,8 @@ use super::super::class::Class;
 use super::super::direct_weight::UNITS;
 use super::super::images::{self, Cut, Images, Piece};
 use super::lattice::{Columns, Lattice, NOWHERE};
+use super::pack::TILE;
+use super::stacked_weight;
 use crate::shared::SharedMut;
 use crate::simd::amx::{Amx, ROW, SIDE, Side, Tiles, transpose};
 use crate::simd::first_lanes;
@@ -27,8 +29,6 @@ const PIXELS: usize = 512;
 /// Steps of 16 places whose products are added to the sums at a time: dy's tiles of a chunk stay in the first-level
 /// cache while all taps and input channels pass by.
 const CHUNK: usize = 8;
-/// Values of a tile of sums.
-const TILE: usize = SIDE * SIDE;
 /// Input channels that lie beside each other in the copy of x: with more, the rows of a tile would be so far apart,
 /// often by a power of two, that they evict each other from the first-level cache.
 const GROUP: usize = 4 * SIDE;
@@ -88,6 +88,9 @@ pub fn backward_weight<E: Element>(
     dy: &[E],
     dw: &mut [f32],
 ) {
+    if stacked_weight::pays(g) {
+        return stacked_weight::backward_weight(cpu, amx, g, x, dy, dw);
+    }
     let plan = Plan::new(g);
     let unit_len = plan.sums_len();
     let mut sums = scratch::take(plan.parts * plan.blocks.count() * unit_len);
@@ -337,36 +340,49 @@ fn transposed<E: Element>(
     });
     let tiles = to.len() / (steps * TILE);
     // Pixels are read in the order of memory.
-    for (step, places) in at.chunks_exact(SIDE).enumerate() {
+    for (step, places) in at.as_chunks::<SIDE>().0.iter().enumerate() {
         for tile in 0..tiles {
             let to = &mut to[(tile * steps + step) * TILE..][..TILE];
             let first = tile * SIDE;
             let channels = block.out_channels.saturating_sub(first).min(SIDE);
-            let mask = first_lanes(channels);
-            let mut rows = [_mm512_setzero_ps(); SIDE];
-            for (row, &place) in rows.iter_mut().zip(places) {
-                if place == NOWHERE {
-                    continue;
-                }
-                let values = |place: usize| {
-                    let known: Option<&[E]> = dy.get(place..place + channels);
-                    match known {
-                        // SAFETY: `known` has as many values of 16 bits as the mask lets through.
-                        Some(known) => unsafe { _mm256_maskz_loadu_epi16(mask, known.as_ptr().cast()) },
-                        None => _mm256_setzero_si256(),
-                    }
-                };
-                let (a, b) = (values(place + first), values(place + first + shape.len()));
-                let low = _mm512_cvtepu16_epi32(a);
-                let high = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(b));
-                *row = _mm512_castsi512_ps(_mm512_or_si512(low, high));
-            }
-            // SAFETY: AVX-512 F is enabled; `to` has 16 rows of 16 numbers.
-            unsafe {
-                for (i, row) in transpose(rows).into_iter().enumerate() {
-                    _mm512_storeu_ps(to.as_mut_ptr().add(i * SIDE), row);
-                }
-            }
+            transposed_tile(&dy[first.min(dy.len())..], places, shape.len(), channels, to);
         }
+    }
+}
+
+/// Writes `channels` channels, at most 16, of 16 places of dy as (channel, place): each the pair of the value at the
+/// place and of that `second` further on, or 0 where there is none. A place may be [`NOWHERE`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub fn transposed_tile<E: Element>(
+    dy: &[E],
+    places: &[usize; SIDE],
+    second: usize,
+    channels: usize,
+    to: &mut [f32],
+) {
+    let mask = first_lanes(channels);
+    let values = |place: usize| {
+        let known: Option<&[E]> = dy.get(place..place + channels);
+        match known {
+            // SAFETY: `known` has as many values of 16 bits as the mask lets through.
+            Some(known) => unsafe { _mm256_maskz_loadu_epi16(mask, known.as_ptr().cast()) },
+            None => _mm256_setzero_si256(),
+        }
+    };
+    let mut rows = [_mm512_setzero_ps(); SIDE];
+    for (row, &place) in rows.iter_mut().zip(places) {
+        if place == NOWHERE {
+            continue;
+        }
+        let low = _mm512_cvtepu16_epi32(values(place));
+        let high = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(values(place + second)));
+        *row = _mm512_castsi512_ps(_mm512_or_si512(low, high));
+    }
+    // SAFETY: AVX-512 F is enabled.
+    let columns = unsafe { transpose(rows) };
+    for (to, column) in to.as_chunks_mut::<SIDE>().0.iter_mut().zip(columns) {
+        // SAFETY: `to` has 16 numbers.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), column) };
     }
 }
