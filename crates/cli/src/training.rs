@@ -11,7 +11,7 @@ use simclr_engine::{Device, EngineError};
 use simclr_exchange::has_encoder;
 use simclr_train::checkpoint::{Found, Meta};
 use simclr_train::config::DeviceName;
-use simclr_train::pretrain::{self, Outcome, Part, Resumed, lead};
+use simclr_train::pretrain::{self, Outcome, Resumed, Worker, lead};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, TrainError};
 
@@ -237,7 +237,7 @@ pub fn assist(dataset: &Arc<dyn Dataset>, config: &Config, place: &Place, crew: 
 pub fn check(dataset: &Arc<dyn Dataset>, config: &Config) -> Result<()> {
     let (name, threads) = (config.train.device, config.train.threads.value().unwrap_or(0));
     let (device, _) = open(name, threads, &Place::Alone)?;
-    pretrain::plan(dataset, config, &device, Part::WHOLE)?;
+    pretrain::plan(dataset, config, &device, Worker::ALONE)?;
     Ok(())
 }
 

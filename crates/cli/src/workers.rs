@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use simclr_cuda::{Gpus, Libraries};
 use simclr_engine::Collective;
-use simclr_train::pretrain::{Part, Team};
+use simclr_train::pretrain::{Team, Worker};
 use simclr_train::workers::{Host, Patience, Workers};
 use simclr_train::{Config, TrainError};
 
@@ -73,12 +73,12 @@ pub enum Place {
 }
 
 impl Place {
-    /// Which part of the work is done here, as far as that is known before the others have joined.
-    pub fn part(&self) -> Part {
+    /// The worker that this process is, as far as that is known before the others have joined.
+    pub fn worker(&self) -> Worker {
         match *self {
-            Place::Alone => Part::WHOLE,
-            Place::First(of) => Part { rank: 0, of, here: of },
-            Place::Meeting { rank, of, .. } => Part { rank, of, here: 1 },
+            Place::Alone => Worker::ALONE,
+            Place::First(of) => Worker { rank: 0, world_size: of, local_size: of },
+            Place::Meeting { rank, of, .. } => Worker { rank, world_size: of, local_size: 1 },
         }
     }
 

@@ -11,7 +11,7 @@ use simclr_data::{Dataset, Made};
 use simclr_engine::{Device, ThreadGroup};
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
-use simclr_train::pretrain::{Part, Team, assist, lead, plan, pretrain};
+use simclr_train::pretrain::{Team, Worker, assist, lead, plan, pretrain};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, TrainError};
 use watching::Watch;
@@ -75,7 +75,7 @@ fn encoder_and_head_are_those_of_the_other_run() {
     assert!(other.iter().all(|name| name.starts_with("head.")) && !other.is_empty(), "{other:?}");
     assert!(!same.iter().any(|name| name.starts_with("head.")) && !same.is_empty(), "{same:?}");
 
-    let planned = plan(&images(), &head, &Device::cpu(1).unwrap(), Part::WHOLE).unwrap();
+    let planned = plan(&images(), &head, &Device::cpu(1).unwrap(), Worker::ALONE).unwrap();
     assert!(planned.begins.unwrap().ends_with("first, and a new projection head"));
     assert_eq!(planned.done, 0);
 }
@@ -145,7 +145,7 @@ fn what_cannot_be_begun_with_is_refused_by_name() {
 
     let small = config(&[]).unwrap();
     drop(RunFolder::create(&folder.path().join("empty"), &small).unwrap());
-    let planned = |config: &Config| plan(&images(), config, &Device::cpu(1).unwrap(), Part::WHOLE);
+    let planned = |config: &Config| plan(&images(), config, &Device::cpu(1).unwrap(), Worker::ALONE);
     let empty = planned(&config(&[&at("empty")]).unwrap()).unwrap_err().to_string();
     assert!(empty.contains("no checkpoint yet"), "{empty}");
 

@@ -18,7 +18,7 @@ use simclr_data::{
 use simclr_engine::{Device, Pixels, SingleProcess};
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
-use simclr_train::pretrain::{Batches, CapturedStep, Part, Plan, ViewsPlace, pretrain};
+use simclr_train::pretrain::{Batches, CapturedStep, Plan, ViewsPlace, Worker, pretrain};
 use simclr_train::{Config, TrainError, memory};
 use watching::Watch;
 
@@ -195,8 +195,8 @@ fn what_images_take_of_the_gpu_is_foreseen() {
         let images = Sizes::of(70);
         let mut model = simclr_train::Model::new(&config, &device).unwrap();
         let mut optimizer = simclr_train::optim::Optimizer::new(&config.optim, &model.parameters).unwrap();
-        let sizes = memory::Images::of(&config, &device, &*images, Part::WHOLE);
-        let choice = memory::choose(&model, &optimizer, &config, &sizes, Part::WHOLE).unwrap();
+        let sizes = memory::Images::of(&config, &device, &*images, Worker::ALONE);
+        let choice = memory::choose(&model, &optimizer, &config, &sizes, Worker::ALONE).unwrap();
         let place = match what {
             "cpu" => ViewsPlace::Cpu(None),
             _ => ViewsPlace::Gpu { keeps },
@@ -236,7 +236,7 @@ fn what_a_gpu_takes_beyond_the_tensors_of_a_processor_is_foreseen() {
         let model = simclr_train::Model::new(&config, &device).unwrap();
         let optimizer = simclr_train::optim::Optimizer::new(&config.optim, &model.parameters).unwrap();
         let choice =
-            memory::choose(&model, &optimizer, &config, &memory::Images::default(), Part::WHOLE).unwrap();
+            memory::choose(&model, &optimizer, &config, &memory::Images::default(), Worker::ALONE).unwrap();
         let (kept, batch) = (choice.memory, config.train.batch);
         let on_cpu = memory::step_use(&model, &optimizer, &config, kept, batch).unwrap().held as u64;
         let step = on_cpu - choice.needs.state;
@@ -255,7 +255,7 @@ fn views_of_images_that_are_too_large_for_a_gpu_are_made_on_the_processor() {
         let optimizer = simclr_train::optim::Optimizer::new(&config.optim, &model.parameters).unwrap();
         let images = memory::Images { each, longest: 60, ..memory::Images::default() };
         let sizes = (&images, config.train.batch);
-        let choice = memory::choose(&model, &optimizer, &config, &images, Part::WHOLE)?;
+        let choice = memory::choose(&model, &optimizer, &config, &images, Worker::ALONE)?;
         let families = config.view.families(8).unwrap();
         let decided = ViewsPlace::decide(&config, &device, &families, &*Sizes::of(70), &choice, sizes)?;
         Ok::<_, TrainError>((choice.needs.loader, decided))
@@ -287,7 +287,7 @@ fn what_a_gpu_cannot_make_is_made_on_the_processor() {
         let model = simclr_train::Model::new(&config, &device).unwrap();
         let optimizer = simclr_train::optim::Optimizer::new(&config.optim, &model.parameters).unwrap();
         let choice =
-            memory::choose(&model, &optimizer, &config, &memory::Images::default(), Part::WHOLE).unwrap();
+            memory::choose(&model, &optimizer, &config, &memory::Images::default(), Worker::ALONE).unwrap();
         let sizes = (&memory::Images::look(&*Sizes::of(70)), config.train.batch);
         ViewsPlace::decide(&config, &device, &families, &*Sizes::of(70), &choice, sizes)
     };

@@ -12,7 +12,7 @@ use simclr_engine::Device;
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::config::{Auto, Precision};
 use simclr_train::file_system::Disk;
-use simclr_train::pretrain::{Outcome, Part, plan, pretrain};
+use simclr_train::pretrain::{Outcome, Worker, plan, pretrain};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Model, TrainError};
 use watching::Watch;
@@ -96,7 +96,7 @@ fn what_is_out_of_range_is_named_before_anything_is_made() {
         let run = folder.path().join("run");
         let refused = [
             RunFolder::create(&run, &wrong).err(),
-            plan(&images, &wrong, &device, Part::WHOLE).err(),
+            plan(&images, &wrong, &device, Worker::ALONE).err(),
             Model::new(&wrong, &device).err(),
         ];
         for error in refused {

@@ -15,7 +15,7 @@ use simclr_data::{Dataset, Made};
 use simclr_engine::Device;
 use simclr_train::checkpoint::{Best, Checkpoint};
 use simclr_train::file_system::Disk;
-use simclr_train::pretrain::{EpochRecord, Outcome, Part, Plan, plan, pretrain};
+use simclr_train::pretrain::{EpochRecord, Outcome, Plan, Worker, plan, pretrain};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, TrainError};
 use watching::Watch;
@@ -213,7 +213,7 @@ fn every_loss_trains() {
 #[test]
 fn a_run_does_what_was_planned() {
     let (folder, config) = (tempfile::tempdir().unwrap(), config(&[]));
-    let planned = plan(&images(), &config, &Device::cpu(1).unwrap(), Part::WHOLE).unwrap();
+    let planned = plan(&images(), &config, &Device::cpu(1).unwrap(), Worker::ALONE).unwrap();
     assert_eq!((planned.images, planned.holdout, planned.steps, planned.done), (160, 16, 20, 0));
     let mut watch = Watch { stop_after: Some(1), ..Watch::default() };
     train(folder.path(), &config, None, 1, &mut watch).unwrap();

@@ -12,7 +12,7 @@ use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Made, Region, Subs
 use simclr_engine::{Device, ThreadGroup};
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
-use simclr_train::pretrain::{Outcome, Part, Team, assist, lead, plan};
+use simclr_train::pretrain::{Outcome, Team, Worker, assist, lead, plan};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, TrainError};
 use watching::Watch;
@@ -290,8 +290,9 @@ fn workers_that_do_not_fit_together_stop_and_say_why() {
 #[test]
 fn a_batch_must_be_shared_evenly() {
     let (images, device) = (images(&[]), Device::cpu(1).unwrap());
-    let planned =
-        |of: usize, batch: &str| plan(&images, &config(&[batch]), &device, Part { rank: 0, of, here: of });
+    let planned = |of: usize, batch: &str| {
+        plan(&images, &config(&[batch]), &device, Worker { rank: 0, world_size: of, local_size: of })
+    };
     assert_eq!(planned(4, "train.batch=16").unwrap().workers, 4);
     for (of, batch, right) in
         [(3, "train.batch=16", "use 15 or 18"), (4, "train.batch=4", "use 8"), (5, "train.batch=6", "use 10")]

@@ -139,9 +139,9 @@ impl Pretrain {
         let mut opening = Opening::new(&decoding, self.threads.count());
         let source = opening.open(&self.data)?;
         data::look_at(&*source.to_pretrain(), decoding.window)?;
-        let config = self.settings.resolve_shared(&source, self.threads, place.part().of)?;
+        let config = self.settings.resolve_shared(&source, self.threads, place.worker().world_size)?;
         let images = source.to_pretrain().len();
-        place.part().batch(&config, images - held_out(&config, images)?)?;
+        place.worker().batch_size(&config, images - held_out(&config, images)?)?;
         self.advise(&config)?;
         let mut training = training::begin(out, config)?;
         training.record_data(&self.data);
@@ -297,13 +297,14 @@ impl Pretrain {
                 let decoding = self.settings.data()?;
                 let source = Opening::new(&decoding, self.threads.count()).open(&self.data)?;
                 data::look_at(&*source.to_pretrain(), decoding.window)?;
-                let config = self.settings.resolve_shared(&source, self.threads, place.part().of)?;
+                let config =
+                    self.settings.resolve_shared(&source, self.threads, place.worker().world_size)?;
                 self.advise(&config)?;
                 (config, source)
             }
         };
         let device = training::device_of(&config)?;
-        let plan = plan(&source.to_pretrain(), &config, &device, place.part())?;
+        let plan = plan(&source.to_pretrain(), &config, &device, place.worker())?;
         progress::tell("would train", &plan, config.train.epochs);
         terminal::print(config.to_toml()?.trim_end())?;
         Ok(Done::Finished)

@@ -8,7 +8,7 @@ use super::state::left;
 use super::{Images, Needs};
 use crate::config::{Auto, Memory};
 use crate::optim::Optimizer;
-use crate::pretrain::Part;
+use crate::pretrain::Worker;
 use crate::{Config, Model, TrainError};
 
 /// What is kept for the backward pass, and the memory that the run then takes.
@@ -53,7 +53,7 @@ impl fmt::Display for Gigabytes {
 /// The most memory that NCCL is expected to use on a GPU, in bytes.
 const NCCL: u64 = 3 << 29;
 
-/// Decides `config.train.memory` for the worker `part` of a run on `images` whose `model` and `optimizer` are already
+/// Decides `config.train.memory` for the `worker` of a run on `images` whose `model` and `optimizer` are already
 /// allocated.
 ///
 /// # Errors
@@ -63,21 +63,22 @@ pub fn choose(
     optimizer: &Optimizer,
     config: &Config,
     images: &Images,
-    part: Part,
+    worker: Worker,
 ) -> Result<Choice, TrainError> {
-    let left = left(&model.device)?.map(|left| share_of(left, model.device.is_gpu(), part));
-    let needs =
-        |memory, batch: usize| Needs::of(model, optimizer, config, memory, batch.div_ceil(part.of), images);
+    let left = left(&model.device)?.map(|left| share_of(left, model.device.is_gpu(), worker));
+    let needs = |memory, batch: usize| {
+        Needs::of(model, optimizer, config, memory, batch.div_ceil(worker.world_size), images)
+    };
     choose_within(config.train.memory, config.train.batch, &needs, left)
 }
 
-/// The share of `left` bytes that the worker `part` may use. On GPUs each worker has its own, part of which NCCL will
+/// The share of `left` bytes that the `worker` may use. On GPUs each worker has its own, part of which NCCL will
 /// use.
-fn share_of(left: u64, on_gpu: bool, part: Part) -> u64 {
-    match (on_gpu, part.of) {
+fn share_of(left: u64, on_gpu: bool, worker: Worker) -> u64 {
+    match (on_gpu, worker.world_size) {
         (true, 1) => left,
         (true, _) => left - NCCL.min(left / 16),
-        (false, _) => left / part.here as u64,
+        (false, _) => left / worker.local_size as u64,
     }
 }
 
@@ -157,10 +158,12 @@ mod tests {
 
     #[test]
     fn workers_share_a_machine_but_not_a_gpu() {
-        let of = |of, here, on_gpu| share_of(64 << 30, on_gpu, Part { rank: 0, of, here });
+        let of = |of, here, on_gpu| {
+            share_of(64 << 30, on_gpu, Worker { rank: 0, world_size: of, local_size: here })
+        };
         assert_eq!([of(1, 1, false), of(4, 1, false), of(4, 2, false)], [64 << 30, 64 << 30, 32 << 30]);
         assert_eq!([of(1, 1, true), of(4, 2, true)], [64 << 30, (64 << 30) - NCCL]);
-        assert_eq!(share_of(16, true, Part { rank: 1, of: 2, here: 2 }), 15);
+        assert_eq!(share_of(16, true, Worker { rank: 1, world_size: 2, local_size: 2 }), 15);
     }
 
     #[test]

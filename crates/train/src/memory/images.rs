@@ -5,7 +5,7 @@ use simclr_engine::Device;
 
 use crate::Config;
 use crate::config::Cache;
-use crate::pretrain::{Part, trained_on};
+use crate::pretrain::{Worker, trained_on};
 
 /// The sizes of the decoded images of a data set, estimated from a [`Sample`]. All 0 if unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -30,9 +30,9 @@ pub struct Images {
 }
 
 impl Images {
-    /// Estimates the images of `dataset` for the worker `part` in a run of `config` on `device`; reads a sample only if it
+    /// Estimates the images of `dataset` for the `worker` in a run of `config` on `device`; reads a sample only if it
     /// matters.
-    pub fn of(config: &Config, device: &Device, dataset: &dyn Dataset, part: Part) -> Images {
+    pub fn of(config: &Config, device: &Device, dataset: &dyn Dataset, worker: Worker) -> Images {
         // With `auto` the estimate is only reported, which is not worth scanning an archive.
         let matters = match config.data.cache {
             Cache::None => false,
@@ -41,7 +41,7 @@ impl Images {
         };
         let held_out = dataset.len() - trained_on(config, dataset.len());
         let labelled = dataset.classes().len() >= 2 && (0..dataset.len()).any(|i| dataset.label(i).is_some());
-        let unseen = Images { held_out, labelled, workers: part.here, ..Images::default() };
+        let unseen = Images { held_out, labelled, workers: worker.local_size, ..Images::default() };
         if !matters && !device.is_gpu() {
             return unseen;
         }

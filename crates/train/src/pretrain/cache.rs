@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use simclr_data::{Cached, Dataset, DiskBudget};
 
-use super::Part;
+use super::Worker;
 use crate::config::Cache;
 use crate::memory::Gigabytes;
 use crate::run_folder::RunFolder;
@@ -42,7 +42,7 @@ pub(super) fn kept(
     dataset: &Arc<dyn Dataset>,
     config: &Config,
     run: Option<&RunFolder>,
-    (on_gpu, part): (bool, Part),
+    (on_gpu, worker): (bool, Worker),
     memory: &memory::Choice,
 ) -> Result<Kept, TrainError> {
     Ok(match (config.data.cache, run) {
@@ -56,22 +56,22 @@ pub(super) fn kept(
             Kept { images: cached.clone(), on_disk: Some(cached) }
         }
         _ => {
-            let bytes = most_in_memory(config, (on_gpu, part), memory);
+            let bytes = most_in_memory(config, (on_gpu, worker), memory);
             Kept::elsewhere(Arc::new(Cached::in_memory(dataset.clone(), bytes)))
         }
     })
 }
 
 /// The most bytes of decoded images that a worker keeps in the system's memory.
-fn most_in_memory(config: &Config, (on_gpu, part): (bool, Part), memory: &memory::Choice) -> u64 {
+fn most_in_memory(config: &Config, (on_gpu, worker): (bool, Worker), memory: &memory::Choice) -> u64 {
     let limit = config.data.cache_bytes();
     match config.data.cache {
         Cache::None => 0,
         // Only the first worker has the run folder, which holds the cache; the others cache in memory.
-        Cache::Disk if part.rank == 0 => 0,
+        Cache::Disk if worker.rank == 0 => 0,
         Cache::Ram => limit.unwrap_or(u64::MAX),
         Cache::Auto | Cache::Disk => {
-            let available = || memory::available_bytes() / part.here as u64;
+            let available = || memory::available_bytes() / worker.local_size as u64;
             // Images are kept in the system's memory, but the network is not if it is on a GPU.
             let (available, taken) = match (on_gpu, memory.available) {
                 (false, Some(available)) => (available, memory.needs.total()),
@@ -99,14 +99,14 @@ pub struct CachedImages {
 }
 
 impl CachedImages {
-    /// The images kept by the worker `part` of a run on `images` that takes `memory`, on a GPU or not.
+    /// The images kept by the `worker` of a run on `images` that takes `memory`, on a GPU or not.
     pub(super) fn of(
         config: &Config,
-        (on_gpu, part): (bool, Part),
+        (on_gpu, worker): (bool, Worker),
         memory: &memory::Choice,
         images: &memory::Images,
     ) -> CachedImages {
-        let bytes = images.all.min(most_in_memory(config, (on_gpu, part), memory));
+        let bytes = images.all.min(most_in_memory(config, (on_gpu, worker), memory));
         let side = config.data.image_size.saturating_mul(FAR_LARGER);
         let is_hard = config.data.cache != Cache::None && (bytes < images.all || bytes > MANY);
         let shrunk = (config.data.shrink == 0 && is_hard && images.shorter > side).then(|| {
@@ -152,7 +152,7 @@ mod tests {
         let needs = Needs { step: 2 << 30, ..Needs::default() };
         let choice = memory::Choice { memory: Memory::Full, needs, full: None, available: Some(16 << 30) };
         let images = memory::Images { all, shorter, ..memory::Images::default() };
-        CachedImages::of(&config, (false, Part::WHOLE), &choice, &images)
+        CachedImages::of(&config, (false, Worker::ALONE), &choice, &images)
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub use records::{EpochRecord, StepRecord};
 pub use resume::{Resumed, inspect, resume};
 pub(crate) use step::forward_backward;
 pub use step::{StepFigures, train_step, weight_norm};
-pub use team::{Part, Team};
+pub use team::{Team, Worker};
 pub use views::RunViews;
 pub use views_on::ViewsPlace;
 
@@ -190,9 +190,9 @@ fn prepare(
     team: &Team,
     device: &Device,
 ) -> Result<Prepared, TrainError> {
-    let part = team.part;
+    let worker = team.worker;
     let held_out = plan::check(config, dataset.len(), device)?;
-    part.batch(config, dataset.len() - held_out)?;
+    worker.batch_size(config, dataset.len() - held_out)?;
     team.check(identity, device)?;
     let beginning = match (run, from) {
         (Some(_), None) => Beginning::of(config, identity)?,
@@ -201,18 +201,18 @@ fn prepare(
     let start = from.or(beginning.as_ref().map(|beginning| &beginning.checkpoint));
     let shared = if team.is_alone() { None } else { team.share(start)? };
     let state = match shared.as_ref().or(start) {
-        Some(checkpoint) => State::restore(checkpoint, config, device, part)?,
-        None => State::new(config, device, part.of)?,
+        Some(checkpoint) => State::restore(checkpoint, config, device, worker)?,
+        None => State::new(config, device, worker.world_size)?,
     };
-    let sizes = memory::Images::of(config, device, dataset.as_ref(), part);
-    let mut memory = plan::choose_memory(&state, &sizes, config, part)?;
+    let sizes = memory::Images::of(config, device, dataset.as_ref(), worker);
+    let mut memory = plan::choose_memory(&state, &sizes, config, worker)?;
     if team.settle_memory(memory.memory)? != memory.memory {
         let train = TrainConfig { memory: Auto::Value(Memory::Blocks), ..config.train.clone() };
         let blocks = Config { train, ..config.clone() };
-        memory = plan::choose_memory(&state, &sizes, &blocks, part)?;
+        memory = plan::choose_memory(&state, &sizes, &blocks, worker)?;
     }
-    let keep = |memory: &memory::Choice| cache::kept(dataset, config, run, (device.is_gpu(), part), memory);
-    let mut prepared = Prepared::new(state, &sizes, held_out, config, (memory, part), keep)?;
+    let keep = |memory: &memory::Choice| cache::kept(dataset, config, run, (device.is_gpu(), worker), memory);
+    let mut prepared = Prepared::new(state, &sizes, held_out, config, (memory, worker), keep)?;
     prepared.plan.begins = beginning.map(|beginning| beginning.words);
     Ok(prepared)
 }

@@ -11,7 +11,7 @@ use crate::{Config, Schedule, TrainError, memory};
 use super::beginning::Beginning;
 use super::cache::{CachedImages, Kept};
 use super::state::State;
-use super::{Identity, Part, RunViews, ViewsPlace};
+use super::{Identity, RunViews, ViewsPlace, Worker};
 
 /// Fewer held-out images than this are too few to measure on: they are trained on instead.
 const LEAST_HOLDOUT: usize = 8;
@@ -49,7 +49,7 @@ pub struct Plan {
     pub cached: CachedImages,
 }
 
-/// Returns the plan that [`pretrain`](super::pretrain) would follow on `dataset`, as its worker `part`.
+/// Returns the plan that [`pretrain`](super::pretrain) would follow on `dataset`, as its `worker`.
 ///
 /// # Errors
 /// Those that `pretrain` would return before its first step.
@@ -57,29 +57,29 @@ pub fn plan(
     dataset: &Arc<dyn Dataset>,
     config: &Config,
     device: &Device,
-    part: Part,
+    worker: Worker,
 ) -> Result<Plan, TrainError> {
     let config = &config.resolved()?;
     let held_out = check(config, dataset.len(), device)?;
-    part.batch(config, dataset.len() - held_out)?;
+    worker.batch_size(config, dataset.len() - held_out)?;
     let beginning = Beginning::of(config, Identity::of(dataset.as_ref()))?;
-    let state = State::new(config, device, part.of)?;
-    let sizes = memory::Images::of(config, device, dataset.as_ref(), part);
-    let memory = choose_memory(&state, &sizes, config, part)?;
-    let prepared = Prepared::new(state, &sizes, held_out, config, (memory, part), |_| {
+    let state = State::new(config, device, worker.world_size)?;
+    let sizes = memory::Images::of(config, device, dataset.as_ref(), worker);
+    let memory = choose_memory(&state, &sizes, config, worker)?;
+    let prepared = Prepared::new(state, &sizes, held_out, config, (memory, worker), |_| {
         Ok(Kept::elsewhere(dataset.clone()))
     })?;
     Ok(Plan { begins: beginning.map(|beginning| beginning.words), ..prepared.plan })
 }
 
-/// Decides what the worker `part` keeps for the backward pass, with images of these `sizes`.
+/// Decides what the `worker` keeps for the backward pass, with images of these `sizes`.
 pub(super) fn choose_memory(
     state: &State,
     sizes: &memory::Images,
     config: &Config,
-    part: Part,
+    worker: Worker,
 ) -> Result<memory::Choice, TrainError> {
-    memory::choose(&state.model, &state.optimizer, config, sizes, part)
+    memory::choose(&state.model, &state.optimizer, config, sizes, worker)
 }
 
 /// The number of `images` that are held out.
@@ -129,16 +129,16 @@ impl Prepared {
         sizes: &memory::Images,
         held_out: usize,
         config: &Config,
-        (mut memory, part): (memory::Choice, Part),
+        (mut memory, worker): (memory::Choice, Worker),
         keep: impl FnOnce(&memory::Choice) -> Result<Kept, TrainError>,
     ) -> Result<Prepared, TrainError> {
         let device = state.model.device.clone();
         state.model = state.model.with_memory(memory.memory);
         let Kept { images, on_disk: cache } = keep(&memory)?;
-        let cached = CachedImages::of(config, (device.is_gpu(), part), &memory, sizes);
+        let cached = CachedImages::of(config, (device.is_gpu(), worker), &memory, sizes);
         let (train, holdout) = split(images, config, held_out)?;
         let RunViews { families, left_out } = RunViews::new(config, &*train)?;
-        let batch = config.train.batch.div_ceil(part.of);
+        let batch = config.train.batch.div_ceil(worker.world_size);
         let views = ViewsPlace::decide(config, &device, &families, &*train, &memory, (sizes, batch))?;
         memory.needs.images = if device.is_gpu() { views.to_keep(sizes) } else { cached.bytes };
         let plan = Plan {
@@ -148,7 +148,7 @@ impl Prepared {
             steps: Schedule::steps(train.len() as u64, config.train.batch as u64, config.train.epochs),
             done: state.step,
             begins: None,
-            workers: part.of,
+            workers: worker.world_size,
             parameters: state.model.parameters.trained_values(),
             device: device.to_string(),
             on_gpu: device.is_gpu(),

@@ -97,7 +97,7 @@ impl<'r> Run<'r> {
         let log_every =
             config.train.log_every.unwrap_or_else(|| if device.is_gpu() { GPU_LOG_EVERY } else { 1 });
         let captured = match device.is_gpu() {
-            true => Some(CapturedStep::new(&state.model, 2 * team.part.batch(config, train.len())?)?),
+            true => Some(CapturedStep::new(&state.model, 2 * team.worker.batch_size(config, train.len())?)?),
             false => None,
         };
         let mut run = Run {
@@ -212,13 +212,13 @@ impl<'r> Run<'r> {
     /// Starts making batches.
     fn batches(&self) -> Result<Batches, TrainError> {
         let config = LoaderConfig {
-            batch: self.team.part.batch(self.config, self.train.len())?,
-            share: self.team.part.share(),
+            batch: self.team.worker.batch_size(self.config, self.train.len())?,
+            share: self.team.worker.share(),
             seed: self.config.train.seed,
             reading: self.reading,
             views: self.families.to_vec(),
         };
-        let (next, device) = (self.state.places[self.team.part.rank], &self.state.model.device);
+        let (next, device) = (self.state.places[self.team.worker.rank], &self.state.model.device);
         Batches::start(self.train.clone(), config, next, device, &self.plan.views)
     }
 
@@ -234,9 +234,9 @@ impl<'r> Run<'r> {
             return Ok(Turn { end_of_epoch: false, stop: true });
         }
         let batch = batches.next(self.captured.as_mut().map(CapturedStep::pixels));
-        let batch = batch.map_err(|error| self.team.part.explain(error))?;
+        let batch = batch.map_err(|error| self.team.worker.explain(error))?;
         since.waited += batch.waited;
-        since.views += 2 * batch.indices.len() * self.team.part.of;
+        since.views += 2 * batch.indices.len() * self.team.worker.world_size;
         let rate = self.schedule.rate(self.state.step);
         self.step(&batch.views, rate)?;
         self.consistent = false;

@@ -3,7 +3,7 @@
 use simclr_data::Position;
 use simclr_engine::{Device, LossScaleFigures};
 
-use super::Part;
+use super::Worker;
 use super::epoch::WarningState;
 use super::identity::Identity;
 use super::plan::trained_on;
@@ -67,9 +67,9 @@ impl State {
         checkpoint: &Checkpoint,
         config: &Config,
         device: &Device,
-        part: Part,
+        worker: Worker,
     ) -> Result<State, TrainError> {
-        let mut state = State::new(config, device, part.of)?;
+        let mut state = State::new(config, device, worker.world_size)?;
         state.model.load(checkpoint)?;
         let meta = &checkpoint.meta;
         for (id, buffer) in state.optimizer.state_mut() {
@@ -85,7 +85,7 @@ impl State {
         }
         state.optimizer.set_steps(meta.step);
         state.step = meta.step;
-        state.places = places_of(meta, trained_on(config, meta.images as usize), part.of);
+        state.places = places_of(meta, trained_on(config, meta.images as usize), worker.world_size);
         let extra = &meta.extra;
         state.sums = EpochSums {
             steps: extra.epoch_steps,

@@ -14,28 +14,28 @@ use crate::{Config, TrainError};
 
 /// The place of a worker among all workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct Worker {
     /// Its number, from 0.
     pub rank: usize,
     /// The number of workers.
-    pub of: usize,
+    pub world_size: usize,
     /// How many workers share this machine, this one included.
-    pub here: usize,
+    pub local_size: usize,
 }
 
-impl Part {
+impl Worker {
     /// The only worker.
-    pub const WHOLE: Part = Part { rank: 0, of: 1, here: 1 };
+    pub const ALONE: Worker = Worker { rank: 0, world_size: 1, local_size: 1 };
 
     /// The worker's share of every batch.
     pub(super) fn share(self) -> Share {
-        Share::new(self.rank, self.of).unwrap_or(Share::WHOLE)
+        Share::new(self.rank, self.world_size).unwrap_or(Share::WHOLE)
     }
 
     /// Rewords an error of the worker's loader for a run of several workers.
     pub(super) fn explain(self, error: TrainError) -> TrainError {
         match error {
-            TrainError::Data(DataError::TooFewImages { batch, usable, .. }) if self.of > 1 => {
+            TrainError::Data(DataError::TooFewImages { batch, usable, .. }) if self.world_size > 1 => {
                 TrainError::Workers(format!(
                     "worker {} has {usable} images of an epoch that can be read, and its part of a batch is {batch}; take fewer workers, or \
                      lower train.batch",
@@ -50,8 +50,8 @@ impl Part {
     ///
     /// # Errors
     /// [`TrainError::Conflict`] if a batch cannot be shared evenly, or leaves each worker fewer than two images.
-    pub fn batch(self, config: &Config, images: usize) -> Result<usize, TrainError> {
-        let (batch, of) = (config.train.batch, self.of);
+    pub fn batch_size(self, config: &Config, images: usize) -> Result<usize, TrainError> {
+        let (batch, of) = (config.train.batch, self.world_size);
         if batch.is_multiple_of(of) && (batch / of >= 2 || of == 1) {
             return Ok(batch / of);
         }
@@ -82,7 +82,7 @@ impl Part {
 #[derive(Clone, Copy)]
 pub struct Team<'t> {
     pub(super) collective: &'t dyn Collective,
-    pub(super) part: Part,
+    pub(super) worker: Worker,
 }
 
 /// What workers compare before they train together.
@@ -97,17 +97,20 @@ struct Common {
 
 impl fmt::Debug for Team<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Team").field("part", &self.part).finish_non_exhaustive()
+        f.debug_struct("Team").field("worker", &self.worker).finish_non_exhaustive()
     }
 }
 
 impl<'t> Team<'t> {
     /// A single worker.
-    pub const ALONE: Team<'static> = Team { collective: &SingleProcess, part: Part::WHOLE };
+    pub const ALONE: Team<'static> = Team { collective: &SingleProcess, worker: Worker::ALONE };
 
-    /// The workers of `collective`, of which `here` share this machine.
-    pub fn new(collective: &'t dyn Collective, here: usize) -> Team<'t> {
-        Team { collective, part: Part { rank: collective.rank(), of: collective.size(), here } }
+    /// The workers of `collective`, of which `local_size` share this machine.
+    pub fn new(collective: &'t dyn Collective, local_size: usize) -> Team<'t> {
+        Team {
+            collective,
+            worker: Worker { rank: collective.rank(), world_size: collective.size(), local_size },
+        }
     }
 
     /// Tells the other workers why this one stops.
@@ -116,7 +119,7 @@ impl<'t> Team<'t> {
     }
 
     pub(super) fn is_alone(&self) -> bool {
-        self.part.of == 1
+        self.worker.world_size == 1
     }
 
     /// Checks that all workers can compute one step together: on the same images, on processors of one kind, or on
@@ -182,7 +185,7 @@ impl<'t> Team<'t> {
         let Some(joined) = joined.inspect_err(|error| told(self, error))? else {
             return work(*self).inspect_err(|error| told(self, error));
         };
-        let team = Team { collective: &*joined, part: self.part };
+        let team = Team { collective: &*joined, worker: self.worker };
         let done = work(team).inspect_err(|error| told(&team, error))?;
         // A worker that finishes early looks dead to those still checking the exchange, and their GPUs may still read
         // its memory: synchronise and meet once more. Errors no longer matter.
@@ -223,7 +226,7 @@ impl<'t> Team<'t> {
         }
         let mut told = vec![0.0; places.len() + 1];
         // Exact: positions are below 2^53.
-        told[self.part.rank] = own.0 as f64;
+        told[self.worker.rank] = own.0 as f64;
         told[places.len()] = if stop { 1.0 } else { 0.0 };
         self.collective.all_reduce_sum(&mut told)?;
         places.iter_mut().zip(&told).for_each(|(place, &told)| *place = Position(told as u64));

@@ -23,7 +23,7 @@ use simclr_eval::study::{Judge, Study, Trial, Variant, rows};
 use simclr_exchange::write_encoder;
 use simclr_metrics::Knn;
 use simclr_train::file_system::{Disk, write_atomically};
-use simclr_train::pretrain::{Failure, Identity, Part, held_out, plan};
+use simclr_train::pretrain::{Failure, Identity, Worker, held_out, plan};
 use simclr_train::run_folder::{REPORT, RunFolder};
 use simclr_train::{Config, TrainError};
 
@@ -288,7 +288,7 @@ impl Ablate {
                 // The seed changes neither the memory nor the number of steps.
                 let steps = match planned.get(variant) {
                     Some(first) => first.steps,
-                    None => plan(&images, &config, device, Part::WHOLE).with_context(of_variant)?.steps,
+                    None => plan(&images, &config, device, Worker::ALONE).with_context(of_variant)?.steps,
                 };
                 let name = format!("{}-seed{seed}", spec.folder());
                 let folder = self.out.as_deref().unwrap_or(Path::new("")).join(name);

@@ -9,7 +9,7 @@ use serde::Serialize;
 use simclr_engine::{Device, MemoryUse, Peak, Profile, SingleProcess};
 use simclr_train::config::Memory;
 use simclr_train::optim::Optimizer;
-use simclr_train::pretrain::{CapturedStep, Part, train_step};
+use simclr_train::pretrain::{CapturedStep, Worker, train_step};
 use simclr_train::{Config, Model, memory};
 
 use super::fed::{Fed, RATE, Taker};
@@ -159,7 +159,7 @@ impl Step {
         config.prepare(&device)?;
         let mut model = Model::new(&config, &device)?;
         let mut optimizer = Optimizer::new(&config.optim, &model.parameters)?;
-        let choice = memory::choose(&model, &optimizer, &config, &memory::Images::default(), Part::WHOLE)?;
+        let choice = memory::choose(&model, &optimizer, &config, &memory::Images::default(), Worker::ALONE)?;
         let tensors = memory::step_use(&model, &optimizer, &config, choice.memory, config.train.batch)?;
         model = model.with_memory(choice.memory);
         let side = config.data.image_size as usize;
