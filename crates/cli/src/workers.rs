@@ -230,7 +230,7 @@ impl Crew {
     /// The workers in the form that pretraining takes.
     pub fn team(&self) -> Team<'_> {
         match &self.workers {
-            Some(workers) => Team::new(workers, workers.here()),
+            Some(workers) => Team::new(workers, workers.local_size()),
             None => Team::ALONE,
         }
     }

@@ -44,7 +44,7 @@ pub(super) struct Run<'r> {
     /// Images that could not be used, including those listed before the run was resumed.
     pub(super) skipped: Vec<Skipped>,
     pub(super) state: State,
-    /// Whether the state is consistent: the step is complete, and the places of all workers are known.
+    /// Whether the state is consistent: the step is complete, and the positions of all workers are known.
     pub(super) consistent: bool,
     /// A step that the logs did not take.
     pub(super) unlogged: Option<StepRecord>,
@@ -218,7 +218,7 @@ impl<'r> Run<'r> {
             reading: self.reading,
             views: self.families.to_vec(),
         };
-        let (next, device) = (self.state.places[self.team.worker.rank], &self.state.model.device);
+        let (next, device) = (self.state.positions[self.team.worker.rank], &self.state.model.device);
         Batches::start(self.train.clone(), config, next, device, &self.plan.views)
     }
 
@@ -244,7 +244,7 @@ impl<'r> Run<'r> {
             self.note_searches(observer);
         }
         let epochs = self.epochs();
-        let stop = self.team.take_turn(&mut self.state.places, batch.position, observer.stop())?;
+        let stop = self.team.take_turn(&mut self.state.positions, batch.position, observer.stop())?;
         batches.recycle(batch);
         let turn = Turn { end_of_epoch: self.epochs() > epochs, stop };
         self.state.epoch_due = turn.end_of_epoch;

@@ -26,7 +26,7 @@ pub(super) struct State {
     pub(super) optimizer: Optimizer,
     pub(super) step: u64,
     /// The position of each worker, by rank, in its own share of the images.
-    pub(super) places: Vec<Position>,
+    pub(super) positions: Vec<Position>,
     pub(super) sums: EpochSums,
     /// The loss scale, if the loss is scaled, and the number of steps skipped because of overflow.
     pub(super) loss_scale: Option<LossScaleFigures>,
@@ -47,7 +47,7 @@ impl State {
             model,
             optimizer,
             step: 0,
-            places: vec![Position::default(); workers],
+            positions: vec![Position::default(); workers],
             sums: EpochSums::default(),
             loss_scale: None,
             skipped_steps: 0,
@@ -59,7 +59,7 @@ impl State {
 
     /// The position of all workers together.
     pub(super) fn position(&self) -> Position {
-        Position(self.places.iter().map(|place| place.0).sum())
+        Position(self.positions.iter().map(|position| position.0).sum())
     }
 
     /// Restores the state from a checkpoint.
@@ -85,7 +85,7 @@ impl State {
         }
         state.optimizer.set_steps(meta.step);
         state.step = meta.step;
-        state.places = places_of(meta, trained_on(config, meta.images as usize), worker.world_size);
+        state.positions = positions_of(meta, trained_on(config, meta.images as usize), worker.world_size);
         let extra = &meta.extra;
         state.sums = EpochSums {
             steps: extra.epoch_steps,
@@ -124,7 +124,8 @@ impl State {
             epoch_due: self.epoch_due,
             names_within: identity.names_within,
             sizes: identity.sizes,
-            worker_places: (self.places.len() > 1).then(|| self.places.iter().map(|place| place.0).collect()),
+            worker_places: (self.positions.len() > 1)
+                .then(|| self.positions.iter().map(|position| position.0).collect()),
             ..Extra::default()
         };
         self.warnings.record(&mut extra);
@@ -150,19 +151,19 @@ impl State {
 /// it was; otherwise the positions are divided evenly, the first workers going one place further where they must: their
 /// sum tells which epochs are done. The positions are even already unless one worker met more broken images than another;
 /// then a few images are seen once more or once less.
-fn places_of(meta: &Meta, images: usize, workers: usize) -> Vec<Position> {
+fn positions_of(meta: &Meta, images: usize, workers: usize) -> Vec<Position> {
     let passed = meta.epoch.saturating_mul(images as u64).saturating_add(meta.next);
     // Older versions recorded positions within the epoch: those are divided evenly too.
-    let sound = |places: &&Vec<u64>| {
-        let sum = places.iter().try_fold(0u64, |sum, &place| sum.checked_add(place));
-        places.len() == workers && sum == Some(passed)
+    let sound = |positions: &&Vec<u64>| {
+        let sum = positions.iter().try_fold(0u64, |sum, &position| sum.checked_add(position));
+        positions.len() == workers && sum == Some(passed)
     };
     let known = meta.extra.worker_places.as_ref().filter(sound);
     let of = workers as u64;
     // The places of all together are dealt to the workers in turn.
     let dealt = || (0..of).map(|rank| passed / of + u64::from(rank < passed % of)).collect();
-    let places = known.cloned().unwrap_or_else(dealt);
-    places.into_iter().map(Position).collect()
+    let positions = known.cloned().unwrap_or_else(dealt);
+    positions.into_iter().map(Position).collect()
 }
 
 #[cfg(test)]
@@ -170,8 +171,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_kept_or_dealt_anew() {
-        let found = |meta: &Meta, workers| places_of(meta, 100, workers).into_iter().map(|place| place.0);
+    fn positions_are_kept_or_dealt_anew() {
+        let found =
+            |meta: &Meta, workers| positions_of(meta, 100, workers).into_iter().map(|position| position.0);
         let mut meta = Meta { epoch: 2, next: 96, ..Meta::default() };
         assert!(found(&meta, 1).eq([296]));
         assert!(found(&meta, 4).eq([74; 4]));

@@ -212,25 +212,25 @@ impl<'t> Team<'t> {
         }
     }
 
-    /// Exchanges the workers' positions after a step, into `places` by rank, and whether they want to stop. Returns
+    /// Exchanges the workers' positions after a step, into `positions` by rank, and whether they want to stop. Returns
     /// whether any does.
     pub(super) fn take_turn(
         &self,
-        places: &mut [Position],
+        positions: &mut [Position],
         own: Position,
         stop: bool,
     ) -> Result<bool, TrainError> {
-        if let ([only], true) = (&mut *places, self.is_alone()) {
+        if let ([only], true) = (&mut *positions, self.is_alone()) {
             *only = own;
             return Ok(stop);
         }
-        let mut told = vec![0.0; places.len() + 1];
+        let mut told = vec![0.0; positions.len() + 1];
         // Exact: positions are below 2^53.
         told[self.worker.rank] = own.0 as f64;
-        told[places.len()] = if stop { 1.0 } else { 0.0 };
+        told[positions.len()] = if stop { 1.0 } else { 0.0 };
         self.collective.all_reduce_sum(&mut told)?;
-        places.iter_mut().zip(&told).for_each(|(place, &told)| *place = Position(told as u64));
-        Ok(told[places.len()] > 0.0)
+        positions.iter_mut().zip(&told).for_each(|(position, &told)| *position = Position(told as u64));
+        Ok(told[positions.len()] > 0.0)
     }
 
     /// Gathers the images that all workers, this one included, have skipped.

@@ -140,7 +140,7 @@ impl Host {
             machines.push(machine);
             streams.push(stream);
         }
-        let here = machines.iter().filter(|&machine| *machine == own).count();
+        let local_size = machines.iter().filter(|&machine| *machine == own).count();
         let welcome = Answer::Welcome { addresses, machines };
         let (mut links, gone) = (vec![None], Arc::default());
         for (i, mut stream) in streams.into_iter().enumerate() {
@@ -148,7 +148,7 @@ impl Host {
             send(&mut stream, &welcome).map_err(|error| unheard(rank, &error))?;
             links.push(Some(link(rank, stream, &gone)?));
         }
-        Ok(Workers::new(0, here, links, gone))
+        Ok(Workers::new(0, local_size, links, gone))
     }
 }
 
@@ -193,7 +193,7 @@ impl Workers {
         if addresses.len() != size - 1 || machines.len() != size {
             return Err(problem(format!("worker 0 does not tell where all of the {size} workers are")));
         }
-        let here = machines.iter().filter(|&machine| *machine == hello.machine).count();
+        let local_size = machines.iter().filter(|&machine| *machine == hello.machine).count();
         let mut links: Vec<Option<Link>> = (0..size).map(|_| None).collect();
         let gone = Arc::default();
         links[0] = Some(link(0, first, &gone)?);
@@ -214,7 +214,7 @@ impl Workers {
                 links[hello.rank] = Some(link(hello.rank, stream, &gone)?);
             }
         }
-        Ok(Workers::new(rank, here, links, gone))
+        Ok(Workers::new(rank, local_size, links, gone))
     }
 }
 

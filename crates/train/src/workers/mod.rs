@@ -32,7 +32,7 @@ const WHOLE: usize = 32 << 10;
 pub struct Workers {
     rank: usize,
     size: usize,
-    here: usize,
+    local_size: usize,
     mesh: Mutex<Mesh>,
     /// Whether another worker has gone; set by the connections' threads.
     gone: Arc<AtomicBool>,
@@ -47,16 +47,16 @@ struct Mesh {
 }
 
 impl Workers {
-    /// Creates the workers from `links` by rank, which set `gone`; `here` of the workers are on this machine.
-    fn new(rank: usize, here: usize, links: Vec<Option<Link>>, gone: Arc<AtomicBool>) -> Workers {
+    /// Creates the workers from `links` by rank, which set `gone`; `local_size` of the workers are on this machine.
+    fn new(rank: usize, local_size: usize, links: Vec<Option<Link>>, gone: Arc<AtomicBool>) -> Workers {
         let size = links.len();
         let mesh = Mutex::new(Mesh { links, sums: Vec::new(), bytes: Vec::new() });
-        Workers { rank, size, here, mesh, gone }
+        Workers { rank, size, local_size, mesh, gone }
     }
 
     /// How many of the workers, this one included, share this machine.
-    pub fn here(&self) -> usize {
-        self.here
+    pub fn local_size(&self) -> usize {
+        self.local_size
     }
 
     fn with_mesh<R>(&self, work: impl FnOnce(&mut Mesh) -> R) -> R {

@@ -45,7 +45,7 @@ fn sums_are_those_of_threads_bit_for_bit() {
             sums.into_iter().map(|sum| (sum as f32).to_bits()).collect()
         };
         let sums = together(size, |workers| {
-            assert_eq!((workers.size(), workers.here()), (size, size));
+            assert_eq!((workers.size(), workers.local_size()), (size, size));
             let mut own = values(workers.rank(), length);
             workers.all_reduce_sum_f32(&mut own).unwrap();
             let mut few = [workers.rank() as f64, 0.25];
