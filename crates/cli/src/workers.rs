@@ -10,7 +10,7 @@ use clap::Args;
 use simclr_cuda::{Gpus, Libraries};
 use simclr_engine::Collective;
 use simclr_train::pretrain::{Team, Worker};
-use simclr_train::workers::{Host, Patience, Workers};
+use simclr_train::workers::{Host, Wait, Workers};
 use simclr_train::{Config, TrainError};
 
 use crate::exit::{Stopped, usage};
@@ -189,7 +189,7 @@ impl Gathering<'_> {
             }
             _ => return Ok(Crew { workers: None, _started: Started(Vec::new()) }),
         };
-        let workers = patiently(most, &mut || started.check(), |patience| host.meet(of, patience))?;
+        let workers = patiently(most, &mut || started.check(), |wait| host.meet(of, wait))?;
         workers.exchange(config.to_toml()?.as_bytes())?;
         Ok(Crew { workers: Some(workers), _started: started })
     }
@@ -197,15 +197,15 @@ impl Gathering<'_> {
 
 /// Runs `wait`, which may wait for other workers, until Ctrl-C.
 fn patiently<R>(
-    most: Duration,
+    timeout: Duration,
     check: &mut dyn FnMut() -> Result<(), TrainError>,
-    wait: impl FnOnce(Patience) -> Result<R, TrainError>,
+    wait: impl FnOnce(Wait) -> Result<R, TrainError>,
 ) -> Result<R> {
     let mut check = || match interrupt::requested() {
         true => Err(TrainError::Workers("stopped while other workers were waited for".to_owned())),
         false => check(),
     };
-    let waited = wait(Patience { most, check: &mut check });
+    let waited = wait(Wait { timeout, check: &mut check });
     if waited.is_err() && interrupt::requested() { Err(Stopped.into()) } else { Ok(waited?) }
 }
 
@@ -220,7 +220,7 @@ impl Crew {
     /// Joins the workers of a run that another worker keeps, and receives its configuration.
     pub fn join(rank: usize, of: usize, at: &str) -> Result<(Crew, Config)> {
         terminal::say(&format!("worker {rank} of {of}, looking for worker 0 at {at}"));
-        let workers = patiently(ELSEWHERE, &mut || Ok(()), |patience| Workers::join(rank, of, at, patience))?;
+        let workers = patiently(ELSEWHERE, &mut || Ok(()), |wait| Workers::join(rank, of, at, wait))?;
         let told = workers.exchange(b"")?;
         let text = told.first().map(|text| String::from_utf8_lossy(text).into_owned()).unwrap_or_default();
         let config = Config::from_toml(&text, "the configuration of worker 0")?;

@@ -11,7 +11,7 @@ use counting::allocations;
 use simclr_engine::{Collective, Device, SingleProcess};
 use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::train_step;
-use simclr_train::workers::{Host, Patience, Workers};
+use simclr_train::workers::{Host, Wait, Workers};
 use simclr_train::{Config, Layers, Model};
 
 /// ResNet-D with selective kernels.
@@ -89,11 +89,11 @@ fn a_step_of_workers_allocates_nothing_after_warm_up() {
     let sets = ["data.image_size=32", "encoder.width=0.125", "train.precision=f32"].map(str::to_owned);
     let host = Host::listen("127.0.0.1:0").unwrap();
     let at = host.address().unwrap().to_string();
-    let (together, most, steps) = (Barrier::new(2), Duration::from_secs(60), 25);
+    let (together, timeout, steps) = (Barrier::new(2), Duration::from_secs(60), 25);
     let mut counts: Vec<usize> = scope(|scope| {
         let (sets, together) = (&sets, &together);
         scope.spawn(move || {
-            let worker = Workers::join(1, 2, &at, Patience { most, check: &mut || Ok(()) }).unwrap();
+            let worker = Workers::join(1, 2, &at, Wait { timeout, check: &mut || Ok(()) }).unwrap();
             let mut run = Run::new(sets, 1);
             (0..steps).for_each(|_| {
                 together.wait();
@@ -101,7 +101,7 @@ fn a_step_of_workers_allocates_nothing_after_warm_up() {
                 together.wait();
             });
         });
-        let worker = host.meet(2, Patience { most, check: &mut || Ok(()) }).unwrap();
+        let worker = host.meet(2, Wait { timeout, check: &mut || Ok(()) }).unwrap();
         let mut run = Run::new(sets, 1);
         let step = |_| {
             allocations(|| {

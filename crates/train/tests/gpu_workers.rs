@@ -19,7 +19,7 @@ use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
 use simclr_train::pretrain::{Outcome, Team, assist, lead};
 use simclr_train::run_folder::RunFolder;
-use simclr_train::workers::{Host, Patience, Workers};
+use simclr_train::workers::{Host, Wait, Workers};
 use simclr_train::{Config, TrainError};
 use watching::Watch;
 
@@ -45,11 +45,11 @@ fn workers() -> [Workers; 2] {
     let host = Host::listen("127.0.0.1:0").unwrap();
     let at = host.address().unwrap().to_string();
     let mut patient = || Ok(());
-    let most = Duration::from_secs(60);
+    let timeout = Duration::from_secs(60);
     scope(|scope| {
         let second =
-            scope.spawn(move || Workers::join(1, 2, &at, Patience { most, check: &mut || Ok(()) }).unwrap());
-        [host.meet(2, Patience { most, check: &mut patient }).unwrap(), second.join().unwrap()]
+            scope.spawn(move || Workers::join(1, 2, &at, Wait { timeout, check: &mut || Ok(()) }).unwrap());
+        [host.meet(2, Wait { timeout, check: &mut patient }).unwrap(), second.join().unwrap()]
     })
 }
 
@@ -181,8 +181,8 @@ fn long(log_every: &str) -> (Config, Arc<dyn Dataset>) {
 fn worker_1_of_another_process() {
     let Ok(at) = std::env::var(MEET) else { return };
     let Some((gpus, _alone)) = gpus() else { return };
-    let patience = Patience { most: Duration::from_secs(60), check: &mut || Ok(()) };
-    let worker = Workers::join(1, 2, &at, patience).unwrap();
+    let wait = Wait { timeout: Duration::from_secs(60), check: &mut || Ok(()) };
+    let worker = Workers::join(1, 2, &at, wait).unwrap();
     let (config, images) = long("train.log_every=1000");
     let team = Team::new(&worker, 2);
     // The process is killed meanwhile.
@@ -200,7 +200,7 @@ fn a_worker_that_was_killed_is_given_up() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let worker = host.meet(2, Patience { most: Duration::from_secs(120), check: &mut || Ok(()) }).unwrap();
+    let worker = host.meet(2, Wait { timeout: Duration::from_secs(120), check: &mut || Ok(()) }).unwrap();
     let (config, images) = long("train.log_every=1");
     let folder = tempfile::tempdir().unwrap();
     let run = RunFolder::create(folder.path(), &config).unwrap();

@@ -1,7 +1,7 @@
 //! Several processes that train as one, on one machine or several, over TCP.
 //!
 //! ```text
-//! worker 0 listens ◀── the others introduce themselves   (meet.rs)
+//! worker 0 listens ◀── the others introduce themselves   (rendezvous.rs)
 //! then every worker is connected to every other, and data goes
 //! directly between them:                                 (link.rs)
 //!     small sums, gathers     own values to all, theirs from all
@@ -13,7 +13,7 @@
 //! (`simclr_engine::between_gpus`).
 
 mod link;
-mod meet;
+mod rendezvous;
 
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use simclr_engine::{Collective, EngineError, Result};
 
 use link::Link;
-pub use meet::{Host, Patience};
+pub use rendezvous::{Host, Wait};
 
 /// Sums of more bytes than this are cut into one piece per worker.
 const WHOLE: usize = 32 << 10;

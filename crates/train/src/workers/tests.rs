@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::*;
 use crate::TrainError;
 
-fn patience(check: &mut dyn FnMut() -> std::result::Result<(), TrainError>) -> Patience<'_> {
-    Patience { most: Duration::from_secs(30), check }
+fn wait(check: &mut dyn FnMut() -> std::result::Result<(), TrainError>) -> Wait<'_> {
+    Wait { timeout: Duration::from_secs(30), check }
 }
 
 /// Runs `work` with `size` workers of this process, each in its own thread, and returns the results by rank.
@@ -18,12 +18,10 @@ fn together<R: Send>(size: usize, work: impl Fn(Workers) -> R + Sync) -> Vec<R> 
         let (work, address) = (&work, &address);
         let others: Vec<_> = (1..size)
             .map(|rank| {
-                scope.spawn(move || {
-                    work(Workers::join(rank, size, address, patience(&mut || Ok(()))).unwrap())
-                })
+                scope.spawn(move || work(Workers::join(rank, size, address, wait(&mut || Ok(()))).unwrap()))
             })
             .collect();
-        let first = work(host.meet(size, patience(&mut || Ok(()))).unwrap());
+        let first = work(host.meet(size, wait(&mut || Ok(()))).unwrap());
         std::iter::once(first).chain(others.into_iter().map(|other| other.join().unwrap())).collect()
     })
 }
@@ -117,12 +115,12 @@ fn strangers_are_passed_over_and_wrong_workers_refused() {
     TcpStream::connect(address).unwrap().write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     let of_three = {
         let text = text.clone();
-        spawn(move || Workers::join(1, 3, &text, patience(&mut || Ok(()))).unwrap_err().to_string())
+        spawn(move || Workers::join(1, 3, &text, wait(&mut || Ok(()))).unwrap_err().to_string())
     };
     let right =
-        spawn(move || Workers::join(1, 2, &text, patience(&mut || Ok(()))).unwrap().exchange(b"1").unwrap());
+        spawn(move || Workers::join(1, 2, &text, wait(&mut || Ok(()))).unwrap().exchange(b"1").unwrap());
     // The right worker is met whether the stranger and the wrong worker come before or after it.
-    let workers = host.meet(2, patience(&mut || Ok(()))).unwrap();
+    let workers = host.meet(2, wait(&mut || Ok(()))).unwrap();
     assert_eq!(workers.exchange(b"0").unwrap(), [b"0", b"1"]);
     assert_eq!(right.join().unwrap(), [b"0", b"1"]);
     // It may not learn the reason: worker 0 may have met the right worker first.
@@ -137,15 +135,12 @@ fn a_worker_that_went_before_all_had_come_may_come_again() {
     let join = |rank| {
         let address = address.clone();
         spawn(move || {
-            Workers::join(rank, 3, &address, patience(&mut || Ok(())))
-                .unwrap()
-                .exchange(&[rank as u8])
-                .unwrap()
+            Workers::join(rank, 3, &address, wait(&mut || Ok(()))).unwrap().exchange(&[rank as u8]).unwrap()
         })
     };
-    let met = spawn(move || host.meet(3, patience(&mut || Ok(()))).unwrap().exchange(&[0]).unwrap());
+    let met = spawn(move || host.meet(3, wait(&mut || Ok(()))).unwrap().exchange(&[0]).unwrap());
     // It gives up at once, after its greeting.
-    let given_up = Workers::join(1, 3, &address, Patience { most: Duration::ZERO, check: &mut || Ok(()) });
+    let given_up = Workers::join(1, 3, &address, Wait { timeout: Duration::ZERO, check: &mut || Ok(()) });
     assert!(given_up.is_err());
     let (again, other) = (join(1), join(2));
     for words in [met, again, other] {
@@ -155,8 +150,8 @@ fn a_worker_that_went_before_all_had_come_may_come_again() {
 
 #[test]
 fn who_does_not_come_is_named() {
-    fn soon(check: &mut dyn FnMut() -> std::result::Result<(), TrainError>) -> Patience<'_> {
-        Patience { most: Duration::from_millis(100), check }
+    fn soon(check: &mut dyn FnMut() -> std::result::Result<(), TrainError>) -> Wait<'_> {
+        Wait { timeout: Duration::from_millis(100), check }
     }
     let host = Host::listen("127.0.0.1:0").unwrap();
     let address = host.address().unwrap().to_string();
@@ -169,6 +164,6 @@ fn who_does_not_come_is_named() {
         assert!(error.contains("cannot listen at") && error.contains("HOST:PORT"), "{error}");
     }
     let stop = &mut || Err(TrainError::Workers("enough".to_owned()));
-    let error = Host::listen("127.0.0.1:0").unwrap().meet(2, patience(stop)).unwrap_err();
+    let error = Host::listen("127.0.0.1:0").unwrap().meet(2, wait(stop)).unwrap_err();
     assert_eq!(error.to_string(), "enough");
 }

@@ -21,23 +21,23 @@ use crate::TrainError;
 /// The start of every greeting; the last byte is the version of the protocol.
 const MAGIC: &[u8; 16] = b"simclr workers \x01";
 /// The longest greeting that is read, in bytes.
-const MOST: u32 = 1 << 20;
+const MAX_GREETING_BYTES: u32 = 1 << 20;
 /// How long a greeting may take, from the first byte to the last.
-const GREETING: Duration = Duration::from_secs(5);
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time between two checks for new connections.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long to wait for the other workers, and what to check meanwhile.
-pub struct Patience<'p> {
+pub struct Wait<'p> {
     /// The longest wait.
-    pub most: Duration,
+    pub timeout: Duration,
     /// Called while waiting; fails when there is no point in waiting longer.
     pub check: &'p mut dyn FnMut() -> Result<(), TrainError>,
 }
 
-impl fmt::Debug for Patience<'_> {
+impl fmt::Debug for Wait<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Patience").field("most", &self.most).finish_non_exhaustive()
+        f.debug_struct("Wait").field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
 
@@ -100,9 +100,9 @@ impl Host {
     /// Waits until all `size` workers have connected.
     ///
     /// # Errors
-    /// [`TrainError::Workers`] if not all connected in time, and errors of `patience`.
-    pub fn meet(self, size: usize, mut patience: Patience) -> Result<Workers, TrainError> {
-        let end = Instant::now() + patience.most;
+    /// [`TrainError::Workers`] if not all connected in time, and errors of `wait`.
+    pub fn meet(self, size: usize, mut wait: Wait) -> Result<Workers, TrainError> {
+        let end = Instant::now() + wait.timeout;
         let mut come: Vec<Option<(TcpStream, SocketAddr, String)>> = (1..size).map(|_| None).collect();
         while come.iter().any(Option::is_none) {
             let missing = |come: &[Option<_>]| {
@@ -110,16 +110,16 @@ impl Host {
                 let ranks: Vec<String> = ranks.map(|(i, _)| (i + 1).to_string()).collect();
                 format!("{} {}", if ranks.len() == 1 { "worker" } else { "workers" }, ranks.join(", "))
             };
-            let Some((mut stream, from)) = accept(&self.listener, end, &mut patience)? else {
+            let Some((mut stream, from)) = accept(&self.listener, end, &mut wait)? else {
                 return Err(problem(format!(
                     "after {} seconds there is no word from {} of {size}; start each with the same number of workers, a \
                      number of its own and the same address to meet at",
-                    patience.most.as_secs(),
+                    wait.timeout.as_secs(),
                     missing(&come)
                 )));
             };
             // Ignore connections that are not from workers, such as port scanners.
-            let Ok(hello) = receive::<Hello>(&mut stream, GREETING) else { continue };
+            let Ok(hello) = receive::<Hello>(&mut stream, GREETING_TIMEOUT) else { continue };
             leave_out_gone(&mut come);
             match refusal(&hello, size, &come) {
                 Some(why) => {
@@ -157,17 +157,12 @@ impl Workers {
     ///
     /// # Errors
     /// [`TrainError::Workers`] if there is no such worker, not all connected in time or worker 0 refuses, and errors of
-    /// `patience`.
-    pub fn join(
-        rank: usize,
-        size: usize,
-        address: &str,
-        mut patience: Patience,
-    ) -> Result<Workers, TrainError> {
+    /// `wait`.
+    pub fn join(rank: usize, size: usize, address: &str, mut wait: Wait) -> Result<Workers, TrainError> {
         if !(1..size).contains(&rank) {
             return Err(problem(format!("there is no worker {rank} beside worker 0 of {size}")));
         }
-        let end = Instant::now() + patience.most;
+        let end = Instant::now() + wait.timeout;
         let (mut first, own) = loop {
             match connect(address) {
                 Ok(stream) => break stream,
@@ -175,10 +170,10 @@ impl Workers {
                     return Err(problem(format!(
                         "worker 0 could not be reached at {address} within {} seconds: {error}; was it started, as worker 0 and with the same \
                          address to meet at, and does a firewall let that port through?",
-                        patience.most.as_secs()
+                        wait.timeout.as_secs()
                     )));
                 }
-                Err(_) => wait(&mut patience)?,
+                Err(_) => pause(&mut wait)?,
             }
         };
         // The address that worker 0 reaches us at is reachable for the others too.
@@ -187,7 +182,7 @@ impl Workers {
         let port = listener.local_addr().map_err(|error| problem(error.to_string()))?.port();
         let hello = Hello { program: program(), rank, size, port, machine: machine() };
         send(&mut first, &hello).map_err(|error| unheard(0, &error))?;
-        let Answer::Welcome { addresses, machines } = answer(&mut first, end, &mut patience)? else {
+        let Answer::Welcome { addresses, machines } = answer(&mut first, end, &mut wait)? else {
             return Err(problem("worker 0 takes no more workers".to_owned()));
         };
         if addresses.len() != size - 1 || machines.len() != size {
@@ -199,17 +194,17 @@ impl Workers {
         links[0] = Some(link(0, first, &gone)?);
         for (i, address) in addresses.iter().enumerate().take(rank - 1) {
             let other = i + 1;
-            let mut stream = TcpStream::connect_timeout(address, GREETING).map_err(|error| {
+            let mut stream = TcpStream::connect_timeout(address, GREETING_TIMEOUT).map_err(|error| {
                 problem(format!("worker {other} cannot be reached at {address}: {error}"))
             })?;
             send(&mut stream, &hello).map_err(|error| unheard(other, &error))?;
             links[other] = Some(link(other, stream, &gone)?);
         }
         while let Some(missing) = (rank + 1..size).find(|&other| links[other].is_none()) {
-            let Some((mut stream, _)) = accept(&listener, end, &mut patience)? else {
+            let Some((mut stream, _)) = accept(&listener, end, &mut wait)? else {
                 return Err(problem(format!("worker {missing} has not connected")));
             };
-            let Ok(hello) = receive::<Hello>(&mut stream, GREETING) else { continue };
+            let Ok(hello) = receive::<Hello>(&mut stream, GREETING_TIMEOUT) else { continue };
             if (rank + 1..size).contains(&hello.rank) && links[hello.rank].is_none() {
                 links[hello.rank] = Some(link(hello.rank, stream, &gone)?);
             }
@@ -259,7 +254,7 @@ fn refusal<T>(hello: &Hello, size: usize, come: &[Option<T>]) -> Option<String> 
 fn accept(
     listener: &TcpListener,
     end: Instant,
-    patience: &mut Patience,
+    wait: &mut Wait,
 ) -> Result<Option<(TcpStream, SocketAddr)>, TrainError> {
     let failed = |error: io::Error| problem(format!("listening for workers failed: {error}"));
     listener.set_nonblocking(true).map_err(failed)?;
@@ -271,7 +266,7 @@ fn accept(
             }
             // The connection was closed before it was accepted.
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {}
-            Err(_) => wait(patience)?,
+            Err(_) => pause(wait)?,
         }
     }
     Ok(None)
@@ -281,7 +276,7 @@ fn accept(
 fn connect(address: &str) -> io::Result<(TcpStream, IpAddr)> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no such host");
     for address in address.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, GREETING) {
+        match TcpStream::connect_timeout(&address, GREETING_TIMEOUT) {
             Ok(stream) => {
                 let own = stream.local_addr()?;
                 // Connecting to a port of this machine at which nobody listens may use that same port as the local
@@ -297,7 +292,7 @@ fn connect(address: &str) -> io::Result<(TcpStream, IpAddr)> {
 }
 
 /// Waits for the answer of worker 0, which first waits for all workers.
-fn answer(first: &mut TcpStream, end: Instant, patience: &mut Patience) -> Result<Answer, TrainError> {
+fn answer(first: &mut TcpStream, end: Instant, wait: &mut Wait) -> Result<Answer, TrainError> {
     let lost = |error: io::Error| match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
             problem("worker 0 has gone".to_owned())
@@ -314,19 +309,19 @@ fn answer(first: &mut TcpStream, end: Instant, patience: &mut Patience) -> Resul
             Ok(_) => break,
         }
         if Instant::now() >= end {
-            return Err(problem(format!("not all workers came within {} seconds", patience.most.as_secs())));
+            return Err(problem(format!("not all workers came within {} seconds", wait.timeout.as_secs())));
         }
-        wait(patience)?;
+        pause(wait)?;
     }
-    match receive(first, GREETING).map_err(lost)? {
+    match receive(first, GREETING_TIMEOUT).map_err(lost)? {
         Answer::Refused(why) => Err(problem(format!("worker 0 refuses this worker: {why}"))),
         welcome => Ok(welcome),
     }
 }
 
-fn wait(patience: &mut Patience) -> Result<(), TrainError> {
-    (patience.check)()?;
-    sleep(LOOK);
+fn pause(wait: &mut Wait) -> Result<(), TrainError> {
+    (wait.check)()?;
+    sleep(POLL_INTERVAL);
     Ok(())
 }
 
@@ -368,7 +363,7 @@ fn receive<T: DeserializeOwned>(stream: &mut TcpStream, within: Duration) -> io:
     stream.read_exact(&mut magic)?;
     stream.read_exact(&mut length)?;
     let length = u32::from_le_bytes(length);
-    if magic != *MAGIC || length > MOST {
+    if magic != *MAGIC || length > MAX_GREETING_BYTES {
         return Err(foreign());
     }
     let mut text = vec![0; length as usize];
@@ -425,8 +420,8 @@ mod tests {
     fn a_worker_that_cannot_be_joins_nobody() {
         for (rank, size) in [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (2, 2)] {
             // No connection is tried; it would time out at once.
-            let patience = Patience { most: Duration::ZERO, check: &mut || Ok(()) };
-            let error = Workers::join(rank, size, "127.0.0.1:1", patience).unwrap_err().to_string();
+            let wait = Wait { timeout: Duration::ZERO, check: &mut || Ok(()) };
+            let error = Workers::join(rank, size, "127.0.0.1:1", wait).unwrap_err().to_string();
             assert_eq!(error, format!("there is no worker {rank} beside worker 0 of {size}"));
         }
     }
@@ -439,7 +434,7 @@ mod tests {
             let mut stream = TcpStream::connect(address).unwrap();
             stream.set_nodelay(true).unwrap();
             // The longest greeting, so slowly that it would take hours, until the connection is closed.
-            let head = MAGIC.iter().copied().chain(MOST.to_le_bytes());
+            let head = MAGIC.iter().copied().chain(MAX_GREETING_BYTES.to_le_bytes());
             let mut bytes = head.chain(std::iter::repeat(b' '));
             while stream.write_all(&[bytes.next().unwrap()]).is_ok() {
                 sleep(Duration::from_millis(10));
