@@ -18,7 +18,7 @@ use simclr_train::{Config, TrainError};
 use crate::exit::{Done, Rescued, Stopped};
 use crate::interrupt::{self, Watch};
 use crate::progress::{Assisting, Progress};
-use crate::workers::{Crew, Gathering, Place};
+use crate::workers::{ConnectedWorkers, Rendezvous, WorkerRole};
 use crate::{terminal, weights};
 
 /// A locked run folder, and what to do in it.
@@ -117,16 +117,16 @@ impl Training {
         Ok(())
     }
 
-    /// Trains until done, or until Ctrl-C, alone or with other workers as `gathering` says. If the data set turns out
+    /// Trains until done, or until Ctrl-C, alone or with other workers as `rendezvous` says. If the data set turns out
     /// too small, the batch too large, or a device or worker missing, no new folder is left behind. After an
     /// error from outside, `again` is named as the command to continue with.
-    pub fn go(&self, dataset: &Arc<dyn Dataset>, gathering: &Gathering, again: &str) -> Result<Outcome> {
+    pub fn go(&self, dataset: &Arc<dyn Dataset>, rendezvous: &Rendezvous, again: &str) -> Result<Outcome> {
         let (watch, train) = (Watch::start("stopping"), &self.config.train);
-        let (place, threads) = (&gathering.place, gathering.threads(&self.config));
-        let device = device_of_worker(train.device, place, threads).inspect_err(|_| self.abandon())?;
-        let crew = gathering.gather(&self.config).inspect_err(|_| self.abandon())?;
+        let (role, threads) = (&rendezvous.role, rendezvous.threads(&self.config));
+        let device = device_of_worker(train.device, role, threads).inspect_err(|_| self.abandon())?;
+        let connected = rendezvous.connect(&self.config).inspect_err(|_| self.abandon())?;
         if interrupt::requested() {
-            crew.team().leave("worker 0 was stopped");
+            connected.team().leave("worker 0 was stopped");
             self.abandon();
             return Err(Stopped.into());
         }
@@ -135,12 +135,13 @@ impl Training {
         let watch = Watch::start("stopping: finishing this step and saving");
         let mut progress = Progress::new(self.config.train.epochs);
         let from = self.from.as_ref().map(|from| &from.checkpoint);
-        let result = lead(dataset, &self.config, &self.folder, from, &crew.team(), &device, &mut progress);
+        let result =
+            lead(dataset, &self.config, &self.folder, from, &connected.team(), &device, &mut progress);
         let rescued = progress.rescued.take();
         let just_told = result.as_ref().is_ok_and(|outcome| progress.has_just_told_of(outcome.skipped));
         drop(progress);
         drop(watch);
-        drop(crew);
+        drop(connected);
         if result.as_ref().is_err_and(may_be_before_first_step) {
             self.abandon();
         }
@@ -226,17 +227,22 @@ fn may_be_before_first_step(error: &TrainError) -> bool {
         )
 }
 
-/// Works as a member of `crew` in a run that another worker keeps.
-pub fn assist(dataset: &Arc<dyn Dataset>, config: &Config, place: &Place, crew: &Crew) -> Result<Done> {
-    let device = device_of_worker(config.train.device, place, config.train.threads.value().unwrap_or(0))?;
-    let finished = pretrain::assist(dataset, config, &crew.team(), &device, &mut Assisting);
+/// Works as a member of the `connected` workers in a run that another worker keeps.
+pub fn assist(
+    dataset: &Arc<dyn Dataset>,
+    config: &Config,
+    role: &WorkerRole,
+    connected: &ConnectedWorkers,
+) -> Result<Done> {
+    let device = device_of_worker(config.train.device, role, config.train.threads.value().unwrap_or(0))?;
+    let finished = pretrain::assist(dataset, config, &connected.team(), &device, &mut Assisting);
     Ok(if finished? { Done::Finished } else { Done::Interrupted })
 }
 
 /// Checks that a new run of `config` on `dataset` could take its first step. Creates nothing.
 pub fn check(dataset: &Arc<dyn Dataset>, config: &Config) -> Result<()> {
     let (name, threads) = (config.train.device, config.train.threads.value().unwrap_or(0));
-    let (device, _) = open(name, threads, &Place::Alone)?;
+    let (device, _) = open(name, threads, &WorkerRole::Alone)?;
     pretrain::plan(dataset, config, &device, Worker::ALONE)?;
     Ok(())
 }
@@ -249,12 +255,12 @@ pub fn device_of(config: &Config) -> Result<Device> {
 /// Opens the device `name`, with `threads` threads (0: one per core) for what the processor computes of the network and
 /// as many for everything else. Prints which GPU is used or, in a build that supports GPUs, why none is.
 pub fn device(name: DeviceName, threads: usize) -> Result<Device> {
-    device_of_worker(name, &Place::Alone, threads)
+    device_of_worker(name, &WorkerRole::Alone, threads)
 }
 
 /// Like [`device`], for a worker, whose GPU may differ from the one that all workers were given.
-fn device_of_worker(name: DeviceName, place: &Place, threads: usize) -> Result<Device> {
-    let (device, why) = open(name, threads, place)?;
+fn device_of_worker(name: DeviceName, role: &WorkerRole, threads: usize) -> Result<Device> {
+    let (device, why) = open(name, threads, role)?;
     if let Some(why) = why.filter(|_| BUILT_IN) {
         terminal::say(&format!("computing on the processor: {why}"));
     }
@@ -265,8 +271,8 @@ fn device_of_worker(name: DeviceName, place: &Place, threads: usize) -> Result<D
 }
 
 /// Opens a device without a word. Also returns why it is no GPU, if one was looked for.
-fn open(name: DeviceName, threads: usize, place: &Place) -> Result<(Device, Option<EngineError>)> {
-    let opened = name.open_with(threads, |first| place.gpu(first));
+fn open(name: DeviceName, threads: usize, role: &WorkerRole) -> Result<(Device, Option<EngineError>)> {
+    let opened = name.open_with(threads, |first| role.gpu(first));
     let (device, why) = match name {
         DeviceName::Cuda(_) => opened.map_err(|error| no_gpu(name, error))?,
         DeviceName::Auto | DeviceName::Cpu => opened?,

@@ -18,13 +18,13 @@ use crate::settings::{OnDevice, from_to, processors};
 use crate::{interrupt, terminal};
 
 /// The most workers: more would send each other more than they compute.
-const MOST: usize = 1024;
+const MAX_WORKERS: usize = 1024;
 /// How long to wait for workers on other machines.
-const ELSEWHERE: Duration = Duration::from_secs(600);
+const REMOTE_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long to wait for workers that were started here.
-const HERE: Duration = Duration::from_secs(60);
+const LOCAL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long workers that were started here may take to end.
-const ENDING: Duration = Duration::from_secs(10);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The environment variables in which launchers give a process its rank, the number of processes, and its rank on its
 /// machine: torchrun, Open MPI, MPICH and Intel's MPI, Slurm. Slurm is last, as the others may run within its tasks.
@@ -39,11 +39,11 @@ const LOCAL_RANK: &str = "LOCAL_RANK";
 
 /// Train with several processes
 #[derive(Args, Clone, Debug, Default)]
-pub struct Working {
+pub struct WorkerArgs {
     /// Train with N processes that share every batch (the result of one, but for the rounding of sums): all on this
     /// machine, or, with --meet, wherever you start them. On GPUs each local process takes the next one from --device;
     /// a process started by hand takes exactly that one
-    #[arg(long, value_name = "N", value_parser = from_to(1, MOST), help_heading = "Workers")]
+    #[arg(long, value_name = "N", value_parser = from_to(1, MAX_WORKERS), help_heading = "Workers")]
     workers: Option<usize>,
 
     /// Number of this process, from 0; process 0 keeps the run folder [default: as torchrun, mpirun or srun has
@@ -63,71 +63,74 @@ pub struct Working {
 
 /// Which worker this is.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Place {
+pub enum WorkerRole {
     /// The only one.
     Alone,
     /// The first of this many on this machine, which starts the others.
-    First(usize),
-    /// One of several that meet. `local` is its rank on its machine as far as the launcher gives it.
-    Meeting { rank: usize, of: usize, local: usize, at: String },
+    Launcher(usize),
+    /// One of several that meet at `address`. `local_rank` is its rank on its machine as far as the launcher gives it.
+    Member { rank: usize, world_size: usize, local_rank: usize, address: String },
 }
 
-impl Place {
+impl WorkerRole {
     /// The worker that this process is, as far as that is known before the others have joined.
     pub fn worker(&self) -> Worker {
         match *self {
-            Place::Alone => Worker::ALONE,
-            Place::First(of) => Worker { rank: 0, world_size: of, local_size: of },
-            Place::Meeting { rank, of, .. } => Worker { rank, world_size: of, local_size: 1 },
+            WorkerRole::Alone => Worker::ALONE,
+            WorkerRole::Launcher(world_size) => Worker { rank: 0, world_size, local_size: world_size },
+            WorkerRole::Member { rank, world_size, .. } => Worker { rank, world_size, local_size: 1 },
         }
     }
 
     /// The number of this worker's GPU, if all workers were given `first`: each on a machine takes its own.
     pub fn gpu(&self, first: usize) -> usize {
-        let Place::Meeting { local: local @ 1.., .. } = *self else { return first };
+        let WorkerRole::Member { local_rank: local_rank @ 1.., .. } = *self else { return first };
         // A worker that sees only one GPU calls it 0. With too few GPUs two workers share one, which is reported later.
         let count = Gpus::find(&Libraries::find()).gpus.len().max(1);
-        (first + local) % count
+        (first + local_rank) % count
     }
 }
 
-impl Working {
+impl WorkerArgs {
     /// Which worker this is.
-    pub fn place(&self) -> Result<Place> {
-        self.place_among(|name| std::env::var(name).ok())
+    pub fn role(&self) -> Result<WorkerRole> {
+        self.role_among(|name| std::env::var(name).ok())
     }
 
-    fn place_among(&self, environment: impl Fn(&str) -> Option<String>) -> Result<Place> {
-        let Some(at) = self.meet.clone() else {
+    fn role_among(&self, environment: impl Fn(&str) -> Option<String>) -> Result<WorkerRole> {
+        let Some(address) = self.meet.clone() else {
             return Ok(match self.workers {
-                None | Some(1) => Place::Alone,
-                Some(of) => Place::First(of),
+                None | Some(1) => WorkerRole::Alone,
+                Some(world_size) => WorkerRole::Launcher(world_size),
             });
         };
         let number = |name: &str| environment(name).and_then(|text| text.trim().parse::<usize>().ok());
         let numbered = NUMBERED_BY
             .iter()
             .find_map(|[rank, size, local]| Some((number(rank)?, number(size)?, number(local))));
-        let Some(of) = self.workers.or(numbered.map(|(_, size, _)| size)) else {
+        let Some(world_size) = self.workers.or(numbered.map(|(_, size, _)| size)) else {
             return Err(usage("--meet: how many workers are there? give --workers N"));
         };
         let Some(rank) = self.worker.or(numbered.map(|(rank, ..)| rank)) else {
             return Err(usage(format!(
-                "--meet: which of the {of} workers is this? give --worker 0 to {}",
-                of - 1
+                "--meet: which of the {world_size} workers is this? give --worker 0 to {}",
+                world_size - 1
             )));
         };
-        if !(1..=MOST).contains(&of) || rank >= of {
+        if !(1..=MAX_WORKERS).contains(&world_size) || rank >= world_size {
             return Err(usage(format!(
-                "--worker {rank}: of {of} workers there are 0 to {}",
-                of.saturating_sub(1)
+                "--worker {rank}: of {world_size} workers there are 0 to {}",
+                world_size.saturating_sub(1)
             )));
         }
-        let local = match self.worker {
+        let local_rank = match self.worker {
             Some(_) => number(LOCAL_RANK).filter(|_| self.started),
             None => numbered.and_then(|(.., local)| local),
         };
-        Ok(if of == 1 { Place::Alone } else { Place::Meeting { rank, of, local: local.unwrap_or(0), at } })
+        if world_size == 1 {
+            return Ok(WorkerRole::Alone);
+        }
+        Ok(WorkerRole::Member { rank, world_size, local_rank: local_rank.unwrap_or(0), address })
     }
 
     /// Whether worker 0 started this process.
@@ -146,57 +149,66 @@ impl Working {
 }
 
 /// How the workers of a run that this one keeps come together.
-pub struct Gathering<'g> {
+pub struct Rendezvous<'r> {
     /// Which worker this is.
-    pub place: Place,
+    pub role: WorkerRole,
     /// What to start the other processes with, if this one starts them.
-    pub start: Option<Start<'g>>,
+    pub spawn: Option<Spawn<'r>>,
 }
 
 /// What worker 0 starts the other processes with.
-pub struct Start<'s> {
+pub struct Spawn<'s> {
     pub data: &'s [PathBuf],
     pub out: &'s Path,
     pub on: OnDevice,
 }
 
-impl Gathering<'_> {
+impl Rendezvous<'_> {
     /// A single process.
-    pub const ALONE: Gathering<'static> = Gathering { place: Place::Alone, start: None };
+    pub const ALONE: Rendezvous<'static> = Rendezvous { role: WorkerRole::Alone, spawn: None };
 
     /// The number of threads to compute with; 0 means one per core. Workers that this process starts share the cores
     /// with it, unless the configuration sets a number.
     pub fn threads(&self, config: &Config) -> usize {
         let given = config.train.threads.value();
-        match self.place {
-            Place::First(of) => given.unwrap_or_else(|| (processors() / of).max(1)),
-            Place::Alone | Place::Meeting { .. } => given.unwrap_or(0),
+        match self.role {
+            WorkerRole::Launcher(world_size) => given.unwrap_or_else(|| (processors() / world_size).max(1)),
+            WorkerRole::Alone | WorkerRole::Member { .. } => given.unwrap_or(0),
         }
     }
 
     /// Waits for the other workers, and sends them the configuration of the run.
-    pub fn gather(&self, config: &Config) -> Result<Crew> {
-        let (host, of, most, mut started) = match (&self.place, &self.start) {
-            (Place::First(of), Some(start)) => {
+    pub fn connect(&self, config: &Config) -> Result<ConnectedWorkers> {
+        let (host, world_size, timeout, mut children) = match (&self.role, &self.spawn) {
+            (WorkerRole::Launcher(world_size), Some(spawn)) => {
                 let host = Host::listen("127.0.0.1:0")?;
-                let started = Started::new(*of, &host.address()?.to_string(), start, self.threads(config))?;
-                (host, *of, HERE, started)
+                let children = ChildProcesses::new(
+                    *world_size,
+                    &host.address()?.to_string(),
+                    spawn,
+                    self.threads(config),
+                )?;
+                (host, *world_size, LOCAL_TIMEOUT, children)
             }
-            (Place::Meeting { rank: 0, of, at, .. }, _) => {
-                let host = Host::listen(at)?;
-                terminal::say(&format!("waiting for {} at {at}", terminal::counted(of - 1, "other worker")));
-                (host, *of, ELSEWHERE, Started(Vec::new()))
+            (WorkerRole::Member { rank: 0, world_size, address, .. }, _) => {
+                let host = Host::listen(address)?;
+                terminal::say(&format!(
+                    "waiting for {} at {address}",
+                    terminal::counted(world_size - 1, "other worker")
+                ));
+                (host, *world_size, REMOTE_TIMEOUT, ChildProcesses(Vec::new()))
             }
-            _ => return Ok(Crew { workers: None, _started: Started(Vec::new()) }),
+            _ => return Ok(ConnectedWorkers { workers: None, _children: ChildProcesses(Vec::new()) }),
         };
-        let workers = patiently(most, &mut || started.check(), |wait| host.meet(of, wait))?;
+        let workers =
+            until_interrupted(timeout, &mut || children.check(), |wait| host.meet(world_size, wait))?;
         workers.exchange(config.to_toml()?.as_bytes())?;
-        Ok(Crew { workers: Some(workers), _started: started })
+        Ok(ConnectedWorkers { workers: Some(workers), _children: children })
     }
 }
 
 /// Runs `wait`, which may wait for other workers, until Ctrl-C.
-fn patiently<R>(
+fn until_interrupted<R>(
     timeout: Duration,
     check: &mut dyn FnMut() -> Result<(), TrainError>,
     wait: impl FnOnce(Wait) -> Result<R, TrainError>,
@@ -210,21 +222,23 @@ fn patiently<R>(
 }
 
 /// The connected workers of a run.
-pub struct Crew {
+pub struct ConnectedWorkers {
     // Dropped before the processes, which end once nothing is connected any more.
     workers: Option<Workers>,
-    _started: Started,
+    _children: ChildProcesses,
 }
 
-impl Crew {
+impl ConnectedWorkers {
     /// Joins the workers of a run that another worker keeps, and receives its configuration.
-    pub fn join(rank: usize, of: usize, at: &str) -> Result<(Crew, Config)> {
-        terminal::say(&format!("worker {rank} of {of}, looking for worker 0 at {at}"));
-        let workers = patiently(ELSEWHERE, &mut || Ok(()), |wait| Workers::join(rank, of, at, wait))?;
+    pub fn join(rank: usize, world_size: usize, address: &str) -> Result<(ConnectedWorkers, Config)> {
+        terminal::say(&format!("worker {rank} of {world_size}, looking for worker 0 at {address}"));
+        let workers = until_interrupted(REMOTE_TIMEOUT, &mut || Ok(()), |wait| {
+            Workers::join(rank, world_size, address, wait)
+        })?;
         let told = workers.exchange(b"")?;
         let text = told.first().map(|text| String::from_utf8_lossy(text).into_owned()).unwrap_or_default();
         let config = Config::from_toml(&text, "the configuration of worker 0")?;
-        Ok((Crew { workers: Some(workers), _started: Started(Vec::new()) }, config))
+        Ok((ConnectedWorkers { workers: Some(workers), _children: ChildProcesses(Vec::new()) }, config))
     }
 
     /// The workers in the form that pretraining takes.
@@ -237,7 +251,7 @@ impl Crew {
 }
 
 /// Processes that this one has started, and that end with it.
-struct Started(Vec<Child>);
+struct ChildProcesses(Vec<Child>);
 
 /// An option and its value in one argument.
 fn joined(option: &str, value: &Path) -> OsString {
@@ -246,31 +260,31 @@ fn joined(option: &str, value: &Path) -> OsString {
     whole
 }
 
-impl Started {
-    fn new(of: usize, at: &str, start: &Start, threads: usize) -> Result<Started> {
+impl ChildProcesses {
+    fn new(world_size: usize, address: &str, spawn: &Spawn, threads: usize) -> Result<ChildProcesses> {
         let program = std::env::current_exe().context("--workers: this program does not know where it is")?;
-        let mut started = Started(Vec::new());
-        for rank in 1..of {
+        let mut children = ChildProcesses(Vec::new());
+        for rank in 1..world_size {
             let mut command = Command::new(&program);
-            command.arg("pretrain").arg(joined("--out=", start.out));
+            command.arg("pretrain").arg(joined("--out=", spawn.out));
             command.args([
                 "--workers",
-                &of.to_string(),
+                &world_size.to_string(),
                 "--worker",
                 &rank.to_string(),
                 "--meet",
-                at,
+                address,
                 "--started",
             ]);
             command.arg(format!("--threads={threads}"));
-            command.args(start.on.device.map(|device| format!("--device={device}")));
+            command.args(spawn.on.device.map(|device| format!("--device={device}")));
             // Names may begin with a dash.
-            command.arg("--").args(start.data);
+            command.arg("--").args(spawn.data);
             command.env(LOCAL_RANK, rank.to_string());
             let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-            started.0.push(child.with_context(|| format!("--workers: starting {}", program.display()))?);
+            children.0.push(child.with_context(|| format!("--workers: starting {}", program.display()))?);
         }
-        Ok(started)
+        Ok(children)
     }
 
     /// Fails if a process has ended.
@@ -287,9 +301,9 @@ impl Started {
     }
 }
 
-impl Drop for Started {
+impl Drop for ChildProcesses {
     fn drop(&mut self) {
-        let end = Instant::now() + ENDING;
+        let end = Instant::now() + EXIT_TIMEOUT;
         for child in &mut self.0 {
             while matches!(child.try_wait(), Ok(None)) && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(10));
@@ -305,41 +319,47 @@ impl Drop for Started {
 mod tests {
     use super::*;
 
-    fn place(
+    fn role(
         workers: Option<usize>,
         worker: Option<usize>,
         meet: bool,
         numbered: &[(&str, &str)],
-    ) -> Result<Place> {
-        let working = Working { workers, worker, meet: meet.then(|| "a:1".to_owned()), started: false };
-        working.place_among(|name| {
+    ) -> Result<WorkerRole> {
+        let args = WorkerArgs { workers, worker, meet: meet.then(|| "a:1".to_owned()), started: false };
+        args.role_among(|name| {
             numbered.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         })
     }
 
     #[test]
-    fn the_place_is_given_or_known_to_who_started_us() {
-        let meeting = |rank, of| Place::Meeting { rank, of, local: 0, at: "a:1".to_owned() };
+    fn the_role_is_given_or_known_to_who_started_us() {
+        let member = |rank, world_size| WorkerRole::Member {
+            rank,
+            world_size,
+            local_rank: 0,
+            address: "a:1".to_owned(),
+        };
         let slurm = [("SLURM_PROCID", "3"), ("SLURM_NTASKS", "4")];
-        assert_eq!(place(None, None, false, &slurm).unwrap(), Place::Alone);
-        assert_eq!(place(Some(1), None, false, &[]).unwrap(), Place::Alone);
-        assert_eq!(place(Some(3), None, false, &[]).unwrap(), Place::First(3));
-        assert_eq!(place(None, None, true, &slurm).unwrap(), meeting(3, 4));
+        assert_eq!(role(None, None, false, &slurm).unwrap(), WorkerRole::Alone);
+        assert_eq!(role(Some(1), None, false, &[]).unwrap(), WorkerRole::Alone);
+        assert_eq!(role(Some(3), None, false, &[]).unwrap(), WorkerRole::Launcher(3));
+        assert_eq!(role(None, None, true, &slurm).unwrap(), member(3, 4));
         // torchrun started two processes within a single task of Slurm.
         let both = [("SLURM_PROCID", "0"), ("SLURM_NTASKS", "1"), ("RANK", "1"), ("WORLD_SIZE", "2")];
-        assert_eq!(place(None, None, true, &both).unwrap(), meeting(1, 2));
-        assert_eq!(place(Some(4), Some(0), true, &slurm).unwrap(), meeting(0, 4));
+        assert_eq!(role(None, None, true, &both).unwrap(), member(1, 2));
+        assert_eq!(role(Some(4), Some(0), true, &slurm).unwrap(), member(0, 4));
         let open_mpi = ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"];
         let numbered = [(open_mpi[0], "5"), (open_mpi[1], "8"), (open_mpi[2], "1"), (LOCAL_RANK, "0")];
-        let expected = Place::Meeting { rank: 5, of: 8, local: 1, at: "a:1".to_owned() };
-        assert_eq!(place(None, None, true, &numbered).unwrap(), expected);
+        let expected =
+            WorkerRole::Member { rank: 5, world_size: 8, local_rank: 1, address: "a:1".to_owned() };
+        assert_eq!(role(None, None, true, &numbered).unwrap(), expected);
         // A rank given by hand overrides the launcher's.
-        assert_eq!(place(Some(8), Some(5), true, &numbered).unwrap(), meeting(5, 8));
-        assert_eq!(meeting(1, 2).gpu(3), 3);
+        assert_eq!(role(Some(8), Some(5), true, &numbered).unwrap(), member(5, 8));
+        assert_eq!(member(1, 2).gpu(3), 3);
         for (workers, worker, words) in
             [(None, Some(0), "--workers N"), (Some(2), None, "--worker 0 to 1"), (Some(2), Some(2), "0 to 1")]
         {
-            let error = place(workers, worker, true, &[]).unwrap_err().to_string();
+            let error = role(workers, worker, true, &[]).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
     }

@@ -18,7 +18,7 @@ use crate::out::check_folder;
 use crate::settings::{OnDevice, Settings, Threads};
 use crate::training::{self, Training};
 use crate::weights::warn_of_other_networks;
-use crate::workers::{Crew, Gathering, Place, Start, Working};
+use crate::workers::{ConnectedWorkers, Rendezvous, Spawn, WorkerArgs, WorkerRole};
 use crate::{data, progress, terminal};
 
 const EXAMPLES: &str = "\
@@ -63,7 +63,7 @@ pub struct Pretrain {
     on: OnDevice,
 
     #[command(flatten)]
-    working: Working,
+    worker_args: WorkerArgs,
 
     /// Continue training from the encoder of another run, trained or imported, instead of random weights; the
     /// encoder.* keys and data.image_size are then taken from it, unless set (train.from)
@@ -85,35 +85,35 @@ pub struct Pretrain {
 
 impl Pretrain {
     pub fn run(mut self) -> Result<Done> {
-        let place = self.working.place()?;
+        let role = self.worker_args.role()?;
         let from = self.from.as_deref().map(absolute_run).transpose()?;
         let strict = self.strict.then(|| ("--strict".to_owned(), "data.strict", "true".to_owned()));
         let from =
             from.map(|path| (format!("--from {path}"), "train.from", toml::Value::from(path).to_string()));
         let others = strict.into_iter().chain(from);
         // The settings are those of worker 0.
-        if !matches!(place, Place::Meeting { rank: 1.., .. }) {
+        if !matches!(role, WorkerRole::Member { rank: 1.., .. }) {
             self.settings.check_options(self.threads, self.on, others.clone())?;
         }
         self.settings.sets.extend(others.map(|(_, key, value)| format!("{key}={value}")));
         self.settings.sets.extend(self.on.device.map(|device| format!("train.device={device}")));
-        if let Place::Meeting { rank: rank @ 1.., of, at, .. } = &place {
-            return self.assist(&place, (*rank, *of), at);
+        if let WorkerRole::Member { rank: rank @ 1.., world_size, address, .. } = &role {
+            return self.assist(&role, (*rank, *world_size), address);
         }
         if self.data.is_empty() {
             (self.data, self.recorded) = (self.recorded_data()?, true);
         }
         if self.dry_run {
-            return self.plan(&place);
+            return self.plan(&role);
         }
         let Some(out) = self.out.as_deref() else {
             return Err(usage("--worker 0: it keeps the run; give --out RUN"));
         };
-        let opened = if self.resume { self.take_up(out)? } else { Some(self.begin(out, &place)?) };
+        let opened = if self.resume { self.take_up(out)? } else { Some(self.begin(out, &role)?) };
         let Some((training, source)) = opened else { return Ok(Done::Finished) };
-        let start = Some(Start { data: &self.data, out, on: self.on });
-        let again = resume_command(&self.data, out) + &self.working.again();
-        let trained = training.go(&source.to_pretrain(), &Gathering { place, start }, &again);
+        let spawn = Some(Spawn { data: &self.data, out, on: self.on });
+        let again = resume_command(&self.data, out) + &self.worker_args.again();
+        let trained = training.go(&source.to_pretrain(), &Rendezvous { role, spawn }, &again);
         let outcome = trained.map_err(|error| match error.downcast_ref() {
             Some(TrainError::Data(DataError::Image { .. })) => {
                 error.context(format!("an image of {} cannot be read (data.strict)", data::shown(&self.data)))
@@ -131,7 +131,7 @@ impl Pretrain {
     }
 
     /// Creates the run folder, once the images and the configuration are known to be good.
-    fn begin(&self, out: &Path, place: &Place) -> Result<(Training, Source)> {
+    fn begin(&self, out: &Path, role: &WorkerRole) -> Result<(Training, Source)> {
         // Reported before the configuration is resolved: the existing run may be why its keys are not given again.
         RunFolder::check_new(out)?;
         check_folder(out, "give another: --out RUN")?;
@@ -139,9 +139,9 @@ impl Pretrain {
         let mut opening = Opening::new(&decoding, self.threads.count());
         let source = opening.open(&self.data)?;
         data::look_at(&*source.to_pretrain(), decoding.window)?;
-        let config = self.settings.resolve_shared(&source, self.threads, place.worker().world_size)?;
+        let config = self.settings.resolve_shared(&source, self.threads, role.worker().world_size)?;
         let images = source.to_pretrain().len();
-        place.worker().batch_size(&config, images - held_out(&config, images)?)?;
+        role.worker().batch_size(&config, images - held_out(&config, images)?)?;
         self.advise(&config)?;
         let mut training = training::begin(out, config)?;
         training.record_data(&self.data);
@@ -240,15 +240,15 @@ impl Pretrain {
     }
 
     /// Works as a worker in a run that worker 0 keeps and configures.
-    fn assist(&self, place: &Place, (rank, of): (usize, usize), at: &str) -> Result<Done> {
+    fn assist(&self, role: &WorkerRole, (rank, world_size): (usize, usize), address: &str) -> Result<Done> {
         // Launchers give all processes the same arguments. Those that configure the run are for worker 0, which sends
         // the configuration to the others.
         if self.dry_run {
             return Ok(Done::Finished);
         }
         let watch = Watch::start("stopping: all workers finish this step");
-        terminal::hush(self.working.is_started());
-        let (crew, mut config) = Crew::join(rank, of, at)?;
+        terminal::hush(self.worker_args.is_started());
+        let (connected, mut config) = ConnectedWorkers::join(rank, world_size, address)?;
         let mut work = || {
             config.train.threads = self.threads.threads.map_or(Auto::Auto, Auto::Value);
             config.train.device = self.on.device.unwrap_or(config.train.device);
@@ -259,21 +259,21 @@ impl Pretrain {
                 false => self.data.clone(),
             };
             let source = Opening::new(&config.data, self.threads.count()).with_index(&index).open(&data)?;
-            training::assist(&source.to_pretrain(), &config, place, &crew)
+            training::assist(&source.to_pretrain(), &config, role, &connected)
         };
-        let done = work().inspect_err(|error| crew.team().leave(&error.to_string()));
+        let done = work().inspect_err(|error| connected.team().leave(&error.to_string()));
         drop(watch);
         match done {
             Ok(done) => Ok(done),
             // Worker 0 reports the error.
-            Err(_) if self.working.is_started() => Ok(Done::Interrupted),
+            Err(_) if self.worker_args.is_started() => Ok(Done::Interrupted),
             Err(error) => Err(error),
         }
     }
 
     /// Prints what would be done: the configuration on standard output, so that it can be saved as a file, and the rest
     /// on standard error. Fails where training would.
-    fn plan(&self, place: &Place) -> Result<Done> {
+    fn plan(&self, role: &WorkerRole) -> Result<Done> {
         let (config, source) = match (self.out.as_deref(), self.resume) {
             (None, true) => return Err(usage("--resume: which run? give --out RUN")),
             (Some(out), true) => {
@@ -297,14 +297,13 @@ impl Pretrain {
                 let decoding = self.settings.data()?;
                 let source = Opening::new(&decoding, self.threads.count()).open(&self.data)?;
                 data::look_at(&*source.to_pretrain(), decoding.window)?;
-                let config =
-                    self.settings.resolve_shared(&source, self.threads, place.worker().world_size)?;
+                let config = self.settings.resolve_shared(&source, self.threads, role.worker().world_size)?;
                 self.advise(&config)?;
                 (config, source)
             }
         };
         let device = training::device_of(&config)?;
-        let plan = plan(&source.to_pretrain(), &config, &device, place.worker())?;
+        let plan = plan(&source.to_pretrain(), &config, &device, role.worker())?;
         progress::tell("would train", &plan, config.train.epochs);
         terminal::print(config.to_toml()?.trim_end())?;
         Ok(Done::Finished)

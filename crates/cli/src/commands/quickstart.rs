@@ -24,7 +24,7 @@ use crate::settings::{OnDevice, Settings, Threads, from_to, resolve_for, seed, s
 use crate::terminal;
 use crate::training::{self, Training};
 use crate::watching::Watching;
-use crate::workers::Gathering;
+use crate::workers::Rendezvous;
 
 /// How many images there are to train on for each one to test on.
 const PER_TEST_IMAGE: usize = 4;
@@ -109,7 +109,7 @@ impl Quickstart {
         if training.is_finished() {
             training.complete()?;
         } else {
-            let outcome = training.go(&source.train, &Gathering::ALONE, &self.resume_command())?;
+            let outcome = training.go(&source.train, &Rendezvous::ALONE, &self.resume_command())?;
             if !outcome.finished {
                 terminal::say(&format!("stopped after step {}, saved", terminal::grouped(outcome.step)));
                 terminal::say(&format!("continue with: {}", self.resume_command()));

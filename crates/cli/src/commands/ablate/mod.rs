@@ -32,7 +32,7 @@ use crate::exit::{Done, Rescued, Stopped, in_a_line, is_usage, usage};
 use crate::judging::{pair, warn_of_broken};
 use crate::settings::{OnDevice, Settings, Threads, from_to, suggesting};
 use crate::watching::Watching;
-use crate::workers::Gathering;
+use crate::workers::Rendezvous;
 use crate::{data, terminal, training};
 
 pub use folder::is_study;
@@ -390,7 +390,7 @@ impl Ablate {
             training.complete()?;
         } else {
             training.record_data(&self.data);
-            match training.go(&images, &Gathering::ALONE, "the same command") {
+            match training.go(&images, &Rendezvous::ALONE, "the same command") {
                 Ok(outcome) if outcome.finished => {
                     write_encoder(&training.folder, &outcome.checkpoint)?;
                 }
