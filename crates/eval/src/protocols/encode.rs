@@ -95,7 +95,7 @@ pub fn encode_all(
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Embedding, EvalError> {
     let reading = Reading { threads: model.device.threads(), strict };
-    encode_images((Side::Trained, "given"), model, images, true, reading, watch)
+    encode_images(Side::Trained, "given", model, images, true, reading, watch)
 }
 
 /// Encodes one of the sets, "training" or "test".
@@ -108,19 +108,20 @@ pub(super) fn encode_set(
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Embedding, EvalError> {
     let images = if set == "test" { data.test() } else { data.train() };
-    encode_images((side, set), model, images, with_z, data.reading(model), watch)
+    encode_images(side, set, model, images, with_z, data.reading(model), watch)
 }
 
 /// Encodes images; progress and errors call them `set`.
 pub(super) fn encode_images(
-    (side, set): (Side, &'static str),
+    side: Side,
+    set: &'static str,
     model: &Model,
     dataset: &Arc<dyn Dataset>,
     with_z: bool,
     reading: Reading,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Embedding, EvalError> {
-    let [(embedding, _)] = encode_each((Some(side), set), [model], dataset, with_z, reading, watch)?;
+    let [(embedding, _)] = encode_each(Some(side), set, [model], dataset, with_z, reading, watch)?;
     Ok(embedding)
 }
 
@@ -134,16 +135,17 @@ pub(super) fn encode_both(
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Versus<(Embedding, Duration)>, EvalError> {
     let Some(random) = random else {
-        let who = (Some(Side::Trained), set);
-        let [trained] = encode_each(who, [trained], dataset, with_z, reading, watch)?;
+        let side = Some(Side::Trained);
+        let [trained] = encode_each(side, set, [trained], dataset, with_z, reading, watch)?;
         return Ok(Versus::alone(trained));
     };
-    let [trained, random] = encode_each((None, set), [trained, random], dataset, with_z, reading, watch)?;
+    let [trained, random] = encode_each(None, set, [trained, random], dataset, with_z, reading, watch)?;
     Ok(Versus { trained, random: Some(random) })
 }
 
 fn encode_each<const N: usize>(
-    (side, set): (Option<Side>, &'static str),
+    side: Option<Side>,
+    set: &'static str,
     models: [&Model; N],
     dataset: &Arc<dyn Dataset>,
     with_z: bool,

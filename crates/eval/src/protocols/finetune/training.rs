@@ -148,8 +148,9 @@ impl Training<'_> {
         let mut network = self.network(&sgd)?;
         let learnt = Lessons::new(self.side, network.model(), rest, self.reading(), &sgd)?
             .teach(&mut network, watch)?;
-        let which = (self.side, "validation");
-        let seen = encode_images(which, network.model(), &validation.images, false, self.reading(), watch);
+        let (side, reading) = (self.side, self.reading());
+        let seen =
+            encode_images(side, "validation", network.model(), &validation.images, false, reading, watch);
         let seen = learnt.encoded(seen)?;
         let scores = learnt.tested(network.scores(&seen.h)?)?;
         Ok(Metric::Top1.of(&scores, &validation.targets.select(&seen.indices), self.few.classes().len())?)

@@ -32,7 +32,7 @@ pub(super) fn linear(
 ) -> Result<Outcome, EvalError> {
     let start = Instant::now();
     let reading = Reading { threads: model.device.threads(), strict };
-    let mut encode = |name, part: &Examples| EncodedPart::of((side, name), model, part, reading, watch);
+    let mut encode = |name, part: &Examples| EncodedPart::of(side, name, model, part, reading, watch);
     let train = encode("training", &set.train)?;
     let validation = encode("validation", &set.validation)?;
     let test = encode("test", &set.test)?;
@@ -65,13 +65,14 @@ struct EncodedPart {
 
 impl EncodedPart {
     fn of(
-        (side, name): (Side, &'static str),
+        side: Side,
+        name: &'static str,
         model: &Model,
         part: &Examples,
         reading: Reading,
         watch: &mut dyn FnMut(Progress),
     ) -> Result<EncodedPart, EvalError> {
-        let embedding = encode_images((side, name), model, &part.images, false, reading, watch)?;
+        let embedding = encode_images(side, name, model, &part.images, false, reading, watch)?;
         let targets = part.targets.select(&embedding.indices);
         let broken = BrokenImage::of(name, &embedding.skipped);
         Ok(EncodedPart { embedding, targets, broken })

@@ -131,7 +131,7 @@ impl Tuner<'_> {
         let reading = Reading { threads: network.model().device.threads(), strict: self.strict };
         let learnt =
             Lessons::new(self.side, network.model(), part, reading, &sgd)?.teach(&mut network, watch)?;
-        let seen = encode_images((self.side, name), network.model(), &others.images, false, reading, watch);
+        let seen = encode_images(self.side, name, network.model(), &others.images, false, reading, watch);
         let seen = learnt.encoded(seen)?;
         let judged = Judged {
             scores: learnt.tested(network.scores(&seen.h)?)?,
