@@ -16,6 +16,14 @@ pub const FIRST_LINE: Duration = Duration::from_secs(20);
 /// ... and the next one within an epoch or another stage after this long without a line.
 pub const NEXT_LINE: Duration = Duration::from_secs(300);
 
+/// What is left of a run that an error from outside has ended.
+pub struct Rescue {
+    /// The checkpoint from which the run can be continued.
+    pub checkpoint: PathBuf,
+    /// How many steps after that are lost.
+    pub lost: u64,
+}
+
 /// Shows a run's progress, and passes on the user's request to stop.
 pub struct Progress {
     epochs: u64,
@@ -25,9 +33,8 @@ pub struct Progress {
     timed_from: (Instant, u64),
     /// When the next line is due, unless an epoch ends before that.
     line_due: Instant,
-    /// The checkpoint from which the run can be continued, if an error from outside ended it, and how many steps after
-    /// that are lost.
-    pub rescued: Option<(PathBuf, u64)>,
+    /// What can be continued, if an error from outside ended the run.
+    pub rescued: Option<Rescue>,
     /// How many images could not be used, as of the epoch before last and of the last one.
     skipped: [usize; 2],
 }
@@ -131,7 +138,7 @@ impl Observer for Progress {
     }
 
     fn rescued(&mut self, checkpoint: &Path, lost: u64) {
-        self.rescued = Some((checkpoint.to_path_buf(), lost));
+        self.rescued = Some(Rescue { checkpoint: checkpoint.to_path_buf(), lost });
     }
 
     fn stop(&self) -> bool {

@@ -17,7 +17,7 @@ use simclr_train::{Config, TrainError};
 
 use crate::exit::{Done, Rescued, Stopped};
 use crate::interrupt::{self, Watch};
-use crate::progress::{Assisting, Progress};
+use crate::progress::{Assisting, Progress, Rescue};
 use crate::workers::{ConnectedWorkers, Rendezvous, WorkerRole};
 use crate::{terminal, weights};
 
@@ -146,8 +146,8 @@ impl Training {
             self.abandon();
         }
         let outcome = match (result, rescued) {
-            (Err(error), Some((checkpoint, lost))) => {
-                let how = how_to_continue(&error, (&checkpoint, lost), again);
+            (Err(error), Some(rescue)) => {
+                let how = how_to_continue(&error, &rescue, again);
                 return Err(Error::new(error).context(Rescued(how)));
             }
             (result, _) => result?,
@@ -190,14 +190,13 @@ impl Training {
     }
 }
 
-/// How to go on after an error from outside: from `checkpoint`, which lacks the last `lost` steps, with the command
-/// `again`.
-fn how_to_continue(error: &TrainError, (checkpoint, lost): (&Path, u64), again: &str) -> String {
-    let checkpoint = checkpoint.display();
-    let saved = match lost {
+/// How to go on after an error from outside: from the checkpoint of `rescue`, with the command `again`.
+fn how_to_continue(error: &TrainError, rescue: &Rescue, again: &str) -> String {
+    let checkpoint = rescue.checkpoint.display();
+    let saved = match rescue.lost {
         0 => format!("saved to {checkpoint}"),
         1 => format!("the newest checkpoint is {checkpoint}; the step after it could not be saved"),
-        _ => {
+        lost => {
             let lost = terminal::grouped(lost);
             format!("the newest checkpoint is {checkpoint}; the {lost} steps after it could not be saved")
         }
@@ -301,7 +300,8 @@ mod tests {
     #[test]
     fn what_can_be_done_is_what_is_advised() {
         let after = |error: TrainError, lost| {
-            how_to_continue(&error, (Path::new("RUN/checkpoints/step-7"), lost), "simclr again --resume")
+            let rescue = Rescue { checkpoint: "RUN/checkpoints/step-7".into(), lost };
+            how_to_continue(&error, &rescue, "simclr again --resume")
         };
         let how = |error| after(error, 0);
         let image = DataError::Image { name: "a.jpg".to_owned(), reason: "torn".to_owned() };
