@@ -254,10 +254,10 @@ fn views_of_images_that_are_too_large_for_a_gpu_are_made_on_the_processor() {
         let model = simclr_train::Model::new(&config, &device).unwrap();
         let optimizer = simclr_train::optim::Optimizer::new(&config.optim, &model.parameters).unwrap();
         let images = memory::Images { each, longest: 60, ..memory::Images::default() };
-        let sizes = (&images, config.train.batch);
         let choice = memory::choose(&model, &optimizer, &config, &images, Worker::ALONE)?;
-        let families = config.view.families(8).unwrap();
-        let decided = ViewsPlace::decide(&config, &device, &families, &*Sizes::of(70), &choice, sizes)?;
+        let (families, batch) = (config.view.families(8).unwrap(), config.train.batch);
+        let seen = Sizes::of(70);
+        let decided = ViewsPlace::decide(&config, &device, &families, &*seen, &choice, &images, batch)?;
         Ok::<_, TrainError>((choice.needs.loader, decided))
     };
     let batch = config(&[]).train.batch as u64;
@@ -288,8 +288,9 @@ fn what_a_gpu_cannot_make_is_made_on_the_processor() {
         let optimizer = simclr_train::optim::Optimizer::new(&config.optim, &model.parameters).unwrap();
         let choice =
             memory::choose(&model, &optimizer, &config, &memory::Images::default(), Worker::ALONE).unwrap();
-        let sizes = (&memory::Images::look(&*Sizes::of(70)), config.train.batch);
-        ViewsPlace::decide(&config, &device, &families, &*Sizes::of(70), &choice, sizes)
+        let (images, batch) = (Sizes::of(70), config.train.batch);
+        let sizes = memory::Images::look(&*images);
+        ViewsPlace::decide(&config, &device, &families, &*images, &choice, &sizes, batch)
     };
     let told = place(&[rotated]).unwrap().to_string();
     assert!(told.contains("on the processor") && told.contains("rotation"), "{told}");

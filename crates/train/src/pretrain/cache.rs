@@ -42,7 +42,8 @@ pub(super) fn kept(
     dataset: &Arc<dyn Dataset>,
     config: &Config,
     run: Option<&RunFolder>,
-    (on_gpu, worker): (bool, Worker),
+    on_gpu: bool,
+    worker: Worker,
     memory: &memory::Choice,
 ) -> Result<Kept, TrainError> {
     Ok(match (config.data.cache, run) {
@@ -56,14 +57,14 @@ pub(super) fn kept(
             Kept { images: cached.clone(), on_disk: Some(cached) }
         }
         _ => {
-            let bytes = most_in_memory(config, (on_gpu, worker), memory);
+            let bytes = most_in_memory(config, on_gpu, worker, memory);
             Kept::elsewhere(Arc::new(Cached::in_memory(dataset.clone(), bytes)))
         }
     })
 }
 
 /// The most bytes of decoded images that a worker keeps in the system's memory.
-fn most_in_memory(config: &Config, (on_gpu, worker): (bool, Worker), memory: &memory::Choice) -> u64 {
+fn most_in_memory(config: &Config, on_gpu: bool, worker: Worker, memory: &memory::Choice) -> u64 {
     let limit = config.data.cache_bytes();
     match config.data.cache {
         Cache::None => 0,
@@ -102,11 +103,12 @@ impl CachedImages {
     /// The images kept by the `worker` of a run on `images` that takes `memory`, on a GPU or not.
     pub(super) fn of(
         config: &Config,
-        (on_gpu, worker): (bool, Worker),
+        on_gpu: bool,
+        worker: Worker,
         memory: &memory::Choice,
         images: &memory::Images,
     ) -> CachedImages {
-        let bytes = images.all.min(most_in_memory(config, (on_gpu, worker), memory));
+        let bytes = images.all.min(most_in_memory(config, on_gpu, worker, memory));
         let side = config.data.image_size.saturating_mul(FAR_LARGER);
         let is_hard = config.data.cache != Cache::None && (bytes < images.all || bytes > MANY);
         let shrunk = (config.data.shrink == 0 && is_hard && images.shorter > side).then(|| {
@@ -152,7 +154,7 @@ mod tests {
         let needs = Needs { step: 2 << 30, ..Needs::default() };
         let choice = memory::Choice { memory: Memory::Full, needs, full: None, available: Some(16 << 30) };
         let images = memory::Images { all, shorter, ..memory::Images::default() };
-        CachedImages::of(&config, (false, Worker::ALONE), &choice, &images)
+        CachedImages::of(&config, false, Worker::ALONE, &choice, &images)
     }
 
     #[test]

@@ -30,7 +30,8 @@ impl<'r> Keeper<'r> {
     pub(super) fn new(
         folder: &'r RunFolder,
         config: &TrainConfig,
-        (identity, cache): (Identity, Option<Arc<Cached>>),
+        identity: Identity,
+        cache: Option<Arc<Cached>>,
         from: Option<&Checkpoint>,
     ) -> Result<(Keeper<'r>, Vec<Skipped>), TrainError> {
         let files = folder.files().as_ref();

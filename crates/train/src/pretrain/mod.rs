@@ -152,9 +152,10 @@ pub fn lead(
             begun.check_resume(config)?;
         }
         from.map_or(Ok(()), |checkpoint| identity.check(run.path(), &checkpoint.meta))?;
-        let prepared = self::prepare((dataset, identity), config, (Some(run), from), team, device)?;
+        let prepared =
+            Inputs { dataset, identity, config, run: Some(run), from, team: *team, device }.prepare()?;
         let cache = prepared.cache.clone();
-        Ok((prepared, Keeper::new(run, &config.train, (identity, cache), from)?))
+        Ok((prepared, Keeper::new(run, &config.train, identity, cache, from)?))
     };
     let (prepared, keeper) = prepare().inspect_err(|error: &TrainError| team.leave(&error.to_string()))?;
     team.on(device, |team| Run::new(prepared, config, Some(keeper), team)?.go(observer)?.outcome())
@@ -175,44 +176,57 @@ pub fn assist(
     let prepare = || {
         let config = config.resolved()?;
         let identity = Identity::of(dataset.as_ref());
-        Ok((prepare((dataset, identity), &config, (None, None), team, device)?, config))
+        let inputs =
+            Inputs { dataset, identity, config: &config, run: None, from: None, team: *team, device };
+        Ok((inputs.prepare()?, config))
     };
     let (prepared, config) = prepare().inspect_err(|error: &TrainError| team.leave(&error.to_string()))?;
     team.on(device, |team| Ok(Run::new(prepared, &config, None, team)?.go(observer)?.finished))
 }
 
-/// Prepares for the first step; the workers of a team agree on what they must share. The worker with the `run` decides
-/// what it begins with.
-fn prepare(
-    (dataset, identity): (&Arc<dyn Dataset>, Identity),
-    config: &Config,
-    (run, from): (Option<&RunFolder>, Option<&Checkpoint>),
-    team: &Team,
-    device: &Device,
-) -> Result<Prepared, TrainError> {
-    let worker = team.worker;
-    let held_out = plan::check(config, dataset.len(), device)?;
-    worker.batch_size(config, dataset.len() - held_out)?;
-    team.check(identity, device)?;
-    let beginning = match (run, from) {
-        (Some(_), None) => Beginning::of(config, identity)?,
-        _ => None,
-    };
-    let start = from.or(beginning.as_ref().map(|beginning| &beginning.checkpoint));
-    let shared = if team.is_alone() { None } else { team.share(start)? };
-    let state = match shared.as_ref().or(start) {
-        Some(checkpoint) => State::restore(checkpoint, config, device, worker)?,
-        None => State::new(config, device, worker.world_size)?,
-    };
-    let sizes = memory::Images::of(config, device, dataset.as_ref(), worker);
-    let mut memory = plan::choose_memory(&state, &sizes, config, worker)?;
-    if team.settle_memory(memory.memory)? != memory.memory {
-        let train = TrainConfig { memory: Auto::Value(Memory::Blocks), ..config.train.clone() };
-        let blocks = Config { train, ..config.clone() };
-        memory = plan::choose_memory(&state, &sizes, &blocks, worker)?;
+/// What a worker prepares its run from.
+struct Inputs<'a> {
+    dataset: &'a Arc<dyn Dataset>,
+    identity: Identity,
+    config: &'a Config,
+    /// Only the first worker has the folder.
+    run: Option<&'a RunFolder>,
+    /// The checkpoint to go on from.
+    from: Option<&'a Checkpoint>,
+    team: Team<'a>,
+    device: &'a Device,
+}
+
+impl Inputs<'_> {
+    /// Prepares for the first step; the workers of a team agree on what they must share. The worker with the `run`
+    /// decides what it begins with.
+    fn prepare(&self) -> Result<Prepared, TrainError> {
+        let Inputs { dataset, identity, config, run, from, team, device } = *self;
+        let worker = team.worker;
+        let held_out = plan::check(config, dataset.len(), device)?;
+        worker.batch_size(config, dataset.len() - held_out)?;
+        team.check(identity, device)?;
+        let beginning = match (run, from) {
+            (Some(_), None) => Beginning::of(config, identity)?,
+            _ => None,
+        };
+        let start = from.or(beginning.as_ref().map(|beginning| &beginning.checkpoint));
+        let shared = if team.is_alone() { None } else { team.share(start)? };
+        let state = match shared.as_ref().or(start) {
+            Some(checkpoint) => State::restore(checkpoint, config, device, worker)?,
+            None => State::new(config, device, worker.world_size)?,
+        };
+        let sizes = memory::Images::of(config, device, dataset.as_ref(), worker);
+        let mut memory = plan::choose_memory(&state, &sizes, config, worker)?;
+        if team.settle_memory(memory.memory)? != memory.memory {
+            let train = TrainConfig { memory: Auto::Value(Memory::Blocks), ..config.train.clone() };
+            let blocks = Config { train, ..config.clone() };
+            memory = plan::choose_memory(&state, &sizes, &blocks, worker)?;
+        }
+        let keep =
+            |memory: &memory::Choice| cache::kept(dataset, config, run, device.is_gpu(), worker, memory);
+        let mut prepared = Prepared::new(state, &sizes, held_out, config, memory, worker, keep)?;
+        prepared.plan.begins = beginning.map(|beginning| beginning.words);
+        Ok(prepared)
     }
-    let keep = |memory: &memory::Choice| cache::kept(dataset, config, run, (device.is_gpu(), worker), memory);
-    let mut prepared = Prepared::new(state, &sizes, held_out, config, (memory, worker), keep)?;
-    prepared.plan.begins = beginning.map(|beginning| beginning.words);
-    Ok(prepared)
 }

@@ -66,7 +66,7 @@ pub fn plan(
     let state = State::new(config, device, worker.world_size)?;
     let sizes = memory::Images::of(config, device, dataset.as_ref(), worker);
     let memory = choose_memory(&state, &sizes, config, worker)?;
-    let prepared = Prepared::new(state, &sizes, held_out, config, (memory, worker), |_| {
+    let prepared = Prepared::new(state, &sizes, held_out, config, memory, worker, |_| {
         Ok(Kept::elsewhere(dataset.clone()))
     })?;
     Ok(Plan { begins: beginning.map(|beginning| beginning.words), ..prepared.plan })
@@ -129,17 +129,18 @@ impl Prepared {
         sizes: &memory::Images,
         held_out: usize,
         config: &Config,
-        (mut memory, worker): (memory::Choice, Worker),
+        mut memory: memory::Choice,
+        worker: Worker,
         keep: impl FnOnce(&memory::Choice) -> Result<Kept, TrainError>,
     ) -> Result<Prepared, TrainError> {
         let device = state.model.device.clone();
         state.model = state.model.with_memory(memory.memory);
         let Kept { images, on_disk: cache } = keep(&memory)?;
-        let cached = CachedImages::of(config, (device.is_gpu(), worker), &memory, sizes);
+        let cached = CachedImages::of(config, device.is_gpu(), worker, &memory, sizes);
         let (train, holdout) = split(images, config, held_out)?;
         let RunViews { families, left_out } = RunViews::new(config, &*train)?;
         let batch = config.train.batch.div_ceil(worker.world_size);
-        let views = ViewsPlace::decide(config, &device, &families, &*train, &memory, (sizes, batch))?;
+        let views = ViewsPlace::decide(config, &device, &families, &*train, &memory, sizes, batch)?;
         memory.needs.images = if device.is_gpu() { views.to_keep(sizes) } else { cached.bytes };
         let plan = Plan {
             images: train.len(),

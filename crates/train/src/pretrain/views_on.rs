@@ -72,7 +72,8 @@ impl ViewsPlace {
         families: &[ViewFamily],
         images: &dyn Dataset,
         choice: &memory::Choice,
-        (sizes, batch): (&memory::Images, usize),
+        sizes: &memory::Images,
+        batch: usize,
     ) -> Result<ViewsPlace, TrainError> {
         let impossible = families.iter().find_map(impossible_on_gpu);
         let mut impossible = impossible.map(|what| format!("a GPU cannot make {what}"));

@@ -103,10 +103,10 @@ impl Taker<'_> {
         let images: Arc<dyn Dataset> = Arc::new(Cached::in_memory(images, memory::available_bytes() / 4));
         let RunViews { families, left_out } = RunViews::new(self.config, &*images)?;
         data::say_left_out(&left_out);
-        let sizes = (&memory::Images::look(&*images), self.config.train.batch);
-        let place = ViewsPlace::decide(self.config, self.device, &families, &*images, choice, sizes)?;
+        let (sizes, batch) = (memory::Images::look(&*images), self.config.train.batch);
+        let place = ViewsPlace::decide(self.config, self.device, &families, &*images, choice, &sizes, batch)?;
         let loader = LoaderConfig {
-            batch: self.config.train.batch,
+            batch,
             share: Share::WHOLE,
             seed: 0,
             reading: Reading { threads: self.device.threads(), strict: false },
