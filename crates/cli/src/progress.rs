@@ -223,8 +223,8 @@ pub fn tell(does: &str, plan: &Plan, epochs: u64) {
         terminal::grouped(plan.parameters as u64),
         plan.device,
     ));
-    if let Some(begins) = &plan.begins {
-        terminal::say(begins);
+    if let Some(starts_from) = &plan.starts_from {
+        terminal::say(starts_from);
     }
     let each = match plan.workers {
         1 => String::new(),

@@ -76,7 +76,7 @@ fn encoder_and_head_are_those_of_the_other_run() {
     assert!(!same.iter().any(|name| name.starts_with("head.")) && !same.is_empty(), "{same:?}");
 
     let planned = plan(&images(), &head, &Device::cpu(1).unwrap(), Worker::ALONE).unwrap();
-    assert!(planned.begins.unwrap().ends_with("first, and a new projection head"));
+    assert!(planned.starts_from.unwrap().ends_with("first, and a new projection head"));
     assert_eq!(planned.done, 0);
 }
 

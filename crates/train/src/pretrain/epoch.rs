@@ -42,9 +42,9 @@ impl Run<'_> {
     }
 
     fn log_epoch(&mut self, record: EpochRecord) -> Result<EpochRecord, TrainError> {
-        if let Some(keeper) = &mut self.keeper {
-            keeper.folder.check_in_place()?;
-            keeper.log(|logs| logs.epoch(&record))?;
+        if let Some(writer) = &mut self.writer {
+            writer.folder.check_in_place()?;
+            writer.log(|logs| logs.epoch(&record))?;
         }
         Ok(record)
     }
@@ -79,7 +79,7 @@ impl Run<'_> {
     fn measure(&self) -> Result<Measured, TrainError> {
         let mut measured = Measured::default();
         // One worker measures, the others wait.
-        let Some(holdout) = self.holdout.as_ref().filter(|_| self.is_keeper()) else { return Ok(measured) };
+        let Some(holdout) = self.holdout.as_ref().filter(|_| self.writes_run()) else { return Ok(measured) };
         let (epoch, train) = (self.epochs(), &self.config.train);
         let turn = |every: u64| every > 0 && (epoch.is_multiple_of(every) || epoch == train.epochs);
         let model = &self.state.model;
@@ -107,7 +107,7 @@ impl Run<'_> {
                 Some(*spread).filter(|&spread| spread < MIN_SPREAD),
                 format!("their spread is {spread:.2} of what is healthy"),
             ),
-            None if self.is_keeper() && (self.holdout.is_none() || train.health_every == 0) => {
+            None if self.writes_run() && (self.holdout.is_none() || train.health_every == 0) => {
                 let deviation = self.deviation_of_similarities();
                 let narrow = deviation.filter(|&deviation| deviation < MIN_SIMILARITY_DEVIATION);
                 (narrow, "every view is about as similar to all others".to_owned())
@@ -137,7 +137,7 @@ impl Run<'_> {
         let candidates = 2 * train.batch - 1;
         // Where z is not normalised it may be small beside the temperature: the loss is then near that of guessing,
         // however well it tells images apart.
-        let judges = self.is_keeper() && *normalize;
+        let judges = self.writes_run() && *normalize;
         let Some(chance) = name.chance_loss(candidates).filter(|_| judges) else { return false };
         if self.state.warnings.chance_level == ChanceLevel::Warned {
             return true;

@@ -1,26 +1,26 @@
 //! Pretraining: the loop that turns images into an encoder.
 
 mod batches;
-mod beginning;
 mod best;
 mod cache;
 mod captured;
+mod checkpoint_writer;
 mod epoch;
 mod failure;
 mod health;
 mod identity;
-mod keeper;
 mod plan;
 mod records;
 mod rescue;
 mod resume;
 mod run;
-mod saving;
+mod run_writer;
 mod state;
 mod step;
 mod team;
 mod views;
 mod views_on;
+mod warm_start;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,11 +50,11 @@ pub use team::{Team, Worker};
 pub use views::RunViews;
 pub use views_on::ViewsPlace;
 
-use beginning::Beginning;
-use keeper::Keeper;
 use plan::Prepared;
 use run::Run;
+use run_writer::RunWriter;
 use state::State;
+use warm_start::WarmStart;
 
 /// Watches a run and may stop it; `()` does neither. Implement the methods of interest.
 pub trait Observer {
@@ -155,10 +155,10 @@ pub fn lead(
         let prepared =
             Inputs { dataset, identity, config, run: Some(run), from, team: *team, device }.prepare()?;
         let cache = prepared.cache.clone();
-        Ok((prepared, Keeper::new(run, &config.train, identity, cache, from)?))
+        Ok((prepared, RunWriter::new(run, &config.train, identity, cache, from)?))
     };
-    let (prepared, keeper) = prepare().inspect_err(|error: &TrainError| team.leave(&error.to_string()))?;
-    team.on(device, |team| Run::new(prepared, config, Some(keeper), team)?.go(observer)?.outcome())
+    let (prepared, writer) = prepare().inspect_err(|error: &TrainError| team.leave(&error.to_string()))?;
+    team.on(device, |team| Run::new(prepared, config, Some(writer), team)?.go(observer)?.outcome())
 }
 
 /// Trains as a worker of `team` other than the first, in a run that [`lead`] keeps. Returns whether all epochs are
@@ -206,11 +206,11 @@ impl Inputs<'_> {
         let held_out = plan::check(config, dataset.len(), device)?;
         worker.batch_size(config, dataset.len() - held_out)?;
         team.check(identity, device)?;
-        let beginning = match (run, from) {
-            (Some(_), None) => Beginning::of(config, identity)?,
+        let warm_start = match (run, from) {
+            (Some(_), None) => WarmStart::of(config, identity)?,
             _ => None,
         };
-        let start = from.or(beginning.as_ref().map(|beginning| &beginning.checkpoint));
+        let start = from.or(warm_start.as_ref().map(|warm_start| &warm_start.checkpoint));
         let shared = if team.is_alone() { None } else { team.share(start)? };
         let state = match shared.as_ref().or(start) {
             Some(checkpoint) => State::restore(checkpoint, config, device, worker)?,
@@ -226,7 +226,7 @@ impl Inputs<'_> {
         let keep =
             |memory: &memory::Choice| cache::kept(dataset, config, run, device.is_gpu(), worker, memory);
         let mut prepared = Prepared::new(state, &sizes, held_out, config, memory, worker, keep)?;
-        prepared.plan.begins = beginning.map(|beginning| beginning.words);
+        prepared.plan.starts_from = warm_start.map(|warm_start| warm_start.words);
         Ok(prepared)
     }
 }

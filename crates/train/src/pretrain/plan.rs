@@ -8,9 +8,9 @@ use simclr_engine::Device;
 
 use crate::{Config, Schedule, TrainError, memory};
 
-use super::beginning::Beginning;
 use super::cache::{CachedImages, Kept};
 use super::state::State;
+use super::warm_start::WarmStart;
 use super::{Identity, RunViews, ViewsPlace, Worker};
 
 /// Fewer held-out images than this are too few to measure on: they are trained on instead.
@@ -29,8 +29,8 @@ pub struct Plan {
     pub steps: u64,
     /// Steps already done.
     pub done: u64,
-    /// A description of what the run begins with, unless that is random weights.
-    pub begins: Option<String>,
+    /// A description of what the run starts from, unless that is random weights.
+    pub starts_from: Option<String>,
     /// How many workers share the steps.
     pub workers: usize,
     /// The number of trained values, of encoder and head together.
@@ -62,14 +62,14 @@ pub fn plan(
     let config = &config.resolved()?;
     let held_out = check(config, dataset.len(), device)?;
     worker.batch_size(config, dataset.len() - held_out)?;
-    let beginning = Beginning::of(config, Identity::of(dataset.as_ref()))?;
+    let warm_start = WarmStart::of(config, Identity::of(dataset.as_ref()))?;
     let state = State::new(config, device, worker.world_size)?;
     let sizes = memory::Images::of(config, device, dataset.as_ref(), worker);
     let memory = choose_memory(&state, &sizes, config, worker)?;
     let prepared = Prepared::new(state, &sizes, held_out, config, memory, worker, |_| {
         Ok(Kept::elsewhere(dataset.clone()))
     })?;
-    Ok(Plan { begins: beginning.map(|beginning| beginning.words), ..prepared.plan })
+    Ok(Plan { starts_from: warm_start.map(|warm_start| warm_start.words), ..prepared.plan })
 }
 
 /// Decides what the `worker` keeps for the backward pass, with images of these `sizes`.
@@ -148,7 +148,7 @@ impl Prepared {
             batch: config.train.batch,
             steps: Schedule::steps(train.len() as u64, config.train.batch as u64, config.train.epochs),
             done: state.step,
-            begins: None,
+            starts_from: None,
             workers: worker.world_size,
             parameters: state.model.parameters.trained_values(),
             device: device.to_string(),

@@ -12,16 +12,16 @@ impl Run<'_> {
     /// told in either case, and how many steps followed it. A step that a log did not take is offered to it once more, but the log may go without it. What ended the run from inside is recorded,
     /// and names the checkpoint itself.
     pub(super) fn rescue(&mut self, error: &TrainError, batches: &Batches, observer: &mut dyn Observer) {
-        if let Some(keeper) = &self.keeper {
+        if let Some(writer) = &self.writer {
             // The first error is the one to report.
-            let _ = Failure::record(keeper.folder, error, self.config, keeper.identity);
+            let _ = Failure::record(writer.folder, error, self.config, writer.identity);
         }
         if matches!(error, TrainError::NotFinite { .. }) {
             return;
         }
         let is_known = self.consistent && self.settle().is_ok();
         // Otherwise the checkpoints there may be those of another run.
-        if self.keeper.as_ref().is_none_or(|keeper| keeper.folder.check_in_place().is_err()) {
+        if self.writer.as_ref().is_none_or(|writer| writer.folder.check_in_place().is_err()) {
             return;
         }
         if is_known {
@@ -29,18 +29,19 @@ impl Run<'_> {
             let _ = self.note_skipped(batches, observer);
         }
         let (step, done) = (self.state.step, self.plan.done);
-        let Some(keeper) = self.keeper.as_mut() else { return };
-        let _ = keeper.saver.wait();
+        let Some(writer) = self.writer.as_mut() else { return };
+        let _ = writer.checkpoint_writer.wait();
         if let Some(record) = self.unlogged.take().filter(|_| is_known) {
-            let room = keeper.saver.room();
-            while keeper.logs.step(&record).is_err_and(|error| error.is_full_disk() && room.make()) {}
+            let room = writer.checkpoint_writer.room();
+            while writer.logs.step(&record).is_err_and(|error| error.is_full_disk() && room.make()) {}
         }
-        let is_saved = keeper.saver.newest() == Some(keeper.saver.checkpoints().path(step));
+        let is_saved =
+            writer.checkpoint_writer.newest() == Some(writer.checkpoint_writer.checkpoints().path(step));
         if is_known && step > done && !is_saved {
-            let _ = keeper.save(&self.state, self.config).and_then(|()| keeper.saver.wait());
+            let _ = writer.save(&self.state, self.config).and_then(|()| writer.checkpoint_writer.wait());
         }
-        // A good checkpoint may exist although the saver only knows that writing a later one failed.
-        if let Ok(Some(found)) = keeper.saver.checkpoints().latest_good() {
+        // A good checkpoint may exist although the writer only knows that writing a later one failed.
+        if let Ok(Some(found)) = writer.checkpoint_writer.checkpoints().latest_good() {
             observer.rescued(&found.path, step.saturating_sub(found.checkpoint.meta.step));
         }
     }

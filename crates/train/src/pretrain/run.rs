@@ -13,8 +13,8 @@ use simclr_engine::ops::ContrastiveFigures;
 use crate::{Config, Schedule, TrainError};
 
 use super::best::BestBy;
-use super::keeper::Keeper;
 use super::plan::{Plan, Prepared};
+use super::run_writer::RunWriter;
 use super::state::{EpochSums, State};
 use super::{
     Batches, CapturedStep, Observer, Outcome, StepFigures, StepRecord, Team, train_step, weight_norm,
@@ -30,7 +30,7 @@ pub(super) struct Run<'r> {
     pub(super) config: &'r Config,
     pub(super) team: Team<'r>,
     /// Writes the run to its folder; of several workers only the first has one.
-    pub(super) keeper: Option<Keeper<'r>>,
+    pub(super) writer: Option<RunWriter<'r>>,
     pub(super) plan: Plan,
     pub(super) schedule: Schedule,
     /// Steps between lines of the log.
@@ -57,7 +57,7 @@ pub(super) struct Run<'r> {
 }
 
 /// What follows a step.
-struct Turn {
+struct AfterStep {
     /// Whether an epoch ends with the step.
     end_of_epoch: bool,
     /// Whether to stop, as agreed by all workers.
@@ -86,12 +86,12 @@ impl<'r> Run<'r> {
     pub(super) fn new(
         prepared: Prepared,
         config: &'r Config,
-        keeper: Option<(Keeper<'r>, Vec<Skipped>)>,
+        writer: Option<(RunWriter<'r>, Vec<Skipped>)>,
         team: Team<'r>,
     ) -> Result<Run<'r>, TrainError> {
         let Prepared { plan, state, train, holdout, families, cache: _ } = prepared;
-        let (keeper, skipped) =
-            keeper.map_or((None, Vec::new()), |(keeper, skipped)| (Some(keeper), skipped));
+        let (writer, skipped) =
+            writer.map_or((None, Vec::new()), |(writer, skipped)| (Some(writer), skipped));
         let device = &state.model.device;
         let threads = config.data.workers.unwrap_or_else(|| device.threads());
         let log_every =
@@ -105,8 +105,8 @@ impl<'r> Run<'r> {
             team,
             schedule: Schedule::new(config, train.len() as u64),
             log_every,
-            best_by: BestBy::choose(&config.train, &train, holdout.as_ref()).filter(|_| keeper.is_some()),
-            keeper,
+            best_by: BestBy::choose(&config.train, &train, holdout.as_ref()).filter(|_| writer.is_some()),
+            writer,
             families,
             reading: Reading { threads, strict: config.data.strict },
             skipped,
@@ -129,7 +129,7 @@ impl<'r> Run<'r> {
     pub(super) fn go(mut self, observer: &mut dyn Observer) -> Result<Ended, TrainError> {
         observer.started(&self.plan);
         if let Some(why) = self.state.model.device.forgets_choices()
-            && self.is_keeper()
+            && self.writes_run()
             && self.config.train.deterministic
         {
             observer.warn(&format!(
@@ -145,22 +145,22 @@ impl<'r> Run<'r> {
 
     /// Takes all steps, with measurements and saving in between.
     fn train(&mut self, batches: &mut Batches, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let mut since = Since::now();
+        let mut interval = LogInterval::start();
         let mut stopped = false;
         if self.state.epoch_due {
             self.finish_epoch(batches, observer)?;
             self.save_if_due(false, true, batches, observer)?;
-            since = Since::now();
+            interval = LogInterval::start();
         }
         while !self.is_finished() && !stopped {
-            let turn = self.advance(batches, &mut since, observer)?;
-            if turn.end_of_epoch {
+            let after = self.advance(batches, &mut interval, observer)?;
+            if after.end_of_epoch {
                 self.finish_epoch(batches, observer)?;
-                since = Since::now();
+                interval = LogInterval::start();
             }
             // Several workers have agreed on stopping; a single one also asks again after measuring.
-            stopped = turn.stop || self.team.is_alone() && observer.stop();
-            self.save_if_due(stopped, turn.end_of_epoch, batches, observer)?;
+            stopped = after.stop || self.team.is_alone() && observer.stop();
+            self.save_if_due(stopped, after.end_of_epoch, batches, observer)?;
         }
         Ok(())
     }
@@ -181,23 +181,23 @@ impl<'r> Run<'r> {
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
         let (last, best) = (stopped || self.is_finished(), end_of_epoch && self.is_best());
-        let Some(keeper) = &mut self.keeper else { return Ok(()) };
-        keeper.saver.check_writer()?;
-        if last || keeper.saver.is_due(self.state.step, end_of_epoch) {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.checkpoint_writer.check_writer()?;
+        if last || writer.checkpoint_writer.is_due(self.state.step, end_of_epoch) {
             self.settle()?;
             self.note_skipped(batches, observer)?;
-            if let Some(keeper) = &mut self.keeper {
-                keeper.save(&self.state, self.config)?;
+            if let Some(writer) = &mut self.writer {
+                writer.save(&self.state, self.config)?;
             }
         } else if best {
-            keeper.hold(&self.state, self.config)?;
+            writer.hold(&self.state, self.config)?;
         }
         Ok(())
     }
 
     /// Whether this worker keeps the run.
-    pub(super) fn is_keeper(&self) -> bool {
-        self.keeper.is_some()
+    pub(super) fn writes_run(&self) -> bool {
+        self.writer.is_some()
     }
 
     fn is_finished(&self) -> bool {
@@ -227,16 +227,16 @@ impl<'r> Run<'r> {
     fn advance(
         &mut self,
         batches: &mut Batches,
-        since: &mut Since,
+        interval: &mut LogInterval,
         observer: &mut dyn Observer,
-    ) -> Result<Turn, TrainError> {
+    ) -> Result<AfterStep, TrainError> {
         if !self.wait(batches, observer) {
-            return Ok(Turn { end_of_epoch: false, stop: true });
+            return Ok(AfterStep { end_of_epoch: false, stop: true });
         }
         let batch = batches.next(self.captured.as_mut().map(CapturedStep::pixels));
         let batch = batch.map_err(|error| self.team.worker.explain(error))?;
-        since.waited += batch.waited;
-        since.views += 2 * batch.indices.len() * self.team.worker.world_size;
+        interval.waited += batch.waited;
+        interval.views += 2 * batch.indices.len() * self.team.worker.world_size;
         let rate = self.schedule.rate(self.state.step);
         self.step(&batch.views, rate)?;
         self.consistent = false;
@@ -246,18 +246,18 @@ impl<'r> Run<'r> {
         let epochs = self.epochs();
         let stop = self.team.take_turn(&mut self.state.positions, batch.position, observer.stop())?;
         batches.recycle(batch);
-        let turn = Turn { end_of_epoch: self.epochs() > epochs, stop };
-        self.state.epoch_due = turn.end_of_epoch;
+        let after = AfterStep { end_of_epoch: self.epochs() > epochs, stop };
+        self.state.epoch_due = after.end_of_epoch;
         // While the step computes.
         if !self.is_finished() && batches.brings() && self.wait(batches, observer) {
             batches.bring()?;
         }
-        if self.state.step.is_multiple_of(self.log_every) || turn.end_of_epoch {
+        if self.state.step.is_multiple_of(self.log_every) || after.end_of_epoch {
             self.settle()?;
-            let record = self.step_record(rate, since)?;
+            let record = self.step_record(rate, interval)?;
             self.consistent = true;
-            if let Some(keeper) = &mut self.keeper
-                && let Err(error) = keeper.log(|logs| logs.step(&record))
+            if let Some(writer) = &mut self.writer
+                && let Err(error) = writer.log(|logs| logs.step(&record))
             {
                 self.unlogged = Some(record);
                 return Err(error);
@@ -265,7 +265,7 @@ impl<'r> Run<'r> {
             observer.step(&record);
         }
         self.consistent = true;
-        Ok(turn)
+        Ok(after)
     }
 
     /// Waits for the next batch; returns false if a stop is requested first, because huge images, or those on a slow
@@ -291,20 +291,20 @@ impl<'r> Run<'r> {
     /// Makes sure that the state is on the disk, if this worker keeps the run.
     fn conclude(mut self) -> Result<Ended, TrainError> {
         let (finished, step, skipped) = (self.is_finished(), self.state.step, self.skipped.len());
-        let Some(keeper) = &mut self.keeper else {
+        let Some(writer) = &mut self.writer else {
             return Ok(Ended { finished, step, checkpoint: None, skipped });
         };
-        keeper.saver.wait()?;
-        let checkpoint = match keeper.saver.newest() {
+        writer.checkpoint_writer.wait()?;
+        let checkpoint = match writer.checkpoint_writer.newest() {
             Some(path) => path,
             None => {
-                keeper.save(&self.state, self.config)?;
-                keeper.saver.wait()?;
-                keeper.saver.checkpoints().path(step)
+                writer.save(&self.state, self.config)?;
+                writer.checkpoint_writer.wait()?;
+                writer.checkpoint_writer.checkpoints().path(step)
             }
         };
         if finished {
-            keeper.folder.remove_cache();
+            writer.folder.remove_cache();
         }
         Ok(Ended { finished, step, checkpoint: Some(checkpoint), skipped })
     }
@@ -367,11 +367,11 @@ impl<'r> Run<'r> {
 
     /// The error that `what` was not finite at the step number `step`.
     fn not_finite(&mut self, step: u64, what: String) -> TrainError {
-        let last_good = self.keeper.as_mut().and_then(|keeper| {
+        let last_good = self.writer.as_mut().and_then(|writer| {
             // If the newest could not be written, the one before it is named.
-            let _ = keeper.saver.wait();
-            keeper.folder.check_in_place().ok()?;
-            keeper.saver.checkpoints().latest_good().ok().flatten().map(|found| found.path)
+            let _ = writer.checkpoint_writer.wait();
+            writer.folder.check_in_place().ok()?;
+            writer.checkpoint_writer.checkpoints().latest_good().ok().flatten().map(|found| found.path)
         });
         TrainError::NotFinite { step, rate: self.schedule.rate(step), what, last_good }
     }
@@ -398,8 +398,8 @@ impl<'r> Run<'r> {
         }
     }
 
-    fn step_record(&self, rate: f64, since: &mut Since) -> Result<StepRecord, TrainError> {
-        let (past, figures) = (std::mem::replace(since, Since::now()), &self.figures);
+    fn step_record(&self, rate: f64, interval: &mut LogInterval) -> Result<StepRecord, TrainError> {
+        let (past, figures) = (std::mem::replace(interval, LogInterval::start()), &self.figures);
         Ok(StepRecord {
             step: self.state.step,
             epoch: self.state.position().0 as f64 / self.train.len() as f64,
@@ -443,11 +443,11 @@ impl<'r> Run<'r> {
         let before = self.skipped.len();
         let mut known: HashSet<u32> = self.skipped.iter().map(|known| known.index).collect();
         self.skipped.extend(met.into_iter().filter(|met| known.insert(met.index)));
-        let Some(keeper) = self.keeper.as_ref().filter(|_| self.skipped.len() > before) else {
+        let Some(writer) = self.writer.as_ref().filter(|_| self.skipped.len() > before) else {
             return Ok(());
         };
-        keeper.folder.write_skipped(&self.skipped)?;
-        let (count, list) = (self.skipped.len(), keeper.folder.skipped());
+        writer.folder.write_skipped(&self.skipped)?;
+        let (count, list) = (self.skipped.len(), writer.folder.skipped());
         let images = if count == 1 { "image" } else { "images" };
         observer.warn(&format!("{count} {images} could not be used, listed in {}", list.display()));
         Ok(())
@@ -460,14 +460,14 @@ impl<'r> Run<'r> {
 }
 
 /// What happened since the previous log line.
-struct Since {
+struct LogInterval {
     start: Instant,
     waited: Duration,
     views: usize,
 }
 
-impl Since {
-    fn now() -> Since {
-        Since { start: Instant::now(), waited: Duration::ZERO, views: 0 }
+impl LogInterval {
+    fn start() -> LogInterval {
+        LogInterval { start: Instant::now(), waited: Duration::ZERO, views: 0 }
     }
 }

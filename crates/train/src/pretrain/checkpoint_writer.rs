@@ -13,17 +13,18 @@ use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::config::Auto;
 
 /// Least training time before a checkpoint at an epoch's end.
-const WORTH: Duration = Duration::from_secs(60);
+const MIN_INTERVAL: Duration = Duration::from_secs(60);
 /// Least training time before a checkpoint within an epoch.
-const MOST: Duration = Duration::from_secs(30 * 60);
-/// Checkpoints may hold training up for 1/50 of the time, or for more if they would otherwise be over `MOST` apart.
-const SHARE: u32 = 50;
+const MAX_INTERVAL: Duration = Duration::from_secs(30 * 60);
+/// Checkpoints may hold training up for 1/50 of the time, or for more if they would otherwise be over `MAX_INTERVAL`
+/// apart.
+const MAX_OVERHEAD_DIVISOR: u32 = 50;
 
 /// Saves a run: a thread writes checkpoints, one at a time, while training goes on.
 ///
 /// The clock may affect when a checkpoint is written, but not what is in it.
 #[derive(Debug)]
-pub(super) struct Saver {
+pub(super) struct CheckpointWriter {
     checkpoints: Checkpoints,
     every: Auto<u64>,
     /// The cache that makes room for a checkpoint if the disk is full.
@@ -38,14 +39,18 @@ pub(super) struct Saver {
     held_up: Duration,
 }
 
-impl Saver {
-    /// Creates a saver for a run that starts now, with
+impl CheckpointWriter {
+    /// Creates a writer for a run that starts now, with
     /// [`checkpoint_every`](crate::config::TrainConfig::checkpoint_every). A `cache` on the same disk makes room for
     /// checkpoints.
-    pub(super) fn new(checkpoints: Checkpoints, every: Auto<u64>, cache: Option<Arc<Cached>>) -> Saver {
+    pub(super) fn new(
+        checkpoints: Checkpoints,
+        every: Auto<u64>,
+        cache: Option<Arc<Cached>>,
+    ) -> CheckpointWriter {
         let (best, writing, newest) = (None, None, None);
         let (last, held_up) = (Instant::now(), Duration::ZERO);
-        Saver { checkpoints, every, cache, best, writing, newest, last, held_up }
+        CheckpointWriter { checkpoints, every, cache, best, writing, newest, last, held_up }
     }
 
     /// Whether the state after `step` should be saved.
@@ -53,7 +58,7 @@ impl Saver {
         self.is_due_after(self.last.elapsed(), step, end_of_epoch)
     }
 
-    /// [`Saver::is_due`], given the time `since` the last checkpoint.
+    /// [`CheckpointWriter::is_due`], given the time `since` the last checkpoint.
     fn is_due_after(&self, since: Duration, step: u64, end_of_epoch: bool) -> bool {
         match self.every {
             Auto::Value(steps) => step.is_multiple_of(steps.max(1)),
@@ -101,7 +106,7 @@ impl Saver {
     /// Starts to save the held state, if any, and then the state that `checkpoint` makes.
     ///
     /// # Errors
-    /// As [`Saver::hold`], and [`TrainError::Io`] if no thread can be started.
+    /// As [`CheckpointWriter::hold`], and [`TrainError::Io`] if no thread can be started.
     pub(super) fn save(
         &mut self,
         checkpoint: impl FnOnce() -> Result<Checkpoint, TrainError>,
@@ -177,7 +182,7 @@ impl Room {
     }
 }
 
-impl Drop for Saver {
+impl Drop for CheckpointWriter {
     fn drop(&mut self) {
         // Keep the run folder locked until writing ends. A run that fails reports its own error, not this one.
         if let Some(writing) = self.writing.take() {
@@ -188,7 +193,11 @@ impl Drop for Saver {
 
 /// Whether `since` is enough training for a checkpoint, if the previous one held training up for `held_up`.
 fn is_worth(since: Duration, held_up: Duration, end_of_epoch: bool) -> bool {
-    let least = if end_of_epoch { WORTH.max(held_up.saturating_mul(SHARE)).min(MOST) } else { MOST };
+    let least = if end_of_epoch {
+        MIN_INTERVAL.max(held_up.saturating_mul(MAX_OVERHEAD_DIVISOR)).min(MAX_INTERVAL)
+    } else {
+        MAX_INTERVAL
+    };
     since >= least
 }
 
@@ -257,31 +266,31 @@ mod tests {
     #[test]
     fn numbers_are_steps_and_auto_looks_at_the_clock() {
         let checkpoints = || Checkpoints::new(PathBuf::from("nowhere"), 1, Arc::new(Disk));
-        let mut saver = Saver::new(checkpoints(), Auto::Value(3), None);
-        let due: Vec<u64> = (1..10).filter(|&step| saver.is_due(step, step == 5)).collect();
+        let mut writer = CheckpointWriter::new(checkpoints(), Auto::Value(3), None);
+        let due: Vec<u64> = (1..10).filter(|&step| writer.is_due(step, step == 5)).collect();
         assert_eq!(due, [3, 6, 9]);
-        saver.every = Auto::Auto;
-        assert!(!saver.is_due(3, true));
-        assert!(saver.is_due_after(WORTH, 3, true) && !saver.is_due_after(WORTH, 3, false));
+        writer.every = Auto::Auto;
+        assert!(!writer.is_due(3, true));
+        assert!(writer.is_due_after(MIN_INTERVAL, 3, true) && !writer.is_due_after(MIN_INTERVAL, 3, false));
     }
 
     #[test]
     fn a_checkpoint_never_names_a_best_one_that_is_not_there() {
         let folder = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::new(folder.path().join("checkpoints"), 1, Arc::new(Disk));
-        let mut saver = Saver::new(checkpoints.clone(), Auto::Auto, None);
-        saver.hold(|| checkpoint(10, 10)).unwrap();
-        saver.hold(|| checkpoint(20, 20)).unwrap();
+        let mut writer = CheckpointWriter::new(checkpoints.clone(), Auto::Auto, None);
+        writer.hold(|| checkpoint(10, 10)).unwrap();
+        writer.hold(|| checkpoint(20, 20)).unwrap();
         assert!(steps(&checkpoints).is_empty());
-        saver.save(|| checkpoint(33, 20)).unwrap();
-        saver.wait().unwrap();
+        writer.save(|| checkpoint(33, 20)).unwrap();
+        writer.wait().unwrap();
         assert_eq!(steps(&checkpoints), [20, 33]);
         assert!(checkpoints.load(20).unwrap() == checkpoint(20, 20).unwrap());
-        assert_eq!(saver.newest(), Some(checkpoints.path(33)));
+        assert_eq!(writer.newest(), Some(checkpoints.path(33)));
         // If a better state is saved, the held one is no longer needed.
-        saver.hold(|| checkpoint(40, 40)).unwrap();
-        saver.save(|| checkpoint(50, 50)).unwrap();
-        drop(saver);
+        writer.hold(|| checkpoint(40, 40)).unwrap();
+        writer.save(|| checkpoint(50, 50)).unwrap();
+        drop(writer);
         assert_eq!(steps(&checkpoints), [50]);
     }
 
@@ -307,10 +316,10 @@ mod tests {
         let whole = fs::metadata(&by).unwrap().len();
         let files = Full { by: by.clone(), most: whole - spare };
         let checkpoints = Checkpoints::new(folder.path().join("checkpoints"), 1, Arc::new(files));
-        let mut saver = Saver::new(checkpoints.clone(), Auto::Auto, Some(cached.clone()));
-        saver.hold(|| checkpoint(1, 1)).unwrap();
-        saver.save(|| checkpoint(2, 1)).unwrap();
-        saver.wait().unwrap();
+        let mut writer = CheckpointWriter::new(checkpoints.clone(), Auto::Auto, Some(cached.clone()));
+        writer.hold(|| checkpoint(1, 1)).unwrap();
+        writer.save(|| checkpoint(2, 1)).unwrap();
+        writer.wait().unwrap();
         assert_eq!(steps(&checkpoints), [1, 2]);
         assert_eq!(fs::metadata(&by).unwrap().len(), whole - spare);
         // Images that were dropped from the cache are read from the data.
@@ -319,8 +328,8 @@ mod tests {
             assert_eq!(own, images.read(index, &mut DecodeScratch::default()).unwrap().pixels, "{index}");
         }
         fs::OpenOptions::new().write(true).open(&by).unwrap().set_len(whole).unwrap();
-        saver.save(|| checkpoint(3, 1)).unwrap();
-        assert!(saver.wait().unwrap_err().is_full_disk());
+        writer.save(|| checkpoint(3, 1)).unwrap();
+        assert!(writer.wait().unwrap_err().is_full_disk());
     }
 
     #[test]
@@ -335,9 +344,10 @@ mod tests {
         fs::write(before.path(5), "torn").unwrap();
         for (by, saved) in [(3, true), (2, false), (4, false), (5, false)] {
             let files = Full { by: before.path(by), most: 0 };
-            let mut saver = Saver::new(Checkpoints::new(path.clone(), 1, Arc::new(files)), Auto::Auto, None);
-            saver.save(|| checkpoint(6, 2)).unwrap();
-            assert_eq!(saver.wait().is_ok(), saved, "{by}");
+            let mut writer =
+                CheckpointWriter::new(Checkpoints::new(path.clone(), 1, Arc::new(files)), Auto::Auto, None);
+            writer.save(|| checkpoint(6, 2)).unwrap();
+            assert_eq!(writer.wait().is_ok(), saved, "{by}");
             match saved {
                 true => {
                     assert_eq!(steps(&before), [2, 6]);
@@ -357,13 +367,13 @@ mod tests {
         fs::write(&by, "full").unwrap();
         let files = Full { by: by.clone(), most: 0 };
         let checkpoints = Checkpoints::new(folder.path().join("checkpoints"), 1, Arc::new(files));
-        let mut saver = Saver::new(checkpoints.clone(), Auto::Auto, None);
-        saver.hold(|| checkpoint(1, 1)).unwrap();
-        saver.save(|| checkpoint(2, 1)).unwrap();
-        assert!(saver.wait().unwrap_err().is_full_disk());
+        let mut writer = CheckpointWriter::new(checkpoints.clone(), Auto::Auto, None);
+        writer.hold(|| checkpoint(1, 1)).unwrap();
+        writer.save(|| checkpoint(2, 1)).unwrap();
+        assert!(writer.wait().unwrap_err().is_full_disk());
         fs::remove_file(by).unwrap();
-        saver.save(|| checkpoint(3, 1)).unwrap();
-        saver.wait().unwrap();
+        writer.save(|| checkpoint(3, 1)).unwrap();
+        writer.wait().unwrap();
         assert_eq!(steps(&checkpoints), [1, 3]);
     }
 
@@ -372,16 +382,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("checkpoints");
         std::fs::write(&path, "in the way").unwrap();
-        let mut saver = Saver::new(Checkpoints::new(path, 1, Arc::new(Disk)), Auto::Auto, None);
-        saver.save(|| checkpoint(1, 1)).unwrap();
+        let mut writer = CheckpointWriter::new(Checkpoints::new(path, 1, Arc::new(Disk)), Auto::Auto, None);
+        writer.save(|| checkpoint(1, 1)).unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
         let error = loop {
-            if let Err(error) = saver.check_writer() {
+            if let Err(error) = writer.check_writer() {
                 break error.to_string();
             }
             assert!(Instant::now() < deadline, "nothing is told");
         };
         assert!(error.contains("checkpoints"), "{error}");
-        assert_eq!(saver.newest(), None);
+        assert_eq!(writer.newest(), None);
     }
 }

@@ -10,20 +10,20 @@ use crate::run_folder::RunFolder;
 use crate::{Config, TrainError};
 
 /// The state of a run before its first step.
-pub(super) struct Beginning {
+pub(super) struct WarmStart {
     /// The weights of another run, with a new optimiser.
     pub(super) checkpoint: Checkpoint,
     /// A description of the weights.
     pub(super) words: String,
 }
 
-impl Beginning {
+impl WarmStart {
     /// Loads what a run of `config` on images of this identity begins with, if `train.from` names another run: that
     /// run's encoder with its running averages, and its head if that has the same shape as this run's.
     ///
     /// # Errors
     /// [`TrainError::Conflict`] of `train.from` if there is no such run, it has no checkpoint, or its encoder differs.
-    pub(super) fn of(config: &Config, identity: Identity) -> Result<Option<Beginning>, TrainError> {
+    pub(super) fn of(config: &Config, identity: Identity) -> Result<Option<WarmStart>, TrainError> {
         let Some(from) = config.train.begins_with() else { return Ok(None) };
         let problem =
             |problem: String| TrainError::conflict("train.from", format!("is {}: {problem}", from.display()));
@@ -71,7 +71,7 @@ impl Beginning {
             (false, false) => ", and a new projection head",
         };
         let words = format!("begins with the encoder of {}{head}", from.display());
-        Ok(Some(Beginning { checkpoint: state.checkpoint(config, identity, 0, 0)?, words }))
+        Ok(Some(WarmStart { checkpoint: state.checkpoint(config, identity, 0, 0)?, words }))
     }
 }
 
@@ -102,7 +102,7 @@ mod tests {
         run.checkpoints(1).save(&saved).unwrap();
 
         let from = format!("train.from={}", toml::Value::from(first.to_str().unwrap()));
-        let begun = Beginning::of(&config(&[from, "train.seed=3".to_owned()]), identity).unwrap().unwrap();
+        let begun = WarmStart::of(&config(&[from, "train.seed=3".to_owned()]), identity).unwrap().unwrap();
         assert!(begun.words.ends_with("first and its projection head"), "{}", begun.words);
         assert_eq!((begun.checkpoint.meta.step, begun.checkpoint.meta.metrics_bytes), (0, 0));
         let mut averages = 0;

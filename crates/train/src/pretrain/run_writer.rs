@@ -12,19 +12,19 @@ use crate::tensorboard::EventLog;
 use crate::{Config, TrainError};
 
 use super::Identity;
+use super::checkpoint_writer::CheckpointWriter;
 use super::records::Logs;
-use super::saving::Saver;
 use super::state::State;
 
-/// Writes a run to its folder. Of several workers only the first has a keeper.
-pub(super) struct Keeper<'r> {
+/// Writes a run to its folder. Of several workers only the first has one.
+pub(super) struct RunWriter<'r> {
     pub(super) folder: &'r RunFolder,
     pub(super) logs: Logs,
-    pub(super) saver: Saver,
+    pub(super) checkpoint_writer: CheckpointWriter,
     pub(super) identity: Identity,
 }
 
-impl<'r> Keeper<'r> {
+impl<'r> RunWriter<'r> {
     /// Begins the logs in `folder`, or cuts them back to where `from` was saved. If the disk is full, the cache on it
     /// makes room for checkpoints. Also returns the images skipped before.
     pub(super) fn new(
@@ -33,7 +33,7 @@ impl<'r> Keeper<'r> {
         identity: Identity,
         cache: Option<Arc<Cached>>,
         from: Option<&Checkpoint>,
-    ) -> Result<(Keeper<'r>, Vec<Skipped>), TrainError> {
+    ) -> Result<(RunWriter<'r>, Vec<Skipped>), TrainError> {
         let files = folder.files().as_ref();
         let (logs, skipped) = match from {
             Some(Checkpoint { meta, .. }) => {
@@ -51,8 +51,12 @@ impl<'r> Keeper<'r> {
         files.sync_folder(folder.path()).map_err(TrainError::io("write", folder.path()))?;
         // The failure that ended the run before is obsolete once it goes on.
         folder.remove_failure()?;
-        let saver = Saver::new(folder.checkpoints(config.keep_checkpoints), config.checkpoint_every, cache);
-        Ok((Keeper { folder, logs, saver, identity }, skipped))
+        let checkpoint_writer = CheckpointWriter::new(
+            folder.checkpoints(config.keep_checkpoints),
+            config.checkpoint_every,
+            cache,
+        );
+        Ok((RunWriter { folder, logs, checkpoint_writer, identity }, skipped))
     }
 
     /// Writes to the logs. If the disk is full, the cache on it makes room for them, too.
@@ -64,7 +68,7 @@ impl<'r> Keeper<'r> {
         write: impl Fn(&mut Logs) -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
         match write(&mut self.logs) {
-            Err(error) if error.is_full_disk() && self.saver.make_room() => write(&mut self.logs),
+            Err(error) if error.is_full_disk() && self.checkpoint_writer.make_room() => write(&mut self.logs),
             written => written,
         }
     }
@@ -75,17 +79,17 @@ impl<'r> Keeper<'r> {
     /// [`TrainError::WeightsNotFinite`], and those of the logs and of a pending write.
     pub(super) fn hold(&mut self, state: &State, config: &Config) -> Result<(), TrainError> {
         let (metrics, events) = (self.logs.metrics.length(), self.logs.events.length());
-        let Keeper { saver, identity, .. } = self;
-        saver.hold(|| sound(state.checkpoint(config, *identity, metrics, events)?))
+        let RunWriter { checkpoint_writer, identity, .. } = self;
+        checkpoint_writer.hold(|| sound(state.checkpoint(config, *identity, metrics, events)?))
     }
 
     /// Syncs the logs to disk, then starts to save the state.
     ///
     /// # Errors
-    /// As [`Keeper::hold`].
+    /// As [`RunWriter::hold`].
     pub(super) fn save(&mut self, state: &State, config: &Config) -> Result<(), TrainError> {
-        let Keeper { saver, logs, identity, .. } = self;
-        saver.save(|| {
+        let RunWriter { checkpoint_writer, logs, identity, .. } = self;
+        checkpoint_writer.save(|| {
             let (metrics, events) = (logs.metrics.sync()?, logs.events.sync()?);
             sound(state.checkpoint(config, *identity, metrics, events)?)
         })
