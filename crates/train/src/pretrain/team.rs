@@ -1,5 +1,7 @@
 //! The workers of a run, and what they agree on.
 
+mod compatibility;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -7,7 +9,6 @@ use simclr_data::text::counted;
 use simclr_data::{DataError, Position, Share, Skipped};
 use simclr_engine::{Collective, Device, SingleProcess, between_gpus};
 
-use super::Identity;
 use crate::checkpoint::Checkpoint;
 use crate::config::Memory;
 use crate::{Config, TrainError};
@@ -85,16 +86,6 @@ pub struct Team<'t> {
     pub(super) worker: Worker,
 }
 
-/// What workers compare before they train together.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Common {
-    #[serde(flatten)]
-    data: Identity,
-    instructions: String,
-    /// The identifier of the worker's GPU, if it has one.
-    gpu: Option<[u8; 16]>,
-}
-
 impl fmt::Debug for Team<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Team").field("worker", &self.worker).finish_non_exhaustive()
@@ -120,55 +111,6 @@ impl<'t> Team<'t> {
 
     pub(super) fn is_alone(&self) -> bool {
         self.worker.world_size == 1
-    }
-
-    /// Checks that all workers can compute one step together: on the same images, on processors of one kind, or on
-    /// a GPU each.
-    ///
-    /// # Errors
-    /// [`TrainError::Workers`], the same for all.
-    pub(super) fn check(&self, data: Identity, device: &Device) -> Result<(), TrainError> {
-        if self.is_alone() {
-            return Ok(());
-        }
-        let own = Common { data, instructions: device.instructions(), gpu: device.gpu_id()? };
-        let all: Vec<Common> = self.exchange(&own)?;
-        let wrong = |what: String| Err(TrainError::Workers(what));
-        // Every worker sees the same data, so all report the same error.
-        let Some(first) = all.first() else { return Ok(()) };
-        for (rank, other) in all.iter().enumerate().skip(1) {
-            if other.data.images != first.data.images {
-                return wrong(format!(
-                    "worker {rank} has {} images, worker 0 {}; give every worker the same data",
-                    other.data.images, first.data.images
-                ));
-            }
-            if !other.data.has_names_of(&first.data) {
-                return wrong(format!(
-                    "worker {rank} has other images than worker 0, or in another order; give every worker the same data"
-                ));
-            }
-            if other.data.sizes.zip(first.data.sizes).is_some_and(|(other, first)| other != first) {
-                return wrong(format!(
-                    "worker {rank} has images whose files have other sizes than those of worker 0; give every worker the same data"
-                ));
-            }
-            if other.instructions != first.instructions {
-                return wrong(format!(
-                    "worker {rank} computes with {}, worker 0 with {}, and would round differently; take processors, or GPUs, of one kind",
-                    other.instructions, first.instructions
-                ));
-            }
-        }
-        let same = |one: &Common, other: &Common| one.gpu.is_some() && one.gpu == other.gpu;
-        let shared = all
-            .iter()
-            .enumerate()
-            .find_map(|(rank, other)| Some((all[..rank].iter().position(|one| same(one, other))?, rank)));
-        match shared {
-            Some((one, other)) => Err(TrainError::SharedGpu { one, other, gpu: first.instructions.clone() }),
-            None => Ok(()),
-        }
     }
 
     /// Runs `work` with these workers, which exchange between GPUs if `device` is one. Tells the others if it fails.
