@@ -9,7 +9,7 @@ use simclr_cuda::BUILT_IN;
 use simclr_data::{DataError, Dataset};
 use simclr_engine::{Device, EngineError};
 use simclr_exchange::has_encoder;
-use simclr_train::checkpoint::{Found, Meta};
+use simclr_train::checkpoint::{LoadedCheckpoint, Meta};
 use simclr_train::config::DeviceName;
 use simclr_train::pretrain::{self, Outcome, Resumed, Worker, lead};
 use simclr_train::run_folder::RunFolder;
@@ -27,7 +27,7 @@ pub struct Training {
     pub folder: RunFolder,
     /// The configuration of the run.
     pub config: Config,
-    from: Option<Found>,
+    from: Option<LoadedCheckpoint>,
     /// Whether this process has just created the run.
     new: bool,
 }
@@ -102,7 +102,7 @@ impl Training {
     /// Completes a run that was stopped after its last checkpoint, with all epochs done: writes its encoder to a file,
     /// unless that is there, whole and not of an earlier step, and removes the images that were cached for it.
     pub fn complete(&self) -> Result<()> {
-        let lacks = |from: &&Found| !has_encoder(&self.folder, from.checkpoint.meta.step);
+        let lacks = |from: &&LoadedCheckpoint| !has_encoder(&self.folder, from.checkpoint.meta.step);
         if let Some(from) = self.from.as_ref().filter(lacks) {
             self.write_encoder(&from.path)?;
         }

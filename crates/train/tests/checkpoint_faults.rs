@@ -73,7 +73,8 @@ fn a_checkpoint_that_goes_while_it_is_looked_for_is_looked_for_once_more() {
             }
         });
         let looking = checkpoints(folder.path(), files);
-        let step = |found: Option<simclr_train::checkpoint::Found>| found.unwrap().checkpoint.meta.step;
+        let step =
+            |found: Option<simclr_train::checkpoint::LoadedCheckpoint>| found.unwrap().checkpoint.meta.step;
         assert_eq!((step(looking.latest_good().unwrap()), step(looking.best().unwrap())), found);
     }
 }

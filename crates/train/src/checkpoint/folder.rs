@@ -26,7 +26,7 @@ pub struct Checkpoints {
 
 /// The checkpoint that a search found.
 #[derive(Debug)]
-pub struct Found {
+pub struct LoadedCheckpoint {
     /// Its file.
     pub path: PathBuf,
     /// Its contents.
@@ -150,7 +150,7 @@ impl Checkpoints {
     /// [`TrainError::NoGoodCheckpoint`] when all checkpoints are damaged; [`TrainError::Io`] when none can be used but
     /// at least one could not be read and may be intact; [`TrainError::NewerFormat`] when the newest intact one was
     /// written by a later version.
-    pub fn latest_good(&self) -> Result<Option<Found>, TrainError> {
+    pub fn latest_good(&self) -> Result<Option<LoadedCheckpoint>, TrainError> {
         self.newest_before(u64::MAX)
     }
 
@@ -158,7 +158,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// As [`Checkpoints::latest_good`]; [`TrainError::NoBest`], [`TrainError::BestLost`].
-    pub fn best(&self) -> Result<Option<Found>, TrainError> {
+    pub fn best(&self) -> Result<Option<LoadedCheckpoint>, TrainError> {
         let mut looked_again = false;
         loop {
             let Some(newest) = self.latest_good()? else {
@@ -172,7 +172,9 @@ impl Checkpoints {
             }
             let path = self.path(best);
             match self.read(&path) {
-                Ok(checkpoint) => return Ok(Some(Found { path, checkpoint, skipped: newest.skipped })),
+                Ok(checkpoint) => {
+                    return Ok(Some(LoadedCheckpoint { path, checkpoint, skipped: newest.skipped }));
+                }
                 // The run is in training, and has a better one now.
                 Err(error) if error.is_not_found() && !looked_again => looked_again = true,
                 Err(error) => {
@@ -194,7 +196,7 @@ impl Checkpoints {
         }
     }
 
-    fn newest_before(&self, step: u64) -> Result<Option<Found>, TrainError> {
+    fn newest_before(&self, step: u64) -> Result<Option<LoadedCheckpoint>, TrainError> {
         let mut skipped: Vec<TrainError> = Vec::new();
         let (mut left, mut listed_again) = (self.list()?, false);
         while let Some((found, path)) = left.pop() {
@@ -203,7 +205,7 @@ impl Checkpoints {
             }
             match self.read(&path) {
                 Ok(checkpoint) => {
-                    return Ok(Some(Found { path, checkpoint, skipped }));
+                    return Ok(Some(LoadedCheckpoint { path, checkpoint, skipped }));
                 }
                 Err(error @ TrainError::NewerFormat { .. }) => return Err(error),
                 // The run is in training, and has saved a newer one since.

@@ -7,7 +7,7 @@ mod meta;
 use std::path::Path;
 
 pub(crate) use folder::is_left_over;
-pub use folder::{Checkpoints, Found};
+pub use folder::{Checkpoints, LoadedCheckpoint};
 pub use meta::{Best, Extra, Meta};
 
 use crate::TrainError;

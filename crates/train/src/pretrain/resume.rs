@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Failure;
-use crate::checkpoint::{Checkpoint, Found};
+use crate::checkpoint::{Checkpoint, LoadedCheckpoint};
 use crate::run_folder::RunFolder;
 use crate::{Config, TrainError};
 
@@ -15,7 +15,7 @@ pub struct Resumed {
     /// The configuration that it goes on with; use [`Resumed::change`] to change it.
     pub config: Config,
     /// Its newest good checkpoint; `None` if there is none yet and the run starts from the beginning.
-    pub from: Option<Found>,
+    pub from: Option<LoadedCheckpoint>,
     /// The failure that ended its last training, if any; it will recur on the same images.
     pub failed: Option<Failure>,
     /// Whether the run was opened for training, not only for reading.

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use simclr_data::{Skipped, unfinished};
 
-use crate::checkpoint::{Checkpoints, Found, is_left_over};
+use crate::checkpoint::{Checkpoints, LoadedCheckpoint, is_left_over};
 use crate::config::Difference;
 use crate::file_system::{Disk, FileSystem, create_durably, read_text, write_atomically};
 use crate::{Config, TrainError};
@@ -208,13 +208,13 @@ impl RunFolder {
     ///
     /// # Errors
     /// [`TrainError::CannotResume`] naming every key and its right value; [`TrainError::Damaged`]; [`TrainError::Io`].
-    pub fn check_config(&self, config: &Config, found: Option<&Found>) -> Result<(), TrainError> {
+    pub fn check_config(&self, config: &Config, found: Option<&LoadedCheckpoint>) -> Result<(), TrainError> {
         let path = self.path.join(CONFIG);
         let missing = Config::missing(
             &read_text(self.files.as_ref(), &path, TEXT_LIMIT)?,
             &path.display().to_string(),
         )?;
-        let Some(Found { path: checkpoint, checkpoint: saved, .. }) = found else {
+        let Some(LoadedCheckpoint { path: checkpoint, checkpoint: saved, .. }) = found else {
             return match missing.first() {
                 None => Ok(()),
                 Some(key) => {
