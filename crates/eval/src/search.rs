@@ -12,7 +12,7 @@ use crate::embedding::{Broken, Images, Split, StoredFeatures, for_each_batch};
 
 /// The result of a search.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Found {
+pub struct SearchResults {
     /// For each query its nearest images, most similar first; of equally similar ones the earlier comes first.
     pub neighbours: Vec<Vec<Neighbour>>,
     /// Images searched.
@@ -43,7 +43,7 @@ pub fn search(
     k: usize,
     reading: Reading,
     each: &mut dyn FnMut(usize),
-) -> Result<Found, EvalError> {
+) -> Result<SearchResults, EvalError> {
     let (mut nearest, dim) = begun(model, queries, k, reading)?;
     let mut indices = Vec::new();
     let (count, broken) = for_each_batch(model, images, reading, &mut |batch, done| {
@@ -52,7 +52,7 @@ pub fn search(
         each(done);
         Ok(())
     })?;
-    Ok(Found { neighbours: listed(nearest, &indices)?, images: count, broken })
+    Ok(SearchResults { neighbours: listed(nearest, &indices)?, images: count, broken })
 }
 
 /// As [`search`], among stored features: all of them, or those of one split.
@@ -65,7 +65,7 @@ pub fn search_stored(
     (stored, only): (&StoredFeatures, Option<Split>),
     k: usize,
     reading: Reading,
-) -> Result<Found, EvalError> {
+) -> Result<SearchResults, EvalError> {
     let rows = stored.of(only)?;
     let (mut nearest, dim) = begun(model, queries, k, reading)?;
     let (mut first, mut wanted) = (0, rows.as_slice());
@@ -81,7 +81,7 @@ pub fn search_stored(
         (first, wanted) = (first + count, later);
         Ok(())
     })?;
-    Ok(Found { neighbours: listed(nearest, &rows)?, images: rows.len(), broken: Vec::new() })
+    Ok(SearchResults { neighbours: listed(nearest, &rows)?, images: rows.len(), broken: Vec::new() })
 }
 
 /// Encodes the queries. Returns the search for them and the width of h.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use simclr_data::{Dataset, DecodeScratch, Decoded, not_a_file};
 use simclr_eval::embedding::{Image, Images, Split, StoredFeatures};
 use simclr_eval::protocols::TrainedEncoder;
-use simclr_eval::search::{Found, Neighbour, Queries, search, search_stored};
+use simclr_eval::search::{Neighbour, Queries, SearchResults, search, search_stored};
 
 use crate::encoding::{Encoding, open_for, warn_of_broken};
 use crate::exit::{Done, usage};
@@ -165,7 +165,7 @@ impl Search {
         sheet::check_out(out, &[&self.data[..], &self.queries].concat())
     }
 
-    fn tell(&self, base: &Base, found: &Found) -> Result<()> {
+    fn tell(&self, base: &Base, found: &SearchResults) -> Result<()> {
         for (query, neighbours) in self.queries.iter().zip(&found.neighbours) {
             if self.queries.len() > 1 {
                 terminal::print(&terminal::inert(&format!("{}:", query.display())))?;
@@ -180,7 +180,7 @@ impl Search {
         Ok(())
     }
 
-    fn object(&self, base: &Base, found: &Found, seconds: f64) -> Value {
+    fn object(&self, base: &Base, found: &SearchResults, seconds: f64) -> Value {
         let neighbour = |(rank, Neighbour { image, similarity }): (usize, &Neighbour)| {
             let Image { name, split, label, class } = base.image(*image);
             json!({
@@ -222,7 +222,7 @@ impl Base {
     }
 
     /// The data set to read the images found from, and the index in it of each of them.
-    fn pictures(&self, found: &Found) -> Result<(&dyn Dataset, HashMap<u32, usize>)> {
+    fn pictures(&self, found: &SearchResults) -> Result<(&dyn Dataset, HashMap<u32, usize>)> {
         let numbers = found.neighbours.iter().flatten().map(|neighbour| neighbour.image);
         match self {
             Base::Images(images) => {
@@ -252,7 +252,7 @@ impl Base {
 }
 
 /// Draws a sheet with a row, or several, for each query: the query, and beside it the images found.
-fn drawn(queries: &dyn Dataset, base: &Base, found: &Found) -> Result<image::RgbImage> {
+fn drawn(queries: &dyn Dataset, base: &Base, found: &SearchResults) -> Result<image::RgbImage> {
     let (pictures, places) = base.pictures(found)?;
     let mut scratch = DecodeScratch::default();
     let mut rows = Vec::new();
