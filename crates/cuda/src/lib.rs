@@ -37,7 +37,7 @@ pub use environment::{NCCL_SETTINGS, settle_environment};
 pub use error::{CudaError, Result};
 pub use gpus::{Gpu, Gpus};
 pub use launcher::{Argument, Launch, Launcher, Memory};
-pub use libraries::{Found, Libraries, Library, SearchPath};
+pub use libraries::{FoundLibrary, Libraries, Library, SearchPath};
 pub use memory::{Slice, SliceMut};
 pub use sources::{Module, Program};
 

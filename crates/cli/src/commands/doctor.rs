@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
-use simclr_cuda::{BUILT_IN, Found, Gpu, Gpus, Libraries, Library};
+use simclr_cuda::{BUILT_IN, FoundLibrary, Gpu, Gpus, Libraries, Library};
 use simclr_engine::{Isa, has_bf16};
 use simclr_train::memory;
 
@@ -103,7 +103,7 @@ impl Machine {
         lines
     }
 
-    fn present(&self, library: Library, found: &Found) -> String {
+    fn present(&self, library: Library, found: &FoundLibrary) -> String {
         let path = found.path.display();
         match self.version(library, found) {
             Ok(Some(version)) => format!("{version}, {path}"),
@@ -114,12 +114,12 @@ impl Machine {
 
     /// The version of a library: the one that it reports itself, where this build can load it.
     #[cfg(feature = "cuda")]
-    fn version(&self, library: Library, _: &Found) -> Result<Option<String>, String> {
+    fn version(&self, library: Library, _: &FoundLibrary) -> Result<Option<String>, String> {
         self.libraries.version_of(library).map(Some).map_err(|error| error.to_string())
     }
 
     #[cfg(not(feature = "cuda"))]
-    fn version(&self, _: Library, found: &Found) -> Result<Option<String>, String> {
+    fn version(&self, _: Library, found: &FoundLibrary) -> Result<Option<String>, String> {
         Ok(found.version.clone())
     }
 
@@ -132,7 +132,7 @@ impl Machine {
                 "memory_bytes": gpu.memory,
             })
         };
-        let library = |(library, found): (Library, Option<&Found>)| {
+        let library = |(library, found): (Library, Option<&FoundLibrary>)| {
             let version = found.map(|found| self.version(library, found));
             let problem = version.clone().and_then(Result::err);
             json!({

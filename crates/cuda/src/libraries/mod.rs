@@ -85,7 +85,7 @@ impl Library {
 
 /// A library on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundLibrary {
     /// Its file, with symbolic links resolved.
     pub path: PathBuf,
     /// Its version, where the file's name, its package or (with the feature `cuda`) the library itself gives one.
@@ -95,7 +95,7 @@ pub struct Found {
 /// The libraries of this machine.
 #[derive(Debug, Clone)]
 pub struct Libraries {
-    found: Vec<(Library, Option<Found>)>,
+    found: Vec<(Library, Option<FoundLibrary>)>,
 }
 
 impl Libraries {
@@ -127,7 +127,7 @@ impl Libraries {
                     |path: &PathBuf| !of_cuda || version::major(path).is_none_or(|major| major <= newest);
                 real.find(serves)
             });
-            (library, found.map(|path| Found { version: version::from_file(library, &path), path }))
+            (library, found.map(|path| FoundLibrary { version: version::from_file(library, &path), path }))
         };
         Libraries { found: Library::ALL.into_iter().map(look).collect() }
     }
@@ -144,12 +144,12 @@ impl Libraries {
     }
 
     /// All libraries, each with its file if it was found.
-    pub fn iter(&self) -> impl Iterator<Item = (Library, Option<&Found>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Library, Option<&FoundLibrary>)> {
         self.found.iter().map(|(library, found)| (*library, found.as_ref()))
     }
 
     /// A library, if it was found.
-    pub fn get(&self, library: Library) -> Option<&Found> {
+    pub fn get(&self, library: Library) -> Option<&FoundLibrary> {
         self.iter().find(|(other, _)| *other == library).and_then(|(_, found)| found)
     }
 
