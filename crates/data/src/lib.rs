@@ -92,7 +92,8 @@ pub use in_memory::InMemory;
 pub use index::Index;
 pub use listing::{LeftOut, LeftOutFile};
 pub use loader::{
-    Batch, Kept, Loader, LoaderConfig, NO_LABEL, Place, Position, Raw, RawImage, Reading, Share, Skipped,
+    Batch, KeptImages, Loader, LoaderConfig, NO_LABEL, PixelSource, Position, RawBatch, RawImage, Reading,
+    Share, Skipped,
 };
 pub use locality::Locality;
 pub use made::{Made, Shape, made};

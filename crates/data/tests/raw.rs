@@ -9,8 +9,8 @@ use common::numbered::torn;
 use common::{damaged_jpegs, loading};
 use simclr_augment::{ImageRef, Scratch};
 use simclr_data::{
-    Batch, DataError, Dataset, DecodeScratch, Decoded, Kept, Loader, LoaderConfig, Place, Position, Reading,
-    Region, open,
+    Batch, DataError, Dataset, DecodeScratch, Decoded, KeptImages, Loader, LoaderConfig, PixelSource,
+    Position, Reading, Region, open,
 };
 
 /// Images of many sizes; every seventh is broken. Pixels that are not asked for are black.
@@ -73,7 +73,7 @@ fn config(threads: usize) -> LoaderConfig {
 
 /// Does on the CPU what a GPU does: makes the views of raw batches, and keeps at most `room` whole images.
 struct Maker {
-    kept: Option<Arc<Kept>>,
+    kept: Option<Arc<KeptImages>>,
     images: HashMap<u32, Vec<u8>>,
     room: usize,
     /// The number of images whose pixels were sent.
@@ -82,7 +82,7 @@ struct Maker {
 
 impl Maker {
     fn new(images: usize, room: Option<usize>) -> Maker {
-        let kept = room.map(|_| Arc::new(Kept::new(images)));
+        let kept = room.map(|_| Arc::new(KeptImages::new(images)));
         Maker { kept, images: HashMap::new(), room: room.unwrap_or(0), brought: 0 }
     }
 
@@ -95,16 +95,16 @@ impl Maker {
         let mut scratch = Scratch::default();
         for (i, (image, &index)) in raw.images.iter().zip(&batch.indices).enumerate() {
             let pixels = match image.at {
-                Place::Whole(at) | Place::Part(at) => &raw.pixels[at..at + image.bytes()],
-                Place::Kept => &self.images[&index][..],
+                PixelSource::Whole(at) | PixelSource::Part(at) => &raw.pixels[at..at + image.bytes()],
+                PixelSource::Kept => &self.images[&index][..],
             };
             let picture = ImageRef::new(image.width, image.height, pixels).unwrap();
             for (branch, recipe) in raw.recipes[2 * i..][..2].iter().enumerate() {
                 let out = &mut batch.views[(branch * count + i) * view..][..view];
                 family.apply(picture, recipe, &mut scratch, out);
             }
-            self.brought += usize::from(image.at != Place::Kept);
-            if let (Place::Whole(_), Some(kept)) = (image.at, &self.kept) {
+            self.brought += usize::from(image.at != PixelSource::Kept);
+            if let (PixelSource::Whole(_), Some(kept)) = (image.at, &self.kept) {
                 if self.images.len() < self.room {
                     self.images.insert(index, pixels.to_vec());
                     kept.keep(index, image.width, image.height);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::raw::Raw;
+use super::raw::RawBatch;
 use super::worker::{Run, Shared};
 use super::{Batch, NO_LABEL, Position, Skipped};
 use crate::error::DataError;
@@ -18,7 +18,7 @@ pub(super) struct Gone;
 struct Image<'r> {
     index: u32,
     views: &'r [u8],
-    raw: (&'r Raw, usize),
+    raw: (&'r RawBatch, usize),
 }
 
 pub(super) struct Assembler {
@@ -168,7 +168,7 @@ impl Assembler {
         let bytes = self.batch * self.shared.rows.branches() * self.shared.rows.view_bytes();
         let mut batch = self.recycled.try_recv().unwrap_or_else(|_| Batch {
             views: Vec::new(),
-            raw: Raw::default(),
+            raw: RawBatch::default(),
             indices: Vec::with_capacity(self.batch),
             labels: Vec::with_capacity(self.batch),
             position: Position::default(),

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::assembler::Assembler;
 use super::plan::Plan;
-use super::raw::Raw;
+use super::raw::RawBatch;
 use super::worker::{Run, Shared, work};
 use super::{Batch, Position, Reading, Rows, Share, Skipped};
 use crate::dataset::Dataset;
@@ -133,7 +133,7 @@ impl Feed {
                 places: 0..0,
                 outcomes: Vec::with_capacity(run),
                 views: vec![0; run * row],
-                raw: Raw::default(),
+                raw: RawBatch::default(),
             };
             // The channel has room for all of them.
             let _ = empty_in.send(blank);

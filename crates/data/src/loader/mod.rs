@@ -31,7 +31,7 @@ use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::permutation::Order;
 pub(crate) use feed::{Feed, Job};
-pub use raw::{Kept, Place, Raw, RawImage};
+pub use raw::{KeptImages, PixelSource, RawBatch, RawImage};
 pub(crate) use rows::Rows;
 pub use share::Share;
 
@@ -83,7 +83,7 @@ pub struct Batch {
     /// with two branches the positive of view i is view (i + N) mod 2N. Empty where the consumer makes them.
     pub views: Vec<u8>,
     /// The N images and the recipes of their views, where the consumer makes these ([`Loader::raw`]); otherwise empty.
-    pub raw: Raw,
+    pub raw: RawBatch,
     /// The N images, as numbered by the data set.
     pub indices: Vec<u32>,
     /// Their N labels; empty when the data set is unlabelled.
@@ -133,7 +133,7 @@ impl Loader {
         dataset: Arc<dyn Dataset>,
         mut config: LoaderConfig,
         start: Position,
-        kept: Option<Arc<Kept>>,
+        kept: Option<Arc<KeptImages>>,
     ) -> Self {
         let families = std::mem::take(&mut config.views);
         let rows = Rows::Raw { families, seed: config.seed, kept };

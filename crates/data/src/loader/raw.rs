@@ -6,7 +6,7 @@ use simclr_augment::{CropBox, ImageRef, Recipe};
 
 /// Decoded images and the recipes of their views.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Raw {
+pub struct RawBatch {
     /// 8-bit RGB, one after another, of the images that the consumer has not kept.
     pub pixels: Vec<u8>,
     /// The images.
@@ -15,7 +15,7 @@ pub struct Raw {
     pub recipes: Vec<Recipe>,
 }
 
-/// One image of [`Raw`].
+/// One image of [`RawBatch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawImage {
     /// Width in pixels of the part that is there: the part that its recipes look at, which were drawn for the whole
@@ -24,17 +24,17 @@ pub struct RawImage {
     /// Height in pixels.
     pub height: u32,
     /// Where its pixels are.
-    pub at: Place,
+    pub at: PixelSource,
 }
 
 /// Where the pixels of an image are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// In [`Raw::pixels`], the whole image, from this byte on.
+pub enum PixelSource {
+    /// In [`RawBatch::pixels`], the whole image, from this byte on.
     Whole(usize),
-    /// In [`Raw::pixels`], the part that its views look at, from this byte on.
+    /// In [`RawBatch::pixels`], the part that its views look at, from this byte on.
     Part(usize),
-    /// Cached by the consumer, which registered it with [`Kept::keep`].
+    /// Cached by the consumer, which registered it with [`KeptImages::keep`].
     Kept,
 }
 
@@ -48,7 +48,7 @@ impl RawImage {
 /// Which images of a data set the consumer keeps decoded, so that their pixels need not be sent again. The views are
 /// the same whether an image is kept or not.
 #[derive(Debug)]
-pub struct Kept {
+pub struct KeptImages {
     /// Width and height of each image; 0 for those that are not kept, [`DAMAGED`] for those that never will be.
     sizes: Vec<AtomicU64>,
     wanted: AtomicBool,
@@ -57,11 +57,11 @@ pub struct Kept {
 /// No size of an image.
 const DAMAGED: u64 = u64::MAX;
 
-impl Kept {
+impl KeptImages {
     /// Of `images` images, none is kept yet.
-    pub fn new(images: usize) -> Kept {
+    pub fn new(images: usize) -> KeptImages {
         let sizes = (0..images).map(|_| AtomicU64::new(0)).collect();
-        Kept { sizes, wanted: AtomicBool::new(true) }
+        KeptImages { sizes, wanted: AtomicBool::new(true) }
     }
 
     /// Registers that image `index`, of `width` x `height` pixels, is kept from now on.
@@ -101,10 +101,10 @@ impl Kept {
     }
 }
 
-impl Raw {
+impl RawBatch {
     /// Adds an image that the consumer has kept.
     pub(super) fn add_kept(&mut self, (width, height): (u32, u32), recipes: impl Iterator<Item = Recipe>) {
-        self.images.push(RawImage { width, height, at: Place::Kept });
+        self.images.push(RawImage { width, height, at: PixelSource::Kept });
         self.recipes.extend(recipes);
     }
 
@@ -112,15 +112,19 @@ impl Raw {
     pub(super) fn add(
         &mut self,
         image: ImageRef,
-        kept: Option<&Kept>,
+        kept: Option<&KeptImages>,
         recipes: impl Iterator<Item = Recipe>,
     ) {
         let (at, first) = (self.pixels.len(), self.recipes.len());
         self.recipes.extend(recipes);
         let whole = CropBox::whole(image.width, image.height);
-        if kept.is_some_and(Kept::is_open) {
+        if kept.is_some_and(KeptImages::is_open) {
             self.pixels.extend_from_slice(image.pixels);
-            self.images.push(RawImage { width: image.width, height: image.height, at: Place::Whole(at) });
+            self.images.push(RawImage {
+                width: image.width,
+                height: image.height,
+                at: PixelSource::Whole(at),
+            });
             return;
         }
         let recipes = &mut self.recipes[first..];
@@ -134,14 +138,14 @@ impl Raw {
             recipe.crop.left -= part.left;
             recipe.crop.top -= part.top;
         }
-        self.images.push(RawImage { width: part.width, height: part.height, at: Place::Part(at) });
+        self.images.push(RawImage { width: part.width, height: part.height, at: PixelSource::Part(at) });
     }
 
     /// Adds image `place` of `others`, with its `branches` recipes.
-    pub(super) fn add_from(&mut self, others: &Raw, place: usize, branches: usize) {
+    pub(super) fn add_from(&mut self, others: &RawBatch, place: usize, branches: usize) {
         let mut image = others.images[place];
         let (start, bytes) = (self.pixels.len(), image.bytes());
-        if let Place::Whole(at) | Place::Part(at) = &mut image.at {
+        if let PixelSource::Whole(at) | PixelSource::Part(at) = &mut image.at {
             self.pixels.extend_from_slice(&others.pixels[*at..*at + bytes]);
             *at = start;
         }
@@ -177,26 +181,26 @@ mod tests {
             ..Recipe::identity(5, 4)
         };
         let recipes = [crop(1, 2, 2, 2), crop(2, 1, 2, 2)];
-        let mut raw = Raw::default();
+        let mut raw = RawBatch::default();
         raw.add(image, None, recipes.iter().cloned());
-        raw.add(image, Some(&Kept::new(1)), recipes.iter().cloned());
-        let part = RawImage { width: 3, height: 3, at: Place::Part(0) };
-        let whole = RawImage { width: 5, height: 4, at: Place::Whole(27) };
+        raw.add(image, Some(&KeptImages::new(1)), recipes.iter().cloned());
+        let part = RawImage { width: 3, height: 3, at: PixelSource::Part(0) };
+        let whole = RawImage { width: 5, height: 4, at: PixelSource::Whole(27) };
         assert_eq!(raw.images, [part, whole]);
         let rows: Vec<u8> = (1..4).flat_map(|y| (15 * y + 3..15 * y + 12).map(|v| v as u8)).collect();
         assert_eq!((&raw.pixels[..27], &raw.pixels[27..]), (&rows[..], &pixels[..]));
         assert_eq!(raw.recipes[0].crop, CropBox { left: 0, top: 1, width: 2, height: 2 });
         assert_eq!((raw.recipes[1].image, raw.recipes[1].crop.top), ((3, 3), 0));
         assert_eq!(raw.recipes[2..], recipes);
-        let mut one = Raw::default();
+        let mut one = RawBatch::default();
         one.add_from(&raw, 1, 2);
-        assert_eq!((one.images[0].at, &one.pixels), (Place::Whole(0), &pixels));
+        assert_eq!((one.images[0].at, &one.pixels), (PixelSource::Whole(0), &pixels));
         assert_eq!(one.recipes, recipes);
     }
 
     #[test]
     fn what_is_kept_is_known() {
-        let kept = Kept::new(2);
+        let kept = KeptImages::new(2);
         kept.keep(1, 3, 4);
         kept.keep(7, 1, 1);
         assert_eq!((kept.size(0), kept.size(1), kept.size(7)), (None, Some((3, 4)), None));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use simclr_augment::{ImageRef, Recipe, Scratch, Stream, ViewFamily, central_crop, central_crop_box};
 
-use super::raw::{Kept, Raw};
+use super::raw::{KeptImages, RawBatch};
 use crate::dataset::Dataset;
 use crate::decode::{DecodeScratch, Greedy, Region};
 use crate::error::DataError;
@@ -14,7 +14,7 @@ pub(crate) enum Rows {
     /// A random view from each family.
     Views { families: Vec<ViewFamily>, seed: u64 },
     /// Its pixels, unless the consumer has kept them, and the recipes of such views.
-    Raw { families: Vec<ViewFamily>, seed: u64, kept: Option<Arc<Kept>> },
+    Raw { families: Vec<ViewFamily>, seed: u64, kept: Option<Arc<KeptImages>> },
     /// The central crop, size x size.
     CentralCrop { size: u32 },
 }
@@ -103,7 +103,7 @@ impl Rows {
         (epoch, index): (u64, u32),
         (decode, augment): (&mut DecodeScratch, &mut Scratch),
         out: &mut [u8],
-        raw: &mut Raw,
+        raw: &mut RawBatch,
     ) -> Result<(), DataError> {
         let broken = |reason| DataError::Image { name: dataset.name(index as usize), reason };
         if let Self::Raw { families, seed, kept: Some(kept) } = self

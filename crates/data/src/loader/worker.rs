@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 use simclr_augment::Scratch;
 
 use super::plan::Plan;
-use super::raw::Raw;
+use super::raw::RawBatch;
 use super::{Rows, Share, Skipped};
 use crate::dataset::Dataset;
 use crate::decode::DecodeScratch;
@@ -40,7 +40,7 @@ pub(super) struct Run {
     /// The views of each place, those of one image side by side. Empty where views are not made.
     pub views: Vec<u8>,
     /// The images of the places that have one, where views are not made.
-    pub raw: Raw,
+    pub raw: RawBatch,
 }
 
 /// Fills empty runs until there are none left, the plan ends, or `stop` is set.

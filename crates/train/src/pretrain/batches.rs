@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use simclr_augment::Recipe;
-use simclr_data::{Batch, DataError, Dataset, Kept, Loader, LoaderConfig, Place, Position, Raw, Skipped};
+use simclr_data::{
+    Batch, DataError, Dataset, KeptImages, Loader, LoaderConfig, PixelSource, Position, RawBatch, Skipped,
+};
 use simclr_engine::{Device, KeptAt, Pixels, Source, ViewMaker};
 
 use super::ViewsPlace;
@@ -26,7 +28,7 @@ struct OnGpu {
     /// The batch whose images are being sent, or why there is none.
     ahead: Option<Result<Batch, DataError>>,
     /// Where the GPU keeps each image, and the record of kept images that the loader reads.
-    kept: Option<(Vec<Option<KeptAt>>, Arc<Kept>)>,
+    kept: Option<(Vec<Option<KeptAt>>, Arc<KeptImages>)>,
 }
 
 impl fmt::Debug for Batches {
@@ -53,7 +55,7 @@ impl Batches {
             return Ok(Batches { loader: Loader::new(images, config, start), gpu: None });
         };
         let maker = ViewMaker::new(device, usize::try_from(keeps).unwrap_or(usize::MAX))?;
-        let kept = (keeps > 0).then(|| (vec![None; images.len()], Arc::new(Kept::new(images.len()))));
+        let kept = (keeps > 0).then(|| (vec![None; images.len()], Arc::new(KeptImages::new(images.len()))));
         let who = kept.as_ref().map(|(_, kept)| Arc::clone(kept));
         let loader = Loader::raw(images, config, start, who);
         Ok(Batches { loader, gpu: Some(OnGpu { maker, ahead: None, kept }) })
@@ -130,11 +132,11 @@ impl Batches {
 
 impl OnGpu {
     fn send(&mut self, batch: &Batch) -> Result<(), TrainError> {
-        let Raw { pixels, images, recipes } = &batch.raw;
+        let RawBatch { pixels, images, recipes } = &batch.raw;
         let places = self.kept.as_ref().map(|(places, _)| places);
         let source = |place: usize| match images[place].at {
-            Place::Whole(at) | Place::Part(at) => Some(Source::Sent(at)),
-            Place::Kept => {
+            PixelSource::Whole(at) | PixelSource::Part(at) => Some(Source::Sent(at)),
+            PixelSource::Kept => {
                 let index = batch.indices[place] as usize;
                 places.and_then(|places| places.get(index).copied().flatten()).map(Source::Kept)
             }
@@ -152,12 +154,13 @@ impl OnGpu {
             self.maker.make(false, out)?;
             return Ok(());
         };
-        let fresh = brought()
-            .any(|(image, &index)| matches!(image.at, Place::Whole(_)) && places[index as usize].is_none());
+        let fresh = brought().any(|(image, &index)| {
+            matches!(image.at, PixelSource::Whole(_)) && places[index as usize].is_none()
+        });
         match self.maker.make(fresh, out)? {
             Some(start) => {
                 for (image, &index) in brought() {
-                    if let (Place::Whole(at), place @ None) = (image.at, &mut places[index as usize]) {
+                    if let (PixelSource::Whole(at), place @ None) = (image.at, &mut places[index as usize]) {
                         *place = Some(start.after(at));
                         kept.keep(index, image.width, image.height);
                     }
