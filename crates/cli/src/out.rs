@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Error, Result};
 use simclr_data::Source;
-use simclr_eval::protocols::Placed;
+use simclr_eval::protocols::LocatedImages;
 use simclr_train::file_system::{AtomicFile, Disk};
 use simclr_train::run_folder::RunFolder;
 
@@ -61,7 +61,8 @@ pub fn check_no_image(out: &Path, source: &Source, data: &[PathBuf]) -> Result<(
         return Ok(());
     }
     // With several data sets, images are named by their whole paths.
-    let (images, test) = Placed::all(source.clone(), data.first().map_or(Path::new(""), PathBuf::as_path));
+    let (images, test) =
+        LocatedImages::all(source.clone(), data.first().map_or(Path::new(""), PathBuf::as_path));
     match images.has(out) || test.is_some_and(|test| test.has(out)) {
         true => Err(among(out)),
         false => Ok(()),

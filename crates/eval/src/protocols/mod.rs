@@ -79,7 +79,7 @@ pub use finetune::{
 pub use knn::{knn, knn_of_images};
 pub use linear_sgd::{linear_sgd, linear_sgd_z};
 pub use pairing::{Opened, Paired, kept_in_memory, named, pair};
-pub use places::Placed;
+pub use places::LocatedImages;
 pub use predict::{Classifier, Predicted, Recognised};
 pub use probe::{Probe, ProbeOptions, ProbeRow, Transformation, probe};
 pub use protocol::{FineTuning, Protocol, Representation, Setting};

@@ -9,7 +9,7 @@ use simclr_data::{Cached, Concat, Dataset, Source, contradicting, copies};
 use simclr_train::memory;
 
 use super::evaluation::Origin;
-use super::places::Placed;
+use super::places::LocatedImages;
 use super::shared::SharedPaths;
 use super::splits::Splits;
 use crate::EvalError;
@@ -36,10 +36,10 @@ impl Opened {
     }
 
     /// The training images, and the test images if there are any.
-    fn parts(self) -> (Placed, Option<Placed>) {
+    fn parts(self) -> (LocatedImages, Option<LocatedImages>) {
         // Images of several data sets are named by their full paths.
         let path = self.paths.first().map_or(Path::new(""), PathBuf::as_path);
-        Placed::all(self.source, path)
+        LocatedImages::all(self.source, path)
     }
 }
 
@@ -129,7 +129,7 @@ fn most_set_apart(images: usize) -> f64 {
 }
 
 /// The training images followed by the test images.
-fn both(train: &Placed, test: &Placed) -> Arc<dyn Dataset> {
+fn both(train: &LocatedImages, test: &LocatedImages) -> Arc<dyn Dataset> {
     let sets = [train, test].map(|part| (String::new(), part.images.clone()));
     let classes = Concat::classes_of(sets.iter().map(|(_, set)| set.classes()));
     Arc::new(Concat::new(sets.into(), classes))

@@ -9,32 +9,32 @@ use simclr_data::{Dataset, Source};
 
 /// Images and where they lie.
 #[derive(Clone)]
-pub struct Placed {
+pub struct LocatedImages {
     /// The images.
     pub images: Arc<dyn Dataset>,
     /// The path that their names are relative to.
     root: PathBuf,
 }
 
-impl fmt::Debug for Placed {
+impl fmt::Debug for LocatedImages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (images, root) = (self.images.len(), &self.root);
-        f.debug_struct("Placed").field("images", &images).field("root", root).finish()
+        f.debug_struct("LocatedImages").field("images", &images).field("root", root).finish()
     }
 }
 
-impl Placed {
+impl LocatedImages {
     /// The training images of a source opened at `path`, and its test images if it has any.
-    pub fn all(source: Source, path: &Path) -> (Placed, Option<Placed>) {
+    pub fn all(source: Source, path: &Path) -> (LocatedImages, Option<LocatedImages>) {
         let Source { train, test, kind, .. } = source;
         let root = kind.root(path);
-        let place = |images| Placed { images, root: root.clone() };
+        let place = |images| LocatedImages { images, root: root.clone() };
         (place(train), test.map(place))
     }
 
     /// Other images of the same place, with names relative to the same path.
-    pub(super) fn with(&self, images: &Arc<dyn Dataset>) -> Placed {
-        Placed { images: images.clone(), root: self.root.clone() }
+    pub(super) fn with(&self, images: &Arc<dyn Dataset>) -> LocatedImages {
+        LocatedImages { images: images.clone(), root: self.root.clone() }
     }
 
     /// Whether the file at `path` is one of these images, also if reached by another path.
@@ -74,7 +74,7 @@ pub(super) struct Seen {
 
 impl Seen {
     /// Adds the images of a part called `name`; returns the first of them that an earlier part has too.
-    pub fn add(&mut self, name: &'static str, part: &Placed) -> Option<Shared> {
+    pub fn add(&mut self, name: &'static str, part: &LocatedImages) -> Option<Shared> {
         let mut shared = None;
         for index in 0..part.images.len() {
             let at = part.path(index);

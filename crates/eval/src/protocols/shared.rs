@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::places::Placed;
+use super::places::LocatedImages;
 
 /// Test images, or validation images, that are training images too: recognising those says little about new images.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +20,11 @@ pub struct SharedPaths {
 impl SharedPaths {
     /// Finds them from the groups of the `same` image ([`simclr_data::copies`]) in a data set of the images `learnt`
     /// from, part after part, followed by those of `test`; `None` if no image is in both.
-    pub(super) fn of(same: &[Vec<u32>], learnt: &[&Placed], test: &Placed) -> Option<SharedPaths> {
+    pub(super) fn of(
+        same: &[Vec<u32>],
+        learnt: &[&LocatedImages],
+        test: &LocatedImages,
+    ) -> Option<SharedPaths> {
         let all: usize = learnt.iter().map(|part| part.images.len()).sum();
         let split = |group: &Vec<u32>| {
             let at = group.partition_point(|&image| (image as usize) < all);
@@ -56,7 +60,7 @@ mod tests {
     fn groups_in_both_parts_count() {
         let placed = |name: &str, images| {
             let source = Source::of(SourceKind::Folder, Arc::new(Toy::new(&RGB, images, 1)));
-            Placed::all(source, Path::new(name)).0
+            LocatedImages::all(source, Path::new(name)).0
         };
         let [train, validation, test] = [placed("train", 3), placed("val", 2), placed("test", 4)];
         let found = |same: &[Vec<u32>]| SharedPaths::of(same, &[&train, &validation], &test);

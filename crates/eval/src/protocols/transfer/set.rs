@@ -10,7 +10,7 @@ use super::suite::SetSpec;
 use crate::EvalError;
 use crate::protocols::examples::Examples;
 use crate::protocols::fingerprint::fingerprint;
-use crate::protocols::places::{Placed, Seen};
+use crate::protocols::places::{LocatedImages, Seen};
 use crate::protocols::shared::SharedPaths;
 use crate::protocols::splits::matched;
 
@@ -61,7 +61,7 @@ impl TransferSet {
         open: &mut dyn FnMut(&Path) -> Result<Source, DataError>,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<TransferSet, EvalError> {
-        let mut all = |path: &PathBuf| Ok::<_, DataError>(Placed::all(open(path)?, path));
+        let mut all = |path: &PathBuf| Ok::<_, DataError>(LocatedImages::all(open(path)?, path));
         let (train, own_test) = all(&spec.train)?;
         let mut other = |path: &PathBuf| all(path).map(|(train, test)| test.unwrap_or(train));
         let test = match (&spec.test, own_test) {
@@ -84,7 +84,7 @@ impl TransferSet {
                 let paths: Vec<String> = parts.iter().flat_map(|(_, part)| part.paths()).collect();
                 let (classes, targets) = ShownClasses::read(table)?.of(&paths)?;
                 let mut rows = 0..targets.rows() as u32;
-                let mut part = |Placed { images, .. }: &Placed| {
+                let mut part = |LocatedImages { images, .. }: &LocatedImages| {
                     let own: Vec<u32> = rows.by_ref().take(images.len()).collect();
                     Examples { images: images.clone(), targets: targets.select(&own) }
                 };
@@ -94,7 +94,7 @@ impl TransferSet {
             None => {
                 let learnt = matched("training", train.images.clone(), None)?;
                 let classes = learnt.classes().to_vec();
-                let part = |set, part: &Placed| {
+                let part = |set, part: &LocatedImages| {
                     Ok::<_, EvalError>(Examples::labelled(matched(set, part.images.clone(), Some(&classes))?))
                 };
                 let tested = part("test", &test)?;
@@ -112,7 +112,7 @@ impl TransferSet {
         // Images without a label are left out by now.
         let mut places = vec![train.with(&learnt.images)];
         places.extend(validation.zip(chosen_by.as_ref()).map(|(part, own)| part.with(&own.images)));
-        let places: Vec<&Placed> = places.iter().collect();
+        let places: Vec<&LocatedImages> = places.iter().collect();
         let shared = SharedPaths::of(&same, &places, &test.with(&tested.images));
         let among = |group: &Vec<u32>| {
             let rows = group.iter().copied().filter(|&row| (row as usize) < both.len());
@@ -149,7 +149,11 @@ impl TransferSet {
 }
 
 /// Returns an error for an image in two of `parts`, each given with its key in the suite.
-fn refuse_shared(parts: &[(&'static str, &Placed)], spec: &SetSpec, suite: &Path) -> Result<(), EvalError> {
+fn refuse_shared(
+    parts: &[(&'static str, &LocatedImages)],
+    spec: &SetSpec,
+    suite: &Path,
+) -> Result<(), EvalError> {
     let mut seen = Seen::default();
     for &(key, part) in parts {
         if let Some(shared) = seen.add(key, part) {
