@@ -11,10 +11,10 @@ use simclr_eval::EvalError;
 use simclr_eval::embedding::{FileFormat, Images, Split, Vector, embed};
 
 use crate::encoding::{Encoding, check_head, open_for, warn_of_broken};
+use crate::evaluation_progress::EvaluationProgress;
 use crate::exit::Done;
 use crate::interrupt::{self, Watch};
 use crate::settings::part;
-use crate::watching::Watching;
 use crate::{data, out, terminal};
 
 const EXAMPLES: &str = "\
@@ -82,13 +82,13 @@ impl Embed {
 
         let start = Instant::now();
         let count = images.dataset().len();
-        let mut watching = Watching::default();
+        let mut progress = EvaluationProgress::default();
         let watch = Watch::start("stopping: nothing will be written");
         let written = embed(&encoder, &images, vector, reading, (&self.out, format), &mut |done| {
-            watching.embedding(done, count);
+            progress.embedding(done, count);
             if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        drop((watching, watch));
+        drop((progress, watch));
         let written = match written {
             Err(EvalError::Stopped) => return Ok(Done::Interrupted),
             written => written?,

@@ -13,11 +13,11 @@ use simclr_eval::protocols::{
 use simclr_exchange::{StateDict, Trained};
 
 use crate::encoding::{memory_to_train, prepare_to_train};
+use crate::evaluating::{EvaluationArgs, say_edge, warn_of_chosen};
+use crate::evaluation_progress::EvaluationProgress;
 use crate::exit::{Done, usage};
-use crate::judging::{Judged, say_edge, warn_of_chosen};
 use crate::settings::{at_least_one, seed, zero_or_more};
 use crate::terminal;
-use crate::watching::Watching;
 
 const EXAMPLES: &str = "\
 The paper's semi-supervised protocol: SGD with Nesterov momentum 0.9, a cosine schedule without warm-up, random crops and flips, BatchNorm \
@@ -48,7 +48,7 @@ const SETTINGS: [&str; 7] = ["labels", "head_layers", "epochs", "batch", "rate",
 #[command(after_help = EXAMPLES)]
 pub struct Finetune {
     #[command(flatten)]
-    judged: Judged,
+    args: EvaluationArgs,
 
     /// Labels to learn from: a share, such as 1%, 10% or 100%, or a number of images in total
     #[arg(long, value_name = "SHARE", default_value = "10%")]
@@ -96,7 +96,7 @@ fn tell_of_choice(evaluation: &Evaluation, name: &str) {
 
 impl Finetune {
     pub fn run(self) -> Result<Done> {
-        let (encoder, splits) = self.judged.load()?;
+        let (encoder, splits) = self.args.load()?;
         prepare_to_train(&encoder)?;
         let options = FineTune {
             epochs: self.epochs,
@@ -109,21 +109,21 @@ impl Finetune {
             ..FineTune::new(self.labels)
         };
         options.check(&encoder.model, &splits)?;
-        let mut watching = Watching::default();
-        let models = self.judged.versus(&encoder, &splits, &mut watching)?;
-        let tuned = protocols::finetune(&models, &splits, &options, &mut |progress| watching.see(progress))?;
-        drop(watching);
+        let mut progress = EvaluationProgress::default();
+        let models = self.args.encoders(&encoder, &splits, &mut progress)?;
+        let tuned = protocols::finetune(&models, &splits, &options, &mut |report| progress.see(report))?;
+        drop(progress);
         let (evaluation, steps) = (tuned.evaluation.clone(), tuned.steps);
         let compared = evaluation.random.is_some();
         // The network first, so that a result never lies beside the network of another. Without it, the figures are
         // only printed.
         let kept = self.keep(&encoder, tuned);
         if kept.is_err() {
-            self.judged.print(&evaluation, encoder.name())?;
+            self.args.print(&evaluation, encoder.name())?;
         }
         let file = kept?;
         // A result that cannot be printed is no reason to hide where the network is.
-        let concluded = self.judged.conclude((&encoder, &splits), evaluation.clone());
+        let written = self.args.write_and_print((&encoder, &splits), evaluation.clone());
         tell_of_choice(&evaluation, encoder.name());
         if self.rate.is_none() && steps < FEW_STEPS {
             terminal::say(&format!(
@@ -142,13 +142,13 @@ impl Finetune {
             "to label images with it: simclr predict {} PHOTOS --out labels.csv",
             terminal::quoted_path(&file)
         ));
-        concluded?;
+        written?;
         Ok(Done::Finished)
     }
 
     /// Writes the fine-tuned network next to its result.
     fn keep(&self, encoder: &TrainedEncoder, tuned: FineTuned) -> Result<PathBuf> {
-        let folder = self.judged.results.folder(encoder);
+        let folder = self.args.results.folder(encoder);
         let file = network_file(&folder, &tuned.evaluation.protocol);
         fs::create_dir_all(&folder)
             .map_err(|error| usage(format!("cannot make the folder {}: {error}", folder.display())))?;

@@ -5,10 +5,10 @@ use clap::Args;
 use simclr_eval::protocols;
 use simclr_metrics::Knn as Classifier;
 
+use crate::evaluating::EvaluationArgs;
+use crate::evaluation_progress::EvaluationProgress;
 use crate::exit::Done;
-use crate::judging::Judged;
 use crate::settings::{above_zero, at_least_one};
-use crate::watching::Watching;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,7 +20,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Knn {
     #[command(flatten)]
-    judged: Judged,
+    args: EvaluationArgs,
 
     /// Number of neighbours that vote [default: a tenth of the training images, at least 1 and at most 200]
     #[arg(long, value_name = "N", value_parser = at_least_one::<usize>)]
@@ -33,15 +33,15 @@ pub struct Knn {
 
 impl Knn {
     pub fn run(self) -> Result<Done> {
-        let (encoder, splits) = self.judged.load()?;
-        let mut watching = Watching::default();
-        let models = self.judged.versus(&encoder, &splits, &mut watching)?;
+        let (encoder, splits) = self.args.load()?;
+        let mut progress = EvaluationProgress::default();
+        let models = self.args.encoders(&encoder, &splits, &mut progress)?;
         let usual = Classifier::among(splits.train().len());
         let options = Classifier { k: self.k.unwrap_or(usual.k), temperature: self.temperature };
-        let mut watch = |progress| watching.see(progress);
+        let mut watch = |report| progress.see(report);
         let evaluation = protocols::knn_of_images(&models, &splits, &options, &mut watch)?;
-        drop(watching);
-        self.judged.conclude((&encoder, &splits), evaluation)?;
+        drop(progress);
+        self.args.write_and_print((&encoder, &splits), evaluation)?;
         Ok(Done::Finished)
     }
 }

@@ -5,11 +5,11 @@ use clap::{Args, ValueEnum};
 use simclr_eval::protocols::{self, Evaluation, LogisticOptions, Sgd, Splits, TrainedEncoder};
 
 use crate::encoding::check_head;
+use crate::evaluating::{EvaluationArgs, warn_of_chosen};
+use crate::evaluation_progress::{EvaluationProgress, at_rate, training_plan};
 use crate::exit::{Done, usage};
-use crate::judging::{Judged, warn_of_chosen};
 use crate::settings::{above_zero, at_least_one, seed, zero_or_more};
 use crate::terminal;
-use crate::watching::{Watching, at_rate, training_plan};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,7 +23,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Linear {
     #[command(flatten)]
-    judged: Judged,
+    args: EvaluationArgs,
 
     /// How the classifier is trained
     #[arg(long, value_enum, default_value_t = Method::Logistic)]
@@ -69,15 +69,15 @@ enum Method {
 impl Linear {
     pub fn run(self) -> Result<Done> {
         self.check()?;
-        let (encoder, splits) = self.judged.load()?;
+        let (encoder, splits) = self.args.load()?;
         if self.projection {
-            check_head(&encoder, &self.judged.run)?;
+            check_head(&encoder, &self.args.run)?;
         }
-        let mut watching = Watching::default();
-        let evaluation = self.measure(&encoder, &splits, &mut watching)?;
-        drop(watching);
+        let mut progress = EvaluationProgress::default();
+        let evaluation = self.measure(&encoder, &splits, &mut progress)?;
+        drop(progress);
         warn_of_chosen("the weight of L2 was", &evaluation);
-        self.judged.conclude((&encoder, &splits), evaluation)?;
+        self.args.write_and_print((&encoder, &splits), evaluation)?;
         Ok(Done::Finished)
     }
 
@@ -101,11 +101,11 @@ impl Linear {
         &self,
         encoder: &TrainedEncoder,
         splits: &Splits,
-        watching: &mut Watching,
+        progress: &mut EvaluationProgress,
     ) -> Result<Evaluation> {
         if self.method == Method::Logistic {
-            let models = self.judged.versus(encoder, splits, watching)?;
-            let mut watch = |progress| watching.see(progress);
+            let models = self.args.encoders(encoder, splits, progress)?;
+            let mut watch = |report| progress.see(report);
             let encoded = protocols::encode(&models, splits, self.projection, &mut watch)?;
             let options = LogisticOptions { seed: self.seed, ..LogisticOptions::default() };
             let fit = if self.projection { protocols::logistic_z } else { protocols::logistic };
@@ -128,8 +128,8 @@ impl Linear {
             training_plan(images, options.epochs, options.batch),
             at_rate(options.rate)
         ));
-        let models = self.judged.versus(encoder, splits, watching)?;
+        let models = self.args.encoders(encoder, splits, progress)?;
         let fit = if self.projection { protocols::linear_sgd_z } else { protocols::linear_sgd };
-        Ok(fit(&models, splits, &options, &mut |progress| watching.see(progress))?)
+        Ok(fit(&models, splits, &options, &mut |report| progress.see(report))?)
     }
 }

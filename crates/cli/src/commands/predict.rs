@@ -18,10 +18,10 @@ use simclr_train::run_folder::RunFolder;
 
 use crate::data::Opening;
 use crate::encoding::{perhaps_swapped, warn_of_broken};
+use crate::evaluation_progress::EvaluationProgress;
 use crate::exit::{Done, usage};
 use crate::interrupt::{self, Watch};
 use crate::settings::{OnDevice, Threads, at_least_one, part};
-use crate::watching::Watching;
 use crate::{data, out, terminal, training};
 
 const EXAMPLES: &str = "\
@@ -128,9 +128,9 @@ impl Predict {
     fn write(&self, classifier: &Classifier, images: &Images) -> Result<Predicted, EvalError> {
         let reading = Reading { threads: classifier.device().threads(), strict: self.strict };
         let count = images.dataset().len();
-        let mut watching = Watching::default();
+        let mut progress = EvaluationProgress::default();
         let mut each = |done| {
-            watching.embedding(done, count);
+            progress.embedding(done, count);
             if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let Some(out) = &self.out else {

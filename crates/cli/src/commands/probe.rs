@@ -9,10 +9,10 @@ use simclr_eval::protocols::{self, Probe as Probed, ProbeOptions, ProbeRow, Tran
 use simclr_train::config::HeadKind;
 
 use crate::encoding::{Encoding, open_for};
+use crate::evaluating::Results;
+use crate::evaluation_progress::EvaluationProgress;
 use crate::exit::Done;
-use crate::judging::Results;
 use crate::settings::seed;
-use crate::watching::Watching;
 use crate::{data, terminal};
 
 const ABOUT: &str = "\
@@ -55,11 +55,11 @@ impl Probe {
             seed: self.seed,
             strict: self.encoding.is_strict(&encoder),
         };
-        let mut watching = Watching::default();
+        let mut progress = EvaluationProgress::default();
         let of = (&encoder.model, encoder.step);
-        let found = protocols::probe(of, &images, &options, &mut |progress| watching.see(progress))?;
+        let found = protocols::probe(of, &images, &options, &mut |report| progress.see(report))?;
         let found = found.of(named(&self.data));
-        drop(watching);
+        drop(progress);
         if found.skipped > 0 {
             let images = terminal::counted(found.skipped, "image");
             terminal::warn(&format!("the figures are without {images} that could not be read"));

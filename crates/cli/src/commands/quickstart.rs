@@ -18,12 +18,12 @@ use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, TrainError};
 
 use crate::encoding::load_encoder;
+use crate::evaluation_progress::EvaluationProgress;
 use crate::exit::{Done, usage};
 use crate::interrupt;
 use crate::settings::{OnDevice, Settings, Threads, from_to, resolve_for, seed, suggesting};
 use crate::terminal;
 use crate::training::{self, Training};
-use crate::watching::Watching;
 use crate::workers::Rendezvous;
 
 /// How many images there are to train on for each one to test on.
@@ -200,14 +200,14 @@ impl Quickstart {
         let encoder = load_encoder(&self.out, false, &device)?;
         let test = source.test.clone().unwrap_or_else(|| source.train.clone());
         let splits = Splits::new(source.train.clone(), test)?;
-        let mut watching = Watching::default();
-        let mut watch = |progress| watching.see(progress);
+        let mut progress = EvaluationProgress::default();
+        let mut watch = |report| progress.see(report);
         let random = random_encoder(&encoder.config, splits.train(), &device, &mut watch)?;
         let models = Versus { trained: encoder.model.clone(), random: Some(random) };
         let encoded = protocols::encode(&models, &splits, true, &mut watch)?;
         let mut knn = protocols::knn(&encoded, &Knn::among(splits.train().len()))?;
         let mut linear = protocols::logistic(&device, &encoded, &LogisticOptions::default(), &mut watch)?;
-        drop(watching);
+        drop(progress);
         let made = || "drawn shapes".to_owned();
         let origin = Origin { train: made(), test: made(), set_apart: false, shared: 0 };
         knn.data = Some(origin.clone());

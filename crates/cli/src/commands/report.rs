@@ -14,10 +14,10 @@ use simclr_train::run_folder::{REPORT, RunFolder};
 
 use super::ablate;
 use crate::encoding::{load_encoder, open_for};
+use crate::evaluating::pair;
+use crate::evaluation_progress::EvaluationProgress;
 use crate::exit::{Done, usage};
-use crate::judging::pair;
 use crate::settings::{OnDevice, Threads};
-use crate::watching::Watching;
 use crate::{out, terminal, training};
 
 /// Write a run as one HTML page: curves, accuracies, configuration
@@ -96,8 +96,8 @@ impl Report {
             anyhow::Ok(Opened { source: open_for(&encoder, &paths, strict)?, paths })
         };
         let train = open(train)?;
-        let mut watching = Watching::default();
-        let mut watch = |progress| watching.see(progress);
+        let mut progress = EvaluationProgress::default();
+        let mut watch = |report| progress.see(report);
         let images = Images::of(&train.source, None)?;
         if self.test.is_none() && images.dataset().classes().len() < 2 {
             terminal::say("no classes: neighbours and maps are of all images");

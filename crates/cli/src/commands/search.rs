@@ -14,12 +14,12 @@ use simclr_eval::protocols::TrainedEncoder;
 use simclr_eval::search::{Neighbour, Queries, SearchResults, search, search_stored};
 
 use crate::encoding::{Encoding, open_for, warn_of_broken};
+use crate::evaluation_progress::EvaluationProgress;
 use crate::exit::{Done, usage};
 use crate::settings::{at_least_one, part};
 use crate::sheet::canvas::{LETTER, written};
 use crate::sheet::grid::{self, Cell, Row, fitted, shortened};
 use crate::sheet::{self, picture};
-use crate::watching::Watching;
 use crate::{data, out, terminal};
 
 const EXAMPLES: &str = "\
@@ -92,9 +92,9 @@ impl Search {
         let found = match &base {
             Base::Images(images) => {
                 let count = images.dataset().len();
-                let mut watching = Watching::default();
+                let mut progress = EvaluationProgress::default();
                 search(&encoder.model, &queries, images, self.k, reading, &mut |done| {
-                    watching.embedding(done, count);
+                    progress.embedding(done, count);
                 })?
             }
             Base::Features { stored, .. } => {

@@ -14,10 +14,10 @@ use simclr_eval::report::TransferRow;
 
 use crate::copies::{self, Comparing};
 use crate::encoding::{Encoding, memory_to_train, opening_for, prepare_to_train};
+use crate::evaluating::{say_edge, warn_of_few_validation_images, warn_of_unlearnt};
+use crate::evaluation_progress::EvaluationProgress;
 use crate::exit::{Done, usage, with_advice};
-use crate::judging::{say_edge, warn_of_chance, warn_of_unlearnt};
 use crate::settings::{above_zero, at_least_one, seed, zero_or_more};
-use crate::watching::Watching;
 use crate::{out, terminal};
 
 /// What the table's column `random` shows.
@@ -162,10 +162,9 @@ impl Transfer {
         // Each set is dropped once it is done, and with it its images in memory.
         for set in sets {
             for protocol in self.protocols() {
-                let mut watching = Watching::of(&format!("{}, {}", set.spec.name, protocol.word()));
-                let found =
-                    transfer(&encoder, &set, protocol, &options, &mut |progress| watching.see(progress));
-                drop(watching);
+                let mut progress = EvaluationProgress::of(&format!("{}, {}", set.spec.name, protocol.word()));
+                let found = transfer(&encoder, &set, protocol, &options, &mut |report| progress.see(report));
+                drop(progress);
                 match found {
                     Ok(entry) => {
                         warn_of_broken(&entry, &encoder);
@@ -298,7 +297,7 @@ impl Transfer {
         let grid = &options.tuning.grid;
         let several = grid.rates.len() * grid.decays.len() > 1;
         if self.protocols().into_iter().any(|protocol| !protocol.trains() || several) {
-            warn_of_chance(&format!("{}: settings are", set.spec.name), set.validation.len());
+            warn_of_few_validation_images(&format!("{}: settings are", set.spec.name), set.validation.len());
         }
         let mut protocols = Vec::new();
         for protocol in self.protocols() {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::html::{escape, page, percent};
 use super::sections::{self, bar};
-use crate::study::{Chance, Column, Judge, Order, Row, Study, columns, main_judge};
+use crate::study::{Chance, Column, Measure, Order, Row, Study, columns, main_measure};
 
 /// The page of what came of a study so far. `recipe` is what all variants have in common, as TOML; `seeds` how
 /// often each was trained; `test_images` how many judged it.
@@ -13,8 +13,9 @@ pub fn study_page(study: &Study, rows: &[Row], seeds: usize, test_images: usize,
     let has_paper = study.variants.iter().any(|variant| variant.paper.is_some());
     let mut out = String::from("<section>\n<h2>Variants</h2>\n");
     // The bars are of the figure that the paper's are of, or of the first that there is.
-    let main = main_judge(rows);
-    let published = |row: &Row| row.variant.published(main.map_or(Judge::Linear, Judge::beside));
+    let main = main_measure(rows);
+    let published =
+        |row: &Row| row.variant.published(main.map_or(Measure::Linear, Measure::published_counterpart));
     if let Some(main) = main {
         let paper = if rows.iter().any(|row| published(row).is_some()) {
             " <i class=\"c1\"></i> the paper’s"
@@ -42,11 +43,11 @@ pub fn study_page(study: &Study, rows: &[Row], seeds: usize, test_images: usize,
         for &column in &columns {
             let class = if main.map(Column::Measured) == Some(column) { " class=\"first\"" } else { "" };
             let cell = match column {
-                Column::Measured(judge) => {
-                    row.mean(judge).map(|mean| mean.to_string().replace(' ', "\u{202f}"))
+                Column::Measured(measure) => {
+                    row.mean(measure).map(|mean| mean.to_string().replace(' ', "\u{202f}"))
                 }
-                Column::Published(judge) => {
-                    row.variant.published(judge).map(|figure| percent(figure / 100.0))
+                Column::Published(measure) => {
+                    row.variant.published(measure).map(|figure| percent(figure / 100.0))
                 }
             };
             let _ = write!(out, "<td{class}>{}</td>", cell.unwrap_or("–".to_owned()));
@@ -57,8 +58,8 @@ pub fn study_page(study: &Study, rows: &[Row], seeds: usize, test_images: usize,
     if let Some(chance) = main.and_then(|main| Chance::of(rows, main, test_images)) {
         let _ = writeln!(out, "<p>{chance}.</p>");
     }
-    if let Some((judge, order)) = main.and_then(|main| Some((main, Order::of(rows, main)?))) {
-        let _ = writeln!(out, "<p>{}: {order}.</p>", judge.title());
+    if let Some((measure, order)) = main.and_then(|main| Some((main, Order::of(rows, main)?))) {
+        let _ = writeln!(out, "<p>{}: {order}.</p>", measure.title());
     }
     if let Some(source) = study.source.as_ref().filter(|_| has_paper) {
         let _ = writeln!(

@@ -14,7 +14,7 @@ use simclr_data::not_a_file;
 use crate::EvalError;
 use crate::toml_file::{Keys, TomlFile};
 
-pub use table::{Chance, Column, Judge, Mean, Order, Row, Trial, columns, main_judge, rows};
+pub use table::{Chance, Column, Mean, Measure, Order, Row, Trial, columns, main_measure, rows};
 
 /// The most bytes in a variant's name as a folder: with the seed, it still fits in a file name.
 const LONGEST: usize = 200;
@@ -161,12 +161,12 @@ impl Variant {
         self.keys().any(|own| own == key)
     }
 
-    /// The published figure that `judge` may be compared with, in per cent.
-    pub fn published(&self, judge: Judge) -> Option<f64> {
-        match judge {
-            Judge::Linear => self.paper,
-            Judge::Contrastive => self.paper_contrastive,
-            Judge::Knn | Judge::LinearOfZ => None,
+    /// The published figure that `measure` may be compared with, in per cent.
+    pub fn published(&self, measure: Measure) -> Option<f64> {
+        match measure {
+            Measure::Linear => self.paper,
+            Measure::Contrastive => self.paper_contrastive,
+            Measure::Knn | Measure::LinearOfZ => None,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::report::percent;
 
 words! {
     /// The measures of a variant, in the order of the columns. All are fractions.
-    Judge {
+    Measure {
         /// kNN accuracy on h.
         Knn = "knn",
         /// Accuracy of logistic regression on h.
@@ -24,23 +24,23 @@ words! {
     }
 }
 
-impl Judge {
+impl Measure {
     /// The title of its column.
     pub fn title(self) -> &'static str {
         match self {
-            Judge::Knn => "kNN",
-            Judge::Linear => "linear",
-            Judge::LinearOfZ => "linear on z",
-            Judge::Contrastive => "contrastive",
+            Measure::Knn => "kNN",
+            Measure::Linear => "linear",
+            Measure::LinearOfZ => "linear on z",
+            Measure::Contrastive => "contrastive",
         }
     }
 
     /// The measure whose published figures it is compared with. There are none of kNN or z, which are accuracies of
     /// the same task as the linear one.
-    pub fn beside(self) -> Judge {
+    pub fn published_counterpart(self) -> Measure {
         match self {
-            Judge::Knn | Judge::Linear | Judge::LinearOfZ => Judge::Linear,
-            Judge::Contrastive => Judge::Contrastive,
+            Measure::Knn | Measure::Linear | Measure::LinearOfZ => Measure::Linear,
+            Measure::Contrastive => Measure::Contrastive,
         }
     }
 }
@@ -52,7 +52,7 @@ pub struct Trial {
     pub variant: usize,
     /// Its seed.
     pub seed: u64,
-    /// The scores, in the order of [`Judge::ALL`]; `None` if not measured, or if the run failed.
+    /// The scores, in the order of [`Measure::ALL`]; `None` if not measured, or if the run failed.
     pub scores: [Option<f64>; 4],
     /// Why there is no encoder, if there is none.
     pub failure: Option<String>,
@@ -97,16 +97,16 @@ impl fmt::Display for Mean {
 pub struct Row<'s> {
     /// The variant.
     pub variant: &'s Variant,
-    /// In the order of [`Judge::ALL`].
+    /// In the order of [`Measure::ALL`].
     pub means: [Option<Mean>; 4],
     /// Why seeds failed, a line each.
     pub failures: Vec<String>,
 }
 
 impl Row<'_> {
-    /// The mean score by `judge`.
-    pub fn mean(&self, judge: Judge) -> Option<Mean> {
-        self.means[judge as usize]
+    /// The mean score by `measure`.
+    pub fn mean(&self, measure: Measure) -> Option<Mean> {
+        self.means[measure as usize]
     }
 }
 
@@ -114,8 +114,8 @@ impl Row<'_> {
 pub fn rows<'s>(study: &'s Study, trials: &[Trial]) -> Vec<Row<'s>> {
     let row = |(number, variant): (usize, &'s Variant)| {
         let own = || trials.iter().filter(move |trial| trial.variant == number);
-        let means = std::array::from_fn(|judge| {
-            Mean::of(&own().filter_map(|trial| trial.scores[judge]).collect::<Vec<f64>>())
+        let means = std::array::from_fn(|measure| {
+            Mean::of(&own().filter_map(|trial| trial.scores[measure]).collect::<Vec<f64>>())
         });
         let failure = |trial: &Trial| Some(format!("seed {}: {}", trial.seed, trial.failure.as_ref()?));
         Row { variant, means, failures: own().filter_map(failure).collect() }
@@ -127,16 +127,16 @@ pub fn rows<'s>(study: &'s Study, trials: &[Trial]) -> Vec<Row<'s>> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
     /// What was measured.
-    Measured(Judge),
+    Measured(Measure),
     /// The published figures of the same measure.
-    Published(Judge),
+    Published(Measure),
 }
 
 impl Column {
     /// Its title.
     pub fn title(self) -> &'static str {
         match self {
-            Column::Measured(judge) => judge.title(),
+            Column::Measured(measure) => measure.title(),
             Column::Published(_) => "paper",
         }
     }
@@ -144,21 +144,21 @@ impl Column {
 
 /// The columns that hold a figure: each measure, and published figures directly after what they are compared with.
 pub fn columns(rows: &[Row]) -> Vec<Column> {
-    let of = |judge: Judge| {
-        let measured = rows.iter().any(|row| row.mean(judge).is_some());
-        let published = rows.iter().any(|row| row.variant.published(judge).is_some());
+    let of = |measure: Measure| {
+        let measured = rows.iter().any(|row| row.mean(measure).is_some());
+        let published = rows.iter().any(|row| row.variant.published(measure).is_some());
         // Accuracies stand there even if nothing could be measured.
-        let published = published && (measured || judge == Judge::Linear);
-        let measured = measured.then_some(Column::Measured(judge));
-        measured.into_iter().chain(published.then_some(Column::Published(judge)))
+        let published = published && (measured || measure == Measure::Linear);
+        let measured = measured.then_some(Column::Measured(measure));
+        measured.into_iter().chain(published.then_some(Column::Published(measure)))
     };
-    Judge::ALL.into_iter().flat_map(of).collect()
+    Measure::ALL.into_iter().flat_map(of).collect()
 }
 
-/// The judge that variants are compared by: the linear one, as in the paper, or else the first that told anything.
-pub fn main_judge(rows: &[Row]) -> Option<Judge> {
-    let told = |judge: &Judge| rows.iter().any(|row| row.mean(*judge).is_some());
-    Some(Judge::Linear).filter(told).or_else(|| Judge::ALL.iter().copied().find(told))
+/// The measure that variants are compared by: the linear one, as in the paper, or else the first that told anything.
+pub fn main_measure(rows: &[Row]) -> Option<Measure> {
+    let told = |measure: &Measure| rows.iter().any(|row| row.mean(*measure).is_some());
+    Some(Measure::Linear).filter(told).or_else(|| Measure::ALL.iter().copied().find(told))
 }
 
 /// How much two variants may differ by chance alone, because of how few test images there are.
@@ -171,12 +171,12 @@ pub struct Chance {
 }
 
 impl Chance {
-    /// Of the accuracies by `judge`: half the 95% interval ([`wilson`]) of their mean, times the square root of 2, since
-    /// either of the two that are compared may be off. It leaves out what another seed would change. Nothing where no
+    /// Of the accuracies by `measure`: half the 95% interval ([`wilson`]) of their mean, times the square root of 2,
+    /// since either of the two that are compared may be off. It leaves out what another seed would change. Nothing where no
     /// variant was measured, or not by test images.
-    pub fn of(rows: &[Row], judge: Judge, test_images: usize) -> Option<Chance> {
-        let means: Vec<f64> = rows.iter().filter_map(|row| Some(row.mean(judge)?.mean)).collect();
-        if means.is_empty() || test_images == 0 || judge == Judge::Contrastive {
+    pub fn of(rows: &[Row], measure: Measure, test_images: usize) -> Option<Chance> {
+        let means: Vec<f64> = rows.iter().filter_map(|row| Some(row.mean(measure)?.mean)).collect();
+        if means.is_empty() || test_images == 0 || measure == Measure::Contrastive {
             return None;
         }
         let mean = means.iter().sum::<f64>() / means.len() as f64;
@@ -211,13 +211,13 @@ pub struct Order {
 }
 
 impl Order {
-    /// The agreement by `judge` with the figures [beside](Judge::beside) it; `None` if no two variants with different
-    /// figures were measured.
-    pub fn of(rows: &[Row], judge: Judge) -> Option<Order> {
-        let figures = judge.beside();
+    /// The agreement by `measure` with the figures [beside](Measure::published_counterpart) it; `None` if no two
+    /// variants with different figures were measured.
+    pub fn of(rows: &[Row], measure: Measure) -> Option<Order> {
+        let figures = measure.published_counterpart();
         let known: Vec<(f64, f64)> = rows
             .iter()
-            .filter_map(|row| Some((row.variant.published(figures)?, row.mean(judge)?.mean)))
+            .filter_map(|row| Some((row.variant.published(figures)?, row.mean(measure)?.mean)))
             .collect();
         let mut order = Order { pairs: 0, agreeing: 0, tied: 0 };
         for (at, a) in known.iter().enumerate() {
@@ -262,24 +262,24 @@ mod tests {
         let trials = [trial(0, 0, 0.4), failed, trial(1, 0, 0.5), trial(1, 1, 0.6), trial(2, 0, 0.45)];
         let rows = rows(&study, &trials);
         assert_eq!(rows[0].failures, ["seed 1: diverged"]);
-        let mean = rows[1].mean(Judge::Knn).unwrap();
+        let mean = rows[1].mean(Measure::Knn).unwrap();
         assert_eq!((mean.mean, mean.seeds), (0.55, 2));
         assert!((mean.deviation.unwrap() - 0.005_f64.sqrt()).abs() < 1e-12);
         assert_eq!(mean.to_string(), "55.0 ± 7.1%");
-        assert_eq!(rows[0].mean(Judge::Knn).unwrap().to_string(), "40.0%");
+        assert_eq!(rows[0].mean(Measure::Knn).unwrap().to_string(), "40.0%");
         // None before linear before nonlinear in the paper; here the last two are the other way round.
-        assert_eq!(Order::of(&rows, Judge::Knn), Some(Order { pairs: 3, agreeing: 2, tied: 0 }));
-        let order = Order::of(&rows, Judge::Knn).unwrap();
+        assert_eq!(Order::of(&rows, Measure::Knn), Some(Order { pairs: 3, agreeing: 2, tied: 0 }));
+        let order = Order::of(&rows, Measure::Knn).unwrap();
         assert_eq!(order.to_string(), "2 of 3 pairs rank as in the paper (chance: 1.5)");
-        assert_eq!(Order::of(&rows, Judge::Linear), None);
+        assert_eq!(Order::of(&rows, Measure::Linear), None);
         // Ties tell nothing of the order, whether of the two or of all.
         let order = |scores: [f64; 3]| {
             let trials: Vec<Trial> = (0..3).map(|variant| trial(variant, 0, scores[variant])).collect();
-            Order::of(&super::rows(&study, &trials), Judge::Knn).unwrap().to_string()
+            Order::of(&super::rows(&study, &trials), Measure::Knn).unwrap().to_string()
         };
         assert_eq!(order([0.4, 0.5, 0.5]), "2 of 2 pairs rank as in the paper (chance: 1); 1 pair is tied");
         assert_eq!(order([0.5; 3]), "3 pairs are tied, and no other can be compared with the paper");
-        assert_eq!(main_judge(&rows), Some(Judge::Knn));
+        assert_eq!(main_measure(&rows), Some(Measure::Knn));
     }
 
     #[test]
@@ -288,38 +288,38 @@ mod tests {
         let study = Study::find("temperature").unwrap();
         // Table 5.
         let figures: Vec<f64> =
-            study.variants.iter().filter_map(|it| it.published(Judge::Contrastive)).collect();
+            study.variants.iter().filter_map(|it| it.published(Measure::Contrastive)).collect();
         assert_eq!(figures, [90.5, 87.8, 68.2, 59.1, 91.7, 92.1]);
         let found = |scores| columns(&rows(&study, &[Trial { scores, ..trial(0, 0, 0.0) }]));
         assert_eq!(
             found([Some(0.4), Some(0.5), None, Some(0.9)]),
             [
-                Measured(Judge::Knn),
-                Measured(Judge::Linear),
-                Published(Judge::Linear),
-                Measured(Judge::Contrastive),
-                Published(Judge::Contrastive)
+                Measured(Measure::Knn),
+                Measured(Measure::Linear),
+                Published(Measure::Linear),
+                Measured(Measure::Contrastive),
+                Published(Measure::Contrastive)
             ]
         );
-        assert_eq!(found([None; 4]), [Published(Judge::Linear)]);
+        assert_eq!(found([None; 4]), [Published(Measure::Linear)]);
         // What was published of the two has opposite orders for accuracies and contrastive accuracies.
         let trial = |variant, score| Trial { scores: [Some(score); 4], ..trial(variant, 0, 0.0) };
         let order = |study: &Study| {
             let rows = rows(study, &[trial(0, 0.9), trial(1, 0.8)]);
             let agreeing =
-                |judge: &Judge| Order::of(&rows, *judge).map(|order| (order.pairs, order.agreeing));
-            Judge::ALL.iter().map(agreeing).collect::<Vec<_>>()
+                |measure: &Measure| Order::of(&rows, *measure).map(|order| (order.pairs, order.agreeing));
+            Measure::ALL.iter().map(agreeing).collect::<Vec<_>>()
         };
         assert_eq!(order(&study), [Some((1, 0)), Some((1, 0)), Some((1, 0)), Some((1, 1))]);
         let head = Study::find("head").unwrap();
-        assert_eq!(order(&head)[Judge::Contrastive as usize], None);
+        assert_eq!(order(&head)[Measure::Contrastive as usize], None);
     }
 
     #[test]
     fn few_images_leave_much_to_chance() {
         let study = Study::find("head").unwrap();
         let rows = rows(&study, &[trial(0, 0, 0.25), trial(1, 0, 0.35)]);
-        let chance = |images| Chance::of(&rows, Judge::Knn, images);
+        let chance = |images| Chance::of(&rows, Measure::Knn, images);
         // Half the interval of 7 of 24 by the formula in Python, times the square root of 2.
         assert!((chance(24).unwrap().difference - 0.242_206).abs() < 1e-6, "{:?}", chance(24));
         assert_eq!(
@@ -329,6 +329,6 @@ mod tests {
                 "10,000 test images: differences below about 1.3 points are within chance"
             ]
         );
-        assert_eq!((chance(0), Chance::of(&rows, Judge::Linear, 24)), (None, None));
+        assert_eq!((chance(0), Chance::of(&rows, Measure::Linear, 24)), (None, None));
     }
 }

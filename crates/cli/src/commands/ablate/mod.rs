@@ -19,7 +19,7 @@ use simclr_eval::protocols::{
 };
 use simclr_eval::report::history::{History, Kind};
 use simclr_eval::report::study_page;
-use simclr_eval::study::{Judge, Study, Trial, Variant, rows};
+use simclr_eval::study::{Measure, Study, Trial, Variant, rows};
 use simclr_exchange::write_encoder;
 use simclr_metrics::Knn;
 use simclr_train::file_system::{Disk, write_atomically};
@@ -28,10 +28,10 @@ use simclr_train::run_folder::{REPORT, RunFolder};
 use simclr_train::{Config, TrainError};
 
 use crate::data::Opening;
+use crate::evaluating::{pair, warn_of_broken};
+use crate::evaluation_progress::EvaluationProgress;
 use crate::exit::{Done, Rescued, Stopped, in_a_line, is_usage, usage};
-use crate::judging::{pair, warn_of_broken};
 use crate::settings::{OnDevice, Settings, Threads, from_to, suggesting};
-use crate::watching::Watching;
 use crate::workers::Rendezvous;
 use crate::{data, terminal, training};
 
@@ -415,43 +415,43 @@ impl Ablate {
         }
     }
 
-    /// The scores of the encoder in `folder`, in the order of [`Judge::ALL`].
+    /// The scores of the encoder in `folder`, in the order of [`Measure::ALL`].
     fn measure(&self, folder: &Path, splits: &Splits, device: &Device) -> Result<[Option<f64>; 4]> {
         let encoder = TrainedEncoder::load(folder, WhichCheckpoint::Newest, device)?;
         let judged_by = splits.fingerprint();
-        let mut wanted = vec![Judge::Knn, Judge::Linear];
-        wanted.extend(Some(Judge::LinearOfZ).filter(|_| self.projection));
+        let mut wanted = vec![Measure::Knn, Measure::Linear];
+        wanted.extend(Some(Measure::LinearOfZ).filter(|_| self.projection));
         let mut scores = [None; 4];
-        for &judge in &wanted {
-            scores[judge as usize] = measured(&encoder, judge, judged_by, splits.is_strict());
+        for &measure in &wanted {
+            scores[measure as usize] = measured(&encoder, measure, judged_by, splits.is_strict());
         }
-        wanted.retain(|&judge| scores[judge as usize].is_none());
+        wanted.retain(|&measure| scores[measure as usize].is_none());
         if !wanted.is_empty() {
-            let mut watching = Watching::default();
-            let mut watch = |progress| watching.see(progress);
-            let with_z = wanted.contains(&Judge::LinearOfZ);
+            let mut progress = EvaluationProgress::default();
+            let mut watch = |report| progress.see(report);
+            let with_z = wanted.contains(&Measure::LinearOfZ);
             let encoded =
                 protocols::encode(&Versus::alone(encoder.model.clone()), splits, with_z, &mut watch)?;
             let device = &encoder.model.device;
-            for judge in wanted {
+            for measure in wanted {
                 let options = LogisticOptions::default();
-                let mut evaluation = match judge {
-                    Judge::Linear => protocols::logistic(device, &encoded, &options, &mut watch)?,
-                    Judge::LinearOfZ => protocols::logistic_z(device, &encoded, &options, &mut watch)?,
-                    Judge::Knn | Judge::Contrastive => {
+                let mut evaluation = match measure {
+                    Measure::Linear => protocols::logistic(device, &encoded, &options, &mut watch)?,
+                    Measure::LinearOfZ => protocols::logistic_z(device, &encoded, &options, &mut watch)?,
+                    Measure::Knn | Measure::Contrastive => {
                         protocols::knn(&encoded, &Knn::among(splits.train().len()))?
                     }
                 };
                 evaluation.trained.details.insert(JUDGED_BY.to_owned(), json!(judged_by));
                 evaluation.data = splits.origin().cloned();
                 encoder.record(&mut evaluation)?;
-                scores[judge as usize] = Some(evaluation.trained.top1);
+                scores[measure as usize] = Some(evaluation.trained.top1);
             }
         }
         let log = encoder.run.metrics();
         let history = History::read(&log).with_context(|| format!("{} cannot be read", log.display()))?;
         let contrastive = history.series(Kind::Epoch, "train_contrastive_accuracy");
-        scores[Judge::Contrastive as usize] = contrastive.last().map(|&(_, value)| value);
+        scores[Measure::Contrastive as usize] = contrastive.last().map(|&(_, value)| value);
         Ok(scores)
     }
 
@@ -508,11 +508,11 @@ fn is_useless(error: &anyhow::Error) -> bool {
 /// The detail of a result that holds the fingerprint of the images it was measured on.
 const JUDGED_BY: &str = "judged_by";
 
-fn protocol_of(judge: Judge) -> Protocol {
-    match judge {
-        Judge::Linear => Protocol::Logistic(Representation::H),
-        Judge::LinearOfZ => Protocol::Logistic(Representation::Z),
-        Judge::Knn | Judge::Contrastive => Protocol::Knn,
+fn protocol_of(measure: Measure) -> Protocol {
+    match measure {
+        Measure::Linear => Protocol::Logistic(Representation::H),
+        Measure::LinearOfZ => Protocol::Logistic(Representation::Z),
+        Measure::Knn | Measure::Contrastive => Protocol::Knn,
     }
 }
 
@@ -520,14 +520,14 @@ fn protocol_of(judge: Judge) -> Protocol {
 /// for all runs of a study.
 fn images_tested(run: &Path) -> Option<usize> {
     let folder = RunFolder::open(run).ok()?.0.evaluations();
-    let evaluation = Evaluation::read(&folder, &protocol_of(Judge::Knn))?;
+    let evaluation = Evaluation::read(&folder, &protocol_of(Measure::Knn))?;
     warn_of_broken(&evaluation, &folder);
     Some(evaluation.test_images)
 }
 
 /// The earlier result of this very encoder on these images, if there is one.
-fn measured(encoder: &TrainedEncoder, judge: Judge, judged_by: u32, is_strict: bool) -> Option<f64> {
-    let found = encoder.recorded(&protocol_of(judge))?;
+fn measured(encoder: &TrainedEncoder, measure: Measure, judged_by: u32, is_strict: bool) -> Option<f64> {
+    let found = encoder.recorded(&protocol_of(measure))?;
     let same = found.step == Some(encoder.step)
         && found.trained.details.get(JUDGED_BY) == Some(&json!(judged_by))
         && (found.skipped == 0 || !is_strict);

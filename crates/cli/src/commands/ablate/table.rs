@@ -2,27 +2,27 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use simclr_eval::study::{Chance, Column, Judge, Order, Row, Study, Variant, columns, main_judge};
+use simclr_eval::study::{Chance, Column, Measure, Order, Row, Study, Variant, columns, main_measure};
 
 use crate::terminal;
 
 /// Prints the results of a study with `seeds` seeds, evaluated on `test_images` images, as a JSON object.
 pub fn tell_json(study: &Study, seeds: u64, test_images: usize, rows: &[Row]) -> Result<()> {
-    let told = Judge::ALL.into_iter().filter(|&judge| rows.iter().any(|row| row.mean(judge).is_some()));
-    let told: Vec<Judge> = told.collect();
+    let told = Measure::ALL.into_iter().filter(|&measure| rows.iter().any(|row| row.mean(measure).is_some()));
+    let told: Vec<Measure> = told.collect();
     let row = |row: &Row| {
         let mut object = described(row.variant);
-        told.iter().for_each(|&judge| object[judge.word()] = json!(row.mean(judge)));
+        told.iter().for_each(|&measure| object[measure.word()] = json!(row.mean(measure)));
         object["failures"] = json!(row.failures);
         object
     };
     let order: serde_json::Map<String, Value> = (told.iter())
-        .filter_map(|&judge| Some((judge.word().to_owned(), json!(Order::of(rows, judge)?))))
+        .filter_map(|&measure| Some((measure.word().to_owned(), json!(Order::of(rows, measure)?))))
         .collect();
     let chance: serde_json::Map<String, Value> = (told.iter())
-        .filter_map(|&judge| {
-            let difference = Chance::of(rows, judge, test_images)?.difference;
-            Some((judge.word().to_owned(), json!(difference)))
+        .filter_map(|&measure| {
+            let difference = Chance::of(rows, measure, test_images)?.difference;
+            Some((measure.word().to_owned(), json!(difference)))
         })
         .collect();
     let object = json!({
@@ -36,12 +36,12 @@ pub fn tell_json(study: &Study, seeds: u64, test_images: usize, rows: &[Row]) ->
 /// Prints the results of a study, evaluated on `test_images` images, as a table.
 pub fn tell(study: &Study, test_images: usize, rows: &[Row]) -> Result<()> {
     lines(rows).iter().try_for_each(|line| terminal::print(line))?;
-    if let Some(judge) = main_judge(rows) {
-        if let Some(chance) = Chance::of(rows, judge, test_images) {
+    if let Some(measure) = main_measure(rows) {
+        if let Some(chance) = Chance::of(rows, measure, test_images) {
             terminal::print(&chance.to_string())?;
         }
-        if let Some(order) = Order::of(rows, judge) {
-            terminal::print(&format!("{}: {order}", judge.title()))?;
+        if let Some(order) = Order::of(rows, measure) {
+            terminal::print(&format!("{}: {order}", measure.title()))?;
         }
     }
     if let Some(source) = study.source.as_ref().filter(|_| rows.iter().any(|row| row.variant.paper.is_some()))
@@ -64,9 +64,9 @@ fn lines(rows: &[Row]) -> Vec<String> {
     for row in rows {
         let cell = |&column: &Column| {
             let found = match column {
-                Column::Measured(judge) => row.mean(judge).map(|mean| mean.to_string()),
-                Column::Published(judge) => {
-                    row.variant.published(judge).map(|figure| terminal::percent(figure / 100.0))
+                Column::Measured(measure) => row.mean(measure).map(|mean| mean.to_string()),
+                Column::Published(measure) => {
+                    row.variant.published(measure).map(|figure| terminal::percent(figure / 100.0))
                 }
             };
             found.unwrap_or("-".to_owned())

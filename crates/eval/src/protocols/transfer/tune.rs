@@ -29,7 +29,7 @@ pub(super) struct Tuner<'t> {
 }
 
 /// A trained network's scores for images.
-struct Judged {
+struct Scored {
     scores: Vec<f32>,
     targets: Targets,
     broken: Vec<BrokenImage>,
@@ -58,10 +58,10 @@ impl Tuner<'_> {
             }
             let start = Instant::now();
             let validation = ("validation", &self.set.validation);
-            let judged =
-                unless_diverged(self.train_and_judge(&self.set.train, rate, decay, validation, watch))?;
-            let validation = judged.as_ref().map(|(_, judged)| self.score(judged)).transpose()?;
-            let validation_images = judged.map_or(0, |(_, judged)| judged.targets.rows());
+            let scored =
+                unless_diverged(self.train_and_score(&self.set.train, rate, decay, validation, watch))?;
+            let validation = scored.as_ref().map(|(_, scored)| self.score(scored)).transpose()?;
+            let validation_images = scored.map_or(0, |(_, scored)| scored.targets.rows());
             watch(Progress::Tried {
                 side: self.side,
                 number,
@@ -98,33 +98,33 @@ impl Tuner<'_> {
         let start = Instant::now();
         let GridPoint { rate, decay, .. } = best;
         let test = ("test", &self.set.test);
-        let learnt = unless_diverged(self.train_and_judge(&self.set.both, rate, decay, test, watch))?;
-        let Some((mut broken, judged)) = learnt else { return Ok(None) };
-        let score = self.score(&judged)?;
+        let learnt = unless_diverged(self.train_and_score(&self.set.both, rate, decay, test, watch))?;
+        let Some((mut broken, scored)) = learnt else { return Ok(None) };
+        let score = self.score(&scored)?;
         let train_images = self.set.both.len() - broken.len();
-        broken.extend(judged.broken);
+        broken.extend(scored.broken);
         Ok(Some(Outcome {
             score,
             validation: best.validation.unwrap_or_default(),
             chosen: Map::from_iter([("rate".to_owned(), json!(rate)), ("decay".to_owned(), json!(decay))]),
             train_images,
             validation_images: best.validation_images,
-            test_images: judged.targets.rows(),
+            test_images: scored.targets.rows(),
             broken,
-            unlearnt: judged.unlearnt,
+            unlearnt: scored.unlearnt,
             seconds: start.elapsed().as_secs_f64(),
         }))
     }
 
     /// Trains a copy on `part` and scores `others`. Also returns the images of `part` that could not be read.
-    fn train_and_judge(
+    fn train_and_score(
         &self,
         part: &Examples,
         rate: f64,
         decay: f64,
         (name, others): (&'static str, &Examples),
         watch: &mut dyn FnMut(Progress),
-    ) -> Result<(Vec<BrokenImage>, Judged), EvalError> {
+    ) -> Result<(Vec<BrokenImage>, Scored), EvalError> {
         let batch = self.tuning.batch_of(self.set.train.len());
         let sgd = self.tuning.sgd(batch, rate, decay, self.seed);
         let mut network = self.network(part, &sgd)?;
@@ -133,13 +133,13 @@ impl Tuner<'_> {
             Lessons::new(self.side, network.model(), part, reading, &sgd)?.teach(&mut network, watch)?;
         let seen = encode_images(self.side, name, network.model(), &others.images, false, reading, watch);
         let seen = learnt.encoded(seen)?;
-        let judged = Judged {
+        let scored = Scored {
             scores: learnt.tested(network.scores(&seen.h)?)?,
             targets: others.targets.select(&seen.indices),
             broken: BrokenImage::of(name, &seen.skipped),
             unlearnt: learnt.unlearnt(part, &self.set.classes),
         };
-        Ok((BrokenImage::of("training", &learnt.skipped), judged))
+        Ok((BrokenImage::of("training", &learnt.skipped), scored))
     }
 
     /// A copy with a new classifier, to be trained on `part`.
@@ -151,8 +151,8 @@ impl Tuner<'_> {
         Ok(network.with_memory(choice.memory))
     }
 
-    fn score(&self, judged: &Judged) -> Result<f64, EvalError> {
-        Ok(self.set.spec.metric.of(&judged.scores, &judged.targets, self.set.classes.len())?)
+    fn score(&self, scored: &Scored) -> Result<f64, EvalError> {
+        Ok(self.set.spec.metric.of(&scored.scores, &scored.targets, self.set.classes.len())?)
     }
 }
 

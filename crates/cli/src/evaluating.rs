@@ -17,10 +17,10 @@ use simclr_train::run_folder::result_file;
 
 use crate::copies::{self, Comparing};
 use crate::encoding::{Encoding, opening_for};
+use crate::evaluation_progress::EvaluationProgress;
 use crate::out;
 use crate::sheet::grid::shortened;
 use crate::terminal::{self, LISTED};
-use crate::watching::Watching;
 
 /// The share of each class set apart to test on where there are no test images.
 const SET_APART: f64 = 0.2;
@@ -29,7 +29,7 @@ const LONGEST: usize = 40;
 
 /// An encoder and labelled images.
 #[derive(Args, Clone, Debug)]
-pub struct Judged {
+pub struct EvaluationArgs {
     /// The run folder
     pub run: PathBuf,
 
@@ -74,7 +74,7 @@ impl Results {
     }
 }
 
-impl Judged {
+impl EvaluationArgs {
     /// Loads the encoder and opens the images; rejects an unwritable folder for results before any work is done.
     pub fn load(&self) -> Result<(TrainedEncoder, Splits)> {
         let encoder = self.encoding.load_beside(&self.run, slice::from_ref(&self.train))?;
@@ -85,25 +85,24 @@ impl Judged {
     }
 
     /// The encoder, and beside it a random one unless `--no-random` is given.
-    pub fn versus(
+    pub fn encoders(
         &self,
         encoder: &TrainedEncoder,
         splits: &Splits,
-        watching: &mut Watching,
+        progress: &mut EvaluationProgress,
     ) -> Result<Versus<Model>> {
         let trained = encoder.model.clone();
         if self.no_random {
             return Ok(Versus::alone(trained));
         }
-        let random =
-            random_encoder(&encoder.config, splits.train(), &encoder.model.device, &mut |progress| {
-                watching.see(progress)
-            })?;
+        let random = random_encoder(&encoder.config, splits.train(), &encoder.model.device, &mut |report| {
+            progress.see(report)
+        })?;
         Ok(Versus { trained, random: Some(random) })
     }
 
     /// Writes a result to its folder and prints it. Each is done even if the other fails.
-    pub fn conclude(
+    pub fn write_and_print(
         &self,
         (encoder, splits): (&TrainedEncoder, &Splits),
         mut evaluation: Evaluation,
@@ -111,13 +110,13 @@ impl Judged {
         let folder = self.results.folder(encoder);
         evaluation.data = splits.origin().cloned();
         warn_of_broken(&evaluation, &folder);
-        warn_of_one_answer(&evaluation, encoder.name());
+        warn_of_single_prediction(&evaluation, encoder.name());
         let before = Evaluation::read(&folder, &evaluation.protocol);
         let file = encoder.record_in(&folder, &mut evaluation);
         self.print(&evaluation, encoder.name())?;
         terminal::say(&format!("written to {}", file?.display()));
         if let Some(before) = before.filter(|before| !before.is_like(&evaluation)) {
-            terminal::say(&format!("  in place of {}", told(&before)));
+            terminal::say(&format!("  in place of {}", in_words(&before)));
         }
         Ok(())
     }
@@ -156,7 +155,7 @@ pub fn warn_of_unlearnt(classes: &[String], of: &str) {
 }
 
 /// Warns of settings that few images chose: `what` were.
-pub fn warn_of_chance(what: &str, images: usize) {
+pub fn warn_of_few_validation_images(what: &str, images: usize) {
     if images < FEW_TO_CHOOSE_BY {
         terminal::warn(&format!(
             "{what} chosen on {}: a matter of chance with fewer than {FEW_TO_CHOOSE_BY}",
@@ -165,10 +164,10 @@ pub fn warn_of_chance(what: &str, images: usize) {
     }
 }
 
-/// [`warn_of_chance`], if validation images chose a setting of the evaluation.
+/// [`warn_of_few_validation_images`], if validation images chose a setting of the evaluation.
 pub fn warn_of_chosen(what: &str, evaluation: &Evaluation) {
     if let Some(images) = evaluation.trained.details.get("validation_images").and_then(Value::as_u64) {
-        warn_of_chance(what, images as usize);
+        warn_of_few_validation_images(what, images as usize);
     }
 }
 
@@ -182,7 +181,7 @@ pub fn say_edge(network: &str, rate: f64, edge: Edge, option: &str) {
 }
 
 /// Warns if all test images were predicted to be of one class.
-fn warn_of_one_answer(evaluation: &Evaluation, name: &str) {
+fn warn_of_single_prediction(evaluation: &Evaluation, name: &str) {
     let sides =
         [Some((name, &evaluation.trained)), evaluation.random.as_ref().map(|it| (evaluation.baseline(), it))];
     for (name, scores) in sides.into_iter().flatten() {
@@ -197,7 +196,7 @@ fn warn_of_one_answer(evaluation: &Evaluation, name: &str) {
 }
 
 /// A result in a few words: "56.4% of 600 test images of A at step 7 (k = 200)".
-pub fn told(evaluation: &Evaluation) -> String {
+pub fn in_words(evaluation: &Evaluation) -> String {
     let top1 = terminal::percent(evaluation.trained.top1);
     let step = evaluation.step.map_or(String::new(), |step| format!(" at step {}", terminal::grouped(step)));
     let settings = match evaluation.settings() {

@@ -31,7 +31,7 @@ impl Line {
 
 /// Shows the progress that a protocol reports.
 #[derive(Default)]
-pub struct Watching {
+pub struct EvaluationProgress {
     /// What precedes every stage.
     subject: String,
     stage: String,
@@ -50,10 +50,10 @@ struct Timed {
     due: Instant,
 }
 
-impl Watching {
+impl EvaluationProgress {
     /// Watches what is done on one of several data sets.
-    pub fn of(name: &str) -> Watching {
-        Watching { subject: format!("{name}: "), ..Watching::default() }
+    pub fn of(name: &str) -> EvaluationProgress {
+        EvaluationProgress { subject: format!("{name}: "), ..EvaluationProgress::default() }
     }
 
     /// Shows a report of a protocol.
