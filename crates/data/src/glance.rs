@@ -44,11 +44,11 @@ impl Glance {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::made::Made;
+    use crate::synthetic::Synthetic;
 
     #[test]
     fn images_that_differ_and_one_again_and_again() {
-        let made = Made::new(50, 24, 1);
+        let made = Synthetic::new(50, 24, 1);
         let glance = Glance::at(&made);
         assert!((8..=16).contains(&glance.images));
         assert_eq!((glance.superfluous, glance.tones), (0, Tones::default()));

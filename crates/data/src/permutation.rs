@@ -122,7 +122,7 @@ fn keep_apart(before: &[u32], order: &mut [u32], apart: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::made::Made;
+    use crate::synthetic::Synthetic;
 
     #[test]
     fn is_a_permutation_and_depends_on_both_numbers() {
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn shared_orders_are_the_plain_ones_where_batches_end_with_the_epochs() {
-        let orders = Orders::new(Order::Shuffled { seed: 5, apart: 1 }, &Made::new(20, 8, 1));
+        let orders = Orders::new(Order::Shuffled { seed: 5, apart: 1 }, &Synthetic::new(20, 8, 1));
         for epoch in [0, 1, 0, 2, 3, 0] {
             assert_eq!(*orders.of_epoch(epoch), permutation(20, 5, epoch));
         }
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn no_image_comes_twice_within_a_batch() {
         for (len, apart) in [(40, 12), (40, 20), (40, 21), (40, 39), (40, 40), (7, 3), (1, 1), (2, 2)] {
-            let orders = || Orders::new(Order::Shuffled { seed: 5, apart }, &Made::new(len, 8, 1));
+            let orders = || Orders::new(Order::Shuffled { seed: 5, apart }, &Synthetic::new(len, 8, 1));
             let shared = orders();
             let all: Vec<Arc<[u32]>> = (0..20).map(|epoch| shared.of_epoch(epoch)).collect();
             for (epoch, order) in all.iter().enumerate() {

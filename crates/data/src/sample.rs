@@ -96,7 +96,7 @@ fn median(mut values: Vec<u32>) -> u32 {
 mod tests {
     use super::*;
     use crate::InMemory;
-    use crate::made::Made;
+    use crate::synthetic::Synthetic;
 
     #[test]
     fn kinds_of_images_that_alternate_are_all_seen() {
@@ -124,12 +124,12 @@ mod tests {
 
     #[test]
     fn the_size_of_a_few() {
-        let sample = Sample::of(&Made::new(50, 24, 1));
+        let sample = Sample::of(&Synthetic::new(50, 24, 1));
         assert_eq!((sample.shorter, sample.width, sample.height, sample.longest), (24, 24, 24, 24));
         assert_eq!(sample.bytes, 3 * 24 * 24);
-        assert!(!all_grey(&Made::new(50, 24, 1), 16));
-        assert!(!all_grey(&Made::new(0, 24, 1), 16));
+        assert!(!all_grey(&Synthetic::new(50, 24, 1), 16));
+        assert!(!all_grey(&Synthetic::new(0, 24, 1), 16));
         assert!((8..=16).contains(&sample.images));
-        assert_eq!(Sample::of(&Made::new(0, 24, 1)), Sample::default());
+        assert_eq!(Sample::of(&Synthetic::new(0, 24, 1)), Sample::default());
     }
 }

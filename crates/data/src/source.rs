@@ -64,7 +64,7 @@ pub enum SourceKind {
         archives: bool,
     },
     /// Images rendered by this program.
-    Made,
+    Synthetic,
     /// Images that a program holds in memory.
     InMemory,
 }
@@ -89,7 +89,7 @@ impl SourceKind {
             | Self::Cifar100
             | Self::Stl10
             | Self::Idx
-            | Self::Made
+            | Self::Synthetic
             | Self::InMemory => path.to_owned(),
         }
     }
@@ -108,7 +108,7 @@ impl SourceKind {
             | Self::Idx
             | Self::List
             | Self::Images
-            | Self::Made
+            | Self::Synthetic
             | Self::InMemory => false,
         }
     }
@@ -129,7 +129,7 @@ impl fmt::Display for SourceKind {
             Self::Cifar10 => "CIFAR-10 binaries",
             Self::Cifar100 => "CIFAR-100 binaries",
             Self::Idx => "IDX files",
-            Self::Made => "made images",
+            Self::Synthetic => "made images",
             Self::InMemory => "images in memory",
         })
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{picture, png, tar, zip};
-use simclr_data::{Concat, Dataset, Made, contradicting, copies, open};
+use simclr_data::{Concat, Dataset, Synthetic, contradicting, copies, open};
 use tempfile::tempdir;
 
 fn groups(set: &dyn Dataset) -> Vec<Vec<String>> {
@@ -105,5 +105,5 @@ fn members_of_archives_and_pixels_are_compared() {
     assert_eq!(names(&at("set.zip", zip(&members, true))), [["a.png", "c.png"]]);
     assert_eq!(names(&at("set.tar.gz", common::gzip(tar(&members)))), [["a.png", "c.png"]]);
     // Images without a size on disk.
-    assert!(copies(&Made::new(20, 8, 0), 2, &|_| ()).is_empty());
+    assert!(copies(&Synthetic::new(20, 8, 0), 2, &|_| ()).is_empty());
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use common::{Counted, RGB, Toy, config, models, splits};
-use simclr_data::{Source, SourceKind, made};
+use simclr_data::{Source, SourceKind, synthetic};
 use simclr_engine::Device;
 use simclr_eval::EvalError;
 use simclr_eval::protocols::{
@@ -264,7 +264,7 @@ fn a_batch_without_room_is_refused_with_one_that_fits() {
     }
     let mut config = config();
     config.data.image_size = 64;
-    let images = made(3_000_000, 10, 64, 0).train;
+    let images = synthetic(3_000_000, 10, 64, 0).train;
     let data = Splits::new(images.clone(), images).unwrap();
     let model = Model::new(&config, &Device::cpu(1).unwrap()).unwrap();
     let all = FineTune { batch: Some(3_000_000), ..quick(Labels::Percent(100.0)) };

@@ -21,9 +21,9 @@ pub fn has_encoder(run: &RunFolder, step: u64) -> bool {
 ///
 /// ```no_run
 /// # use std::sync::Arc;
-/// # use simclr_data::{Dataset, Made};
+/// # use simclr_data::{Dataset, Synthetic};
 /// # use simclr_train::{Config, pretrain::pretrain, run_folder::RunFolder};
-/// # let images: Arc<dyn Dataset> = Arc::new(Made::new(100, 32, 0));
+/// # let images: Arc<dyn Dataset> = Arc::new(Synthetic::new(100, 32, 0));
 /// # let config = Config::default();
 /// let run = RunFolder::create("runs/first".as_ref(), &config)?;
 /// let outcome = pretrain(&images, &config, &run, None, &config.device()?, &mut ())?;

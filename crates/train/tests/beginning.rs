@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::scope;
 
-use simclr_data::{Dataset, Made};
+use simclr_data::{Dataset, Synthetic};
 use simclr_engine::{Device, ThreadGroup};
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
@@ -31,7 +31,7 @@ fn config(sets: &[&str]) -> Result<Config, TrainError> {
 }
 
 fn images() -> Arc<dyn Dataset> {
-    Arc::new(Made::new(96, 8, 0))
+    Arc::new(Synthetic::new(96, 8, 0))
 }
 
 /// Trains a whole run in `folder` and returns its last checkpoint.

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use common::with_sets;
-use simclr_data::{DecodeOptions, Made, Window};
+use simclr_data::{DecodeOptions, Synthetic, Window};
 use simclr_train::config::{
     Auto, DeviceName, KEYS, Machine, OptimizerName, Precision, Scaling, Stem, Variant,
 };
@@ -410,8 +410,9 @@ fn a_batch_that_is_left_to_the_program_goes_out_from_the_recipes() {
     let sets = ["train.batch=50".to_owned(), "train.batch=auto".to_owned()];
     // Enough images and memory for any batch.
     let machine = |_| Machine { trainer: Trainer::Processors(2), memory: 1 << 50 };
-    let batch =
-        |layers: &Layers| layers.resolve_for(&Made::new(50_000, 8, 0), machine).unwrap().config.train.batch;
+    let batch = |layers: &Layers| {
+        layers.resolve_for(&Synthetic::new(50_000, 8, 0), machine).unwrap().config.train.batch
+    };
     let given = Layers { sets: &sets[..1], ..Layers::default() };
     let left = Layers { sets: &sets, ..Layers::default() };
     assert_eq!((batch(&given), batch(&left)), (50, 256));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Disturbed, bits};
-use simclr_data::{Dataset, Made, Subset};
+use simclr_data::{Dataset, Subset, Synthetic};
 use simclr_engine::Device;
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::{Disk, FileSystem, Output};
@@ -28,7 +28,7 @@ fn config() -> Config {
 }
 
 fn images() -> Arc<dyn Dataset> {
-    Arc::new(Made::new(IMAGES, 16, 0))
+    Arc::new(Synthetic::new(IMAGES, 16, 0))
 }
 
 /// The lines of the log, without values that depend on the clock.
@@ -87,7 +87,7 @@ fn an_error_among_held_out_images_leaves_the_epochs_end_to_be_done() {
         let (_, held_out) = Subset::split_off_holdout(images(), 16, config().train.seed).unwrap();
         let held_out: BTreeSet<usize> = held_out.indices().iter().map(|&index| index as usize).collect();
         let before = move |index| if held_out.contains(&index) { Err("torn") } else { Ok(()) };
-        let torn: Arc<dyn Dataset> = Arc::new(Disturbed { images: Made::new(IMAGES, 16, 0), before });
+        let torn: Arc<dyn Dataset> = Arc::new(Disturbed { images: Synthetic::new(IMAGES, 16, 0), before });
         let error = pretrain(&torn, &config(), &run, from.as_ref(), &device, &mut ()).unwrap_err();
         assert!(matches!(error, TrainError::Data(_)), "{error}");
         drop(run);

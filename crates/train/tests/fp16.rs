@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use common::run_in;
 use on_gpu::gpu;
-use simclr_data::{Dataset, Made};
+use simclr_data::{Dataset, Synthetic};
 use simclr_engine::{DType, Device};
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::config::Memory;
@@ -34,7 +34,7 @@ fn train(
     from: Option<&Checkpoint>,
     stop_after: Option<u64>,
 ) -> (Result<Outcome, TrainError>, Watch) {
-    let images: Arc<dyn Dataset> = Arc::new(Made::new(96, 8, 0));
+    let images: Arc<dyn Dataset> = Arc::new(Synthetic::new(96, 8, 0));
     let run = run_in(folder, config, from).unwrap();
     let mut watch = Watch { stop_after, ..Watch::default() };
     (pretrain(&images, config, &run, from, device, &mut watch), watch)

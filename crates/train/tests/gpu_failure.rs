@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::run_in;
-use simclr_data::{Dataset, Made};
+use simclr_data::{Dataset, Synthetic};
 use simclr_engine::Device;
 use simclr_stand_in::Libraries;
 use simclr_train::pretrain::{Observer, StepRecord, pretrain};
@@ -45,7 +45,7 @@ fn the_checkpoint_before_a_gpu_fails_is_told() {
     let config = common::usual(&own, &[]);
     let folder = tempfile::tempdir().unwrap();
     let run = run_in(folder.path(), &config, None).unwrap();
-    let images: Arc<dyn Dataset> = Arc::new(Made::new(70, 8, 0));
+    let images: Arc<dyn Dataset> = Arc::new(Synthetic::new(70, 8, 0));
     let mut watch = Breaks { libraries, after: 3, warnings: Vec::new(), rescued: Vec::new() };
     let error = pretrain(&images, &config, &run, None, &device, &mut watch).unwrap_err().to_string();
     assert!(error.contains("lines with Xid in dmesg"), "{error}");

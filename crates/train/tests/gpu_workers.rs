@@ -13,7 +13,7 @@ use std::thread::scope;
 use std::time::Duration;
 
 use common::{bits, broken, run_in};
-use simclr_data::{Dataset, Made};
+use simclr_data::{Dataset, Synthetic};
 use simclr_engine::Device;
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
@@ -37,7 +37,7 @@ fn config(sets: &[&str]) -> Config {
 }
 
 fn images() -> Arc<dyn Dataset> {
-    Arc::new(Made::new(96, 8, 0))
+    Arc::new(Synthetic::new(96, 8, 0))
 }
 
 /// Two workers connected over TCP, as two processes would be.
@@ -159,7 +159,7 @@ fn each_worker_needs_a_gpu_of_its_own() {
 fn a_worker_that_fails_is_told_of_by_the_other_that_waits_for_it() {
     let Some((gpus, _alone)) = gpus() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let torn = broken(Made::new(96, 8, 0), (0..96).step_by(3));
+    let torn = broken(Synthetic::new(96, 8, 0), (0..96).step_by(3));
     let config = config(&["data.strict=true", "data.holdout=0", "data.cache=none"]);
     let ((outcome, _), other) = train_on([images(), torn], &gpus, folder.path(), &config, None, None);
     for error in [outcome.unwrap_err(), other.unwrap().unwrap_err()] {
@@ -173,7 +173,7 @@ const MEET: &str = "SIMCLR_TEST_MEET";
 /// Many steps per epoch. Worker 1 logs none of them, so it never waits for its steps: the stand-in runs as late as it
 /// may.
 fn long(log_every: &str) -> (Config, Arc<dyn Dataset>) {
-    (config(&[log_every, "data.holdout=0"]), Arc::new(Made::new(1600, 8, 0)))
+    (config(&[log_every, "data.holdout=0"]), Arc::new(Synthetic::new(1600, 8, 0)))
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::{bits, run_in};
-use simclr_data::{Dataset, Made};
+use simclr_data::{Dataset, Synthetic};
 use simclr_engine::Device;
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::config::{Auto, Precision};
@@ -31,7 +31,7 @@ fn train(
     from: Option<&Checkpoint>,
     stop_after: Option<u64>,
 ) -> Result<Outcome, TrainError> {
-    let images: Arc<dyn Dataset> = Arc::new(Made::new(176, 16, 0));
+    let images: Arc<dyn Dataset> = Arc::new(Synthetic::new(176, 16, 0));
     let device = Device::cpu(1).unwrap();
     let mut watch = Watch { stop_after, ..Watch::default() };
     pretrain(&images, config, &run_in(folder, config, from)?, from, &device, &mut watch)
@@ -78,7 +78,7 @@ fn a_run_goes_on_with_its_own_recipe_alone() {
 
 #[test]
 fn what_is_out_of_range_is_named_before_anything_is_made() {
-    let images: Arc<dyn Dataset> = Arc::new(Made::new(176, 16, 0));
+    let images: Arc<dyn Dataset> = Arc::new(Synthetic::new(176, 16, 0));
     let device = Device::cpu(1).unwrap();
     type Change = fn(&mut Config);
     let changes: [(&str, Change); 6] = [

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::run_in;
-use simclr_data::{Dataset, Made, Reading, Subset};
+use simclr_data::{Dataset, Reading, Subset, Synthetic};
 use simclr_engine::Device;
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
@@ -25,7 +25,7 @@ fn config(sets: &[&str]) -> Config {
 }
 
 fn images(config: &Config) -> Arc<dyn Dataset> {
-    Arc::new(Made::new(TRAINED as usize + config.data.holdout, 16, 0))
+    Arc::new(Synthetic::new(TRAINED as usize + config.data.holdout, 16, 0))
 }
 
 /// Trains in `folder`, up to a step if one is given, and returns what was observed and saved.

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::{bits, broken, run_in};
-use simclr_data::{Dataset, Made};
+use simclr_data::{Dataset, Synthetic};
 use simclr_engine::Device;
 use simclr_train::checkpoint::{Best, Checkpoint};
 use simclr_train::file_system::Disk;
@@ -26,7 +26,7 @@ fn config(sets: &[&str]) -> Config {
 }
 
 fn images() -> Arc<dyn Dataset> {
-    Arc::new(Made::new(176, 16, 0))
+    Arc::new(Synthetic::new(176, 16, 0))
 }
 
 fn train(
@@ -320,7 +320,7 @@ fn a_network_that_is_not_finite_ends_the_run_and_is_not_saved() {
 #[test]
 fn broken_images_are_listed_once_the_held_out_ones_too() {
     let every_seventh = (0..176).step_by(7);
-    let images = broken(Made::new(176, 16, 0), every_seventh.clone());
+    let images = broken(Synthetic::new(176, 16, 0), every_seventh.clone());
     let broken: BTreeSet<String> = every_seventh.map(|index| images.name(index)).collect();
     for (knn_every, health_every) in [(0, 1), (1, 0), (1, 1)] {
         let folder = tempfile::tempdir().unwrap();
@@ -351,7 +351,7 @@ fn a_batch_larger_than_the_data_and_other_data_are_refused() {
     let outcome = train(folder.path(), &config, None, 1, &mut watch).unwrap();
     let checkpoint = Checkpoint::read(&Disk, &outcome.checkpoint).unwrap();
     let (run, _) = RunFolder::resume(folder.path()).unwrap();
-    let fewer: Arc<dyn Dataset> = Arc::new(Made::new(100, 16, 0));
+    let fewer: Arc<dyn Dataset> = Arc::new(Synthetic::new(100, 16, 0));
     let device = Device::cpu(1).unwrap();
     let error = pretrain(&fewer, &config, &run, Some(&checkpoint), &device, &mut watch).unwrap_err();
     assert!(error.to_string().contains("176 images"), "{error}");

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use simclr_data::{Dataset, Made};
+use simclr_data::{Dataset, Synthetic};
 use simclr_engine::Device;
 use simclr_train::config::Auto;
 use simclr_train::pretrain::{inspect, pretrain, resume};
@@ -16,7 +16,7 @@ use simclr_train::{Config, TrainError};
 use watching::Watch;
 
 fn images() -> Arc<dyn Dataset> {
-    Arc::new(Made::new(48, 16, 0))
+    Arc::new(Synthetic::new(48, 16, 0))
 }
 
 /// A run that was stopped after two steps.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use faulty::{Fault, Faulty, Loss};
-use simclr_data::{Dataset, Made, Skipped, temporary_of};
+use simclr_data::{Dataset, Skipped, Synthetic, temporary_of};
 use simclr_engine::Device;
 use simclr_train::checkpoint::{Checkpoint, Meta};
 use simclr_train::pretrain::pretrain;
@@ -242,7 +242,7 @@ fn logs_and_results_are_there_after_a_power_cut() {
     let config =
         Config::resolve(&Layers { preset: Some("small"), sets: &sets, ..Layers::default() }).unwrap();
     let run = RunFolder::create_on(&path, &config, Arc::new(files.clone())).unwrap();
-    let images: Arc<dyn Dataset> = Arc::new(Made::new(16, 8, 0));
+    let images: Arc<dyn Dataset> = Arc::new(Synthetic::new(16, 8, 0));
     pretrain(&images, &config, &run, None, &Device::cpu(1).unwrap(), &mut ()).unwrap();
     // Logs alone: what is written to the folder later brings their names to the disk as well.
     files.cut_power(Loss::DataAndNames);

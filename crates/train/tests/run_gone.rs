@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use simclr_data::{Dataset, Made};
+use simclr_data::{Dataset, Synthetic};
 use simclr_engine::Device;
 use simclr_train::TrainError;
 use simclr_train::checkpoint::{Checkpoint, Meta};
@@ -57,7 +57,7 @@ type Trained = (RunFolder, Result<Outcome, TrainError>, Option<(PathBuf, u64)>);
 
 fn trained(folder: &Path, after_three: impl FnMut()) -> Result<Trained, TrainError> {
     let config = common::usual(&["train.checkpoint_every=2", "train.keep_checkpoints=1"], &[]);
-    let images: Arc<dyn Dataset> = Arc::new(Made::new(176, 16, 0));
+    let images: Arc<dyn Dataset> = Arc::new(Synthetic::new(176, 16, 0));
     let run = RunFolder::create(folder, &config)?;
     let checkpoint = run.checkpoints(1).path(2);
     let mut meddler = Meddler { after_three, checkpoint, rescued: None };

@@ -9,13 +9,13 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use common::Disturbed;
-use simclr_data::{Dataset, Made};
+use simclr_data::{Dataset, Synthetic};
 use simclr_engine::Device;
 use simclr_train::pretrain::{Observer, StepRecord, pretrain};
 use simclr_train::run_folder::RunFolder;
 
 /// Images of which most cannot be had before the run is asked to stop.
-fn slow(images: Made, asked: Arc<AtomicBool>) -> Arc<dyn Dataset> {
+fn slow(images: Synthetic, asked: Arc<AtomicBool>) -> Arc<dyn Dataset> {
     let read = AtomicU64::new(0);
     let before = move |_| {
         // In the end it goes on, so that a run that does not stop ends as well.
@@ -55,7 +55,7 @@ fn a_stop_does_not_wait_for_images() {
     let folder = tempfile::tempdir().unwrap();
     let config = common::usual(&["data.cache=none", "data.holdout=0"], &[]);
     let asked = Arc::new(AtomicBool::new(false));
-    let images = slow(Made::new(160, 16, 0), asked.clone());
+    let images = slow(Synthetic::new(160, 16, 0), asked.clone());
     let run = RunFolder::create(folder.path(), &config).unwrap();
     let mut observer = Impatient { questions: Cell::new(0), asked: asked.clone(), steps: 0 };
     let outcome = pretrain(&images, &config, &run, None, &Device::cpu(1).unwrap(), &mut observer).unwrap();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::scope;
 
 use common::{bits, broken, run_in};
-use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Made, Region, Subset};
+use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Region, Subset, Synthetic};
 use simclr_engine::{Device, ThreadGroup};
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
@@ -18,7 +18,7 @@ use simclr_train::{Config, TrainError};
 use watching::Watch;
 
 fn images(torn: &[usize]) -> Arc<dyn Dataset> {
-    broken(Made::new(181, 16, 0), torn.iter().copied())
+    broken(Synthetic::new(181, 16, 0), torn.iter().copied())
 }
 
 /// Two epochs of slightly more than ten steps on 16 x 16 pixels.
@@ -194,7 +194,7 @@ fn epochs_end_for_all_whoever_meets_the_broken_images_and_these_are_listed_once(
 #[test]
 fn all_end_an_epoch_that_is_dealt_anew_in_its_middle() {
     // With ten of 26 images broken, the position of one worker says little about those of two.
-    let images = broken(Made::new(26, 16, 0), (0..10).map(|i| i * 5 % 26));
+    let images = broken(Synthetic::new(26, 16, 0), (0..10).map(|i| i * 5 % 26));
     let sets = ["data.holdout=0", "train.batch=4", "train.epochs=5"];
     let every = ["train.checkpoint_every=1", "train.keep_checkpoints=100"];
     let config = config(&[&sets[..], &every].concat());
@@ -257,7 +257,8 @@ impl Dataset for OfSize {
 
 #[test]
 fn workers_that_do_not_fit_together_stop_and_say_why() {
-    let [fewer, more]: [Arc<dyn Dataset>; 2] = [181, 190].map(|count| Arc::new(Made::new(count, 16, 0)) as _);
+    let [fewer, more]: [Arc<dyn Dataset>; 2] =
+        [181, 190].map(|count| Arc::new(Synthetic::new(count, 16, 0)) as _);
     let others: Arc<dyn Dataset> = Arc::new(Subset::new(more.clone(), (9..190).collect()));
     let sized = |bytes| Arc::new(OfSize(fewer.clone(), bytes)) as Arc<dyn Dataset>;
     for (pair, wrong) in [

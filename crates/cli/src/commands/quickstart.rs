@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
-use simclr_data::{Made, Source, made};
+use simclr_data::{Source, Synthetic, synthetic};
 use simclr_eval::protocols::{
     self, Evaluation, LogisticOptions, Origin, Splits, TrainedEncoder, Versus, kept_in_memory, random_encoder,
 };
@@ -135,7 +135,7 @@ impl Quickstart {
         let out = self.out.display();
         let is_ours = match training.saved() {
             // However many images there are, their names say whether they were made.
-            Some(meta) => Identity::of(&Made::new(meta.images as usize, 1, 0)).problem(meta).is_none(),
+            Some(meta) => Identity::of(&Synthetic::new(meta.images as usize, 1, 0)).problem(meta).is_none(),
             // Before the first checkpoint, only a run of pretrain has an index of its data.
             None => !training.folder.index().exists(),
         };
@@ -186,12 +186,12 @@ impl Quickstart {
         sets.extend(self.seed.map(|seed| format!("train.seed={seed}")));
         sets.extend(self.threads.threads.map(|threads| format!("train.threads={threads}")));
         let layers = Layers { preset: Some("small"), sets: &sets, ..Layers::default() };
-        resolve_for(&layers, &Made::new(self.images.unwrap_or(IMAGES) as usize, 1, 0))
+        resolve_for(&layers, &Synthetic::new(self.images.unwrap_or(IMAGES) as usize, 1, 0))
     }
 
     fn source(&self, config: &Config) -> Source {
         let images = self.images.unwrap_or(IMAGES) as usize;
-        let source = made(images, images / PER_TEST_IMAGE, config.data.image_size, config.train.seed);
+        let source = synthetic(images, images / PER_TEST_IMAGE, config.data.image_size, config.train.seed);
         Source { train: kept_in_memory(source.train), test: source.test.map(kept_in_memory), ..source }
     }
 

@@ -358,7 +358,7 @@ impl Darkroom {
 mod tests {
     use std::sync::atomic::Ordering;
 
-    use simclr_data::Made as Drawn;
+    use simclr_data::Synthetic as Drawn;
 
     use super::*;
     use crate::common::{Counted, RGB, Toy, models};

@@ -134,7 +134,7 @@ pub fn source(train: Toy, test: Option<Toy>) -> Source {
         train: train.shared(),
         test: test.map(Toy::shared),
         unlabelled: None,
-        kind: SourceKind::Made,
+        kind: SourceKind::Synthetic,
         left_out: LeftOut::default(),
     }
 }

@@ -100,7 +100,7 @@ pub(super) fn batch_needs_images(origin: &str, advice: &str) -> TrainError {
 
 #[cfg(test)]
 mod tests {
-    use simclr_data::Made;
+    use simclr_data::Synthetic;
 
     use super::*;
 
@@ -118,7 +118,7 @@ mod tests {
     fn a_batch_that_is_left_to_the_program_suits_the_images() {
         let sets = sets(&["train.batch=auto"]);
         let layers = Layers { preset: Some("small"), sets: &sets, ..Layers::default() };
-        let ForImages { config, reasons } = layers.resolve_for(&Made::new(240, 32, 0), machine).unwrap();
+        let ForImages { config, reasons } = layers.resolve_for(&Synthetic::new(240, 32, 0), machine).unwrap();
         assert_eq!(config.train.batch, 16);
         assert_eq!(
             reasons,
@@ -126,7 +126,7 @@ mod tests {
         );
         // A resumed run keeps what was chosen for it.
         let on = Layers { base: Some(&config), sets: &sets, ..Layers::default() };
-        let resumed = on.resolve_for(&Made::new(2400, 32, 0), machine).unwrap();
+        let resumed = on.resolve_for(&Synthetic::new(2400, 32, 0), machine).unwrap();
         assert_eq!((&resumed.config, resumed.reasons.len()), (&config, 0));
         assert_eq!(Config::resolve(&on).unwrap(), config);
 
@@ -141,7 +141,7 @@ mod tests {
     fn photos_is_given_sizes_that_suit_the_images() {
         let sets = sets(&["train.epochs=20"]);
         let layers = Layers { preset: Some("photos"), sets: &sets, ..Layers::default() };
-        let images = Made::new(300, 100, 0);
+        let images = Synthetic::new(300, 100, 0);
         let ForImages { config, reasons } = layers.resolve_for(&images, machine).unwrap();
         assert_eq!((config.data.image_size, config.encoder.width, config.train.batch), (64, 0.25, 32));
         assert_eq!((config.train.epochs, config.optim.warmup_epochs), (20, 2.0));
@@ -156,7 +156,7 @@ mod tests {
         // What is asked for is trained, in a batch that fits.
         let sets = self::sets(&["data.image_size=512", "encoder.name=resnet50", "encoder.width=1"]);
         let asked = Layers { sets: &sets, ..layers.clone() };
-        let large = asked.resolve_for(&Made::new(10_000, 32, 0), machine).unwrap();
+        let large = asked.resolve_for(&Synthetic::new(10_000, 32, 0), machine).unwrap();
         assert_eq!((large.config.data.image_size, large.config.view.color_strength), (512, 1.0));
         assert!(large.config.train.batch < 64, "{}", large.config.train.batch);
         assert!(

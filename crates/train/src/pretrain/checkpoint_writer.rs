@@ -207,7 +207,7 @@ mod tests {
     use std::io::{self, ErrorKind};
     use std::path::Path;
 
-    use simclr_data::{Dataset, DecodeOptions, DecodeScratch, DiskBudget, Made};
+    use simclr_data::{Dataset, DecodeOptions, DecodeScratch, DiskBudget, Synthetic};
 
     use super::*;
     use crate::checkpoint::{Best, Meta, NamedTensor};
@@ -298,7 +298,7 @@ mod tests {
     fn a_cache_gives_way_to_a_checkpoint_once() {
         let folder = tempfile::tempdir().unwrap();
         let by = folder.path().join("data.cache");
-        let images: Arc<dyn Dataset> = Arc::new(Made::new(20, 32, 0));
+        let images: Arc<dyn Dataset> = Arc::new(Synthetic::new(20, 32, 0));
         let spare = 5 * 3 * 32 * 32;
         let cached = Arc::new(
             Cached::on_disk(

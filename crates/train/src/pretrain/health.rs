@@ -197,7 +197,7 @@ fn labelled(set: &Arc<dyn Dataset>, most: usize) -> Subset {
 
 #[cfg(test)]
 mod tests {
-    use simclr_data::{DataError, DecodeScratch, Decoded, Made, Region};
+    use simclr_data::{DataError, DecodeScratch, Decoded, Region, Synthetic};
     use simclr_engine::{Device, Tensor};
 
     use super::*;
@@ -239,7 +239,7 @@ mod tests {
     }
 
     fn health_of(config: &Config, model: &Model) -> Health {
-        let holdout: Arc<dyn Dataset> = Arc::new(Made::new(IMAGES, 8, 0));
+        let holdout: Arc<dyn Dataset> = Arc::new(Synthetic::new(IMAGES, 8, 0));
         let views = config.view.families(8).unwrap();
         let reading = Reading { threads: 1, strict: true };
         health(model, &config.loss, &holdout, &views, reading).unwrap().0
@@ -294,8 +294,8 @@ mod tests {
         assert!((of(&same, &apart) + 4.0).abs() < 1e-6 && (of(&apart, &same) + 4.0).abs() < 1e-6);
     }
 
-    /// Made images, all of one class.
-    struct OfClass(Made, u32);
+    /// Synthetic images, all of one class.
+    struct OfClass(Synthetic, u32);
 
     impl Dataset for OfClass {
         fn len(&self) -> usize {
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn held_out_images_ask_those_trained_on() {
         let config = config(&[]);
-        let of = |class| Arc::new(OfClass(Made::new(16, 8, 0), class)) as Arc<dyn Dataset>;
+        let of = |class| Arc::new(OfClass(Synthetic::new(16, 8, 0), class)) as Arc<dyn Dataset>;
         let reading = Reading { threads: 1, strict: true };
         let top1 = |held_out| holdout_knn(&model(&config), &of(0), &of(held_out), reading).unwrap().0;
         assert_eq!([top1(0), top1(1)], [Some(1.0), Some(0.0)]);

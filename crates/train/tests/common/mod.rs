@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Made, Region};
+use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Region, Synthetic};
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, TrainError};
@@ -51,7 +51,7 @@ pub fn bits(checkpoint: &Checkpoint) -> Vec<(String, Vec<u32>)> {
 }
 
 /// Images of which those with these indices cannot be read.
-pub fn broken(images: Made, broken: impl IntoIterator<Item = usize>) -> Arc<dyn Dataset> {
+pub fn broken(images: Synthetic, broken: impl IntoIterator<Item = usize>) -> Arc<dyn Dataset> {
     let broken: Vec<usize> = broken.into_iter().collect();
     Arc::new(Disturbed {
         images,
@@ -61,7 +61,7 @@ pub fn broken(images: Made, broken: impl IntoIterator<Item = usize>) -> Arc<dyn 
 
 /// Images before each of which something happens: it may take time, or be the reason why the image cannot be read.
 pub struct Disturbed<F> {
-    pub images: Made,
+    pub images: Synthetic,
     pub before: F,
 }
 

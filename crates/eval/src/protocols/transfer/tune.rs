@@ -160,7 +160,7 @@ impl Tuner<'_> {
 mod tests {
     use std::path::Path;
 
-    use simclr_data::{Source, made};
+    use simclr_data::{Source, synthetic};
     use simclr_engine::Device;
     use simclr_train::Config;
 
@@ -174,7 +174,7 @@ mod tests {
         let model = Model::new(&config, &Device::cpu(1).unwrap()).unwrap();
         let suite = "[[set]]\nname = \"own\"\ntrain = \"a\"\ntest = \"b\"\nmetric = \"top1\"";
         let suite = Suite::parse(suite, Path::new("suite.toml")).unwrap();
-        let mut open = |_: &Path| Ok(Source { test: None, ..made(120, 0, 16, 0) });
+        let mut open = |_: &Path| Ok(Source { test: None, ..synthetic(120, 0, 16, 0) });
         let set = TransferSet::open(&suite.sets[0], &suite.path, 0, 1, &mut open, &|_, _| ()).unwrap();
         let tuning = Tuning { steps: 1, batch: 1, ..Tuning::default() };
         let tuner =

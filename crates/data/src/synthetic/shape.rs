@@ -1,6 +1,6 @@
 //! The ten shapes.
 
-/// A class of the made data set: the shape of the object.
+/// A class of the synthetic data set: the shape of the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// A full circle.

@@ -30,14 +30,14 @@ const NOISE: u64 = u64::from_le_bytes(*b"noise...");
 ///
 /// Rendering takes about as long as decoding a small JPEG: wrap it in [`crate::Cached`] to render each image once.
 #[derive(Clone, Debug)]
-pub struct Made {
+pub struct Synthetic {
     count: usize,
     size: u32,
     seed: u64,
     classes: Vec<String>,
 }
 
-impl Made {
+impl Synthetic {
     /// `count` images of `size` x `size` pixels, `size` at least 1.
     pub fn new(count: usize, size: u32, seed: u64) -> Self {
         let classes = Shape::ALL.map(|shape| shape.name().to_owned()).to_vec();
@@ -45,18 +45,18 @@ impl Made {
     }
 }
 
-/// A made data set of `train` and `test` images, which have no image in common.
-pub fn made(train: usize, test: usize, size: u32, seed: u64) -> Source {
+/// A synthetic data set of `train` and `test` images, which have no image in common.
+pub fn synthetic(train: usize, test: usize, size: u32, seed: u64) -> Source {
     Source {
-        train: Arc::new(Made::new(train, size, seed)),
-        test: Some(Arc::new(Made::new(test, size, !seed))),
+        train: Arc::new(Synthetic::new(train, size, seed)),
+        test: Some(Arc::new(Synthetic::new(test, size, !seed))),
         unlabelled: None,
-        kind: SourceKind::Made,
+        kind: SourceKind::Synthetic,
         left_out: LeftOut::default(),
     }
 }
 
-impl Dataset for Made {
+impl Dataset for Synthetic {
     fn len(&self) -> usize {
         self.count
     }
@@ -96,19 +96,19 @@ mod tests {
     #[test]
     fn an_image_depends_on_seed_and_number_alone() {
         let read =
-            |set: &Made, index| set.read(index, &mut DecodeScratch::default()).unwrap().pixels.to_vec();
-        let (short, long) = (Made::new(20, 32, 5), Made::new(5000, 32, 5));
+            |set: &Synthetic, index| set.read(index, &mut DecodeScratch::default()).unwrap().pixels.to_vec();
+        let (short, long) = (Synthetic::new(20, 32, 5), Synthetic::new(5000, 32, 5));
         assert_eq!(read(&short, 13), read(&long, 13));
         assert_ne!(read(&short, 13), read(&short, 3));
-        assert_ne!(read(&short, 13), read(&Made::new(20, 32, 6), 13));
+        assert_ne!(read(&short, 13), read(&Synthetic::new(20, 32, 6), 13));
         assert_eq!(short.name(13), "made image 13, star");
         assert_eq!(short.label(13), Some(3));
-        assert_eq!(read(&Made::new(20, 7, 5), 0).len(), 7 * 7 * 3);
+        assert_eq!(read(&Synthetic::new(20, 7, 5), 0).len(), 7 * 7 * 3);
     }
 
     #[test]
     fn no_image_to_train_on_is_one_to_test_on() {
-        let parts = made(30, 30, 16, 3);
+        let parts = synthetic(30, 30, 16, 3);
         let images = |set: &Arc<dyn Dataset>| -> Vec<Vec<u8>> {
             let mut scratch = DecodeScratch::default();
             (0..set.len()).map(|index| set.read(index, &mut scratch).unwrap().pixels.to_vec()).collect()
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn classes_do_not_differ_in_their_mean_colour() {
-        let set = Made::new(2000, 16, 1);
+        let set = Synthetic::new(2000, 16, 1);
         let mut scratch = DecodeScratch::default();
         let mut means = [0.0; 10];
         for index in 0..set.len() {
