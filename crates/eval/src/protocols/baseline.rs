@@ -12,7 +12,7 @@ use super::versus::Progress;
 use crate::EvalError;
 
 /// Keeps the draws apart from those of the run, which may have the same seed.
-const ANOTHER_DRAW: u64 = u64::from_le_bytes(*b"baseline");
+const SEED_TAG: u64 = u64::from_le_bytes(*b"baseline");
 /// Views per batch.
 const BATCH: usize = 128;
 /// The fewest and the most batches over which the averages are taken, and within these limits at most how many passes
@@ -36,7 +36,7 @@ pub fn random_encoder(
     device: &Device,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Model, EvalError> {
-    let seed = config.train.seed ^ ANOTHER_DRAW;
+    let seed = config.train.seed ^ SEED_TAG;
     let mut model = Model::with_seed(config, device, seed)?;
     let views = config.view.families(config.data.image_size)?.to_vec();
     let reading = Reading { threads: device.threads(), strict: config.data.strict };

@@ -12,7 +12,7 @@ use super::evaluation::{BrokenImage, Counts, Evaluation, Scores};
 use super::examples::Examples;
 use super::loss::backward_from_loss;
 use super::protocol::{Protocol, Representation};
-use super::sgd::{Learner, Lessons, Sgd, Step, recognised};
+use super::sgd::{Learner, Sgd, SgdTraining, Step, count_correct};
 use super::splits::Splits;
 use super::versus::{Progress, Versus};
 use crate::{EvalError, Targets};
@@ -97,14 +97,14 @@ fn train_on(
         let start = Instant::now();
         let mut classifier = Classifier::new(features, model, data.classes().len(), options)?;
         let (part, reading) = (Examples::labelled(data.train().clone()), data.reading(model));
-        let learnt = Lessons::new(side, model, &part, reading, options)?.teach(&mut classifier, watch)?;
+        let outcome = SgdTraining::new(side, model, &part, reading, options)?.run(&mut classifier, watch)?;
         let test = encode_set(side, model, "test", data, features == Representation::Z, watch)?;
-        let scores = learnt.tested(classifier.scores(features.of(&test.h, &test.z))?)?;
-        let train = data.train().len() - learnt.skipped.len();
-        let broken = BrokenImage::all(&learnt.skipped, &test.skipped);
-        let unlearnt = learnt.unlearnt(&part, data.classes());
+        let scores = outcome.finite_scores(classifier.scores(features.of(&test.h, &test.z))?)?;
+        let train = data.train().len() - outcome.skipped.len();
+        let broken = BrokenImage::all(&outcome.skipped, &test.skipped);
+        let unlearnt = outcome.classes_without_images(&part, data.classes());
         counts = Counts { train, test: test.labels.len(), broken, unlearnt };
-        let details = learnt.details(options, start.elapsed().as_secs_f64());
+        let details = outcome.details(options, start.elapsed().as_secs_f64());
         Scores::of_scores(&scores, &test.labels, data.classes(), details)
     })?;
     Ok(Evaluation::new(Protocol::LinearSgd(features), counts, scores, start.elapsed().as_secs_f64()))
@@ -165,12 +165,12 @@ impl Learner for Classifier<'_> {
         let scores = self.layer.forward(&mut tape, &rows)?;
         let (loss, gradients) = backward_from_loss(&mut tape, &scores, targets)?;
         let loss = f64::from(loss.to_vec()?[0]);
-        let right = recognised(scores.tensor(), targets)?;
-        let sound = loss.is_finite();
-        if sound {
+        let correct = count_correct(scores.tensor(), targets)?;
+        let finite = loss.is_finite();
+        if finite {
             drop((scores, tape));
             self.optimizer.step(rate, &mut self.parameters, &gradients)?;
         }
-        Ok(Step { loss, right, sound })
+        Ok(Step { loss, correct, finite })
     }
 }

@@ -9,13 +9,13 @@ use simclr_train::optim::Optimizer;
 use simclr_train::{Model, TrainError};
 
 use super::loss::backward_from_loss;
-use super::sgd::{Learner, Sgd, Step, recognised};
+use super::sgd::{Learner, Sgd, Step, count_correct};
 use crate::{EvalError, Targets};
 
 /// A model with a classifier among its parameters, under torchvision's names, and its optimiser.
 pub(super) struct Network {
     model: Model,
-    top: Top,
+    top: TopLayers,
     optimizer: Optimizer,
 }
 
@@ -29,7 +29,7 @@ pub(super) fn trainable(model: &Model) -> Model {
 
 /// The part above the encoder: the kept layers of the head and the classifier.
 #[derive(Debug)]
-pub(super) struct Top {
+pub(super) struct TopLayers {
     head_layers: usize,
     classifier: Linear,
 }
@@ -48,7 +48,7 @@ impl Network {
         sgd: &Sgd,
     ) -> Result<Network, EvalError> {
         let mut model = model.clone();
-        let top = Top::new(&mut model, classes, head_layers, sgd.seed)?;
+        let top = TopLayers::new(&mut model, classes, head_layers, sgd.seed)?;
         let optimizer = sgd.optimizer(&model.parameters)?;
         Ok(Network { model, top, optimizer })
     }
@@ -106,16 +106,16 @@ impl Network {
         let images = model.images(images)?;
         let Pass { loss, scores, gradients, mut averages } = top.forward_backward(model, images, targets)?;
         let loss = f64::from(loss.to_vec()?[0]);
-        let right = recognised(&scores, targets)?;
+        let correct = count_correct(&scores, targets)?;
         let squares = model.device.sum_of_squares(gradients.iter().map(|(_, gradient)| gradient))?;
-        let sound = loss.is_finite() && squares.is_finite();
-        if sound {
+        let finite = loss.is_finite() && squares.is_finite();
+        if finite {
             for (id, average) in averages.drain() {
                 model.parameters.set(id, average)?;
             }
             optimizer.step(rate, &mut model.parameters, &gradients)?;
         }
-        Ok(Step { loss, right, sound })
+        Ok(Step { loss, correct, finite })
     }
 }
 
@@ -136,18 +136,18 @@ struct Pass {
     averages: BufferUpdates,
 }
 
-impl Top {
+impl TopLayers {
     /// A new classifier; its parameters join those of `model`.
     pub(super) fn new(
         model: &mut Model,
         classes: usize,
         head_layers: usize,
         seed: u64,
-    ) -> Result<Top, EvalError> {
+    ) -> Result<TopLayers, EvalError> {
         let inputs = model.head.dim_after(head_layers);
         let classifier =
             Linear::classifier("fc", inputs, classes, &model.device, seed, &mut model.parameters)?;
-        Ok(Top { head_layers, classifier })
+        Ok(TopLayers { head_layers, classifier })
     }
 
     /// Class scores for rows of h; BatchNorm uses its running averages.
@@ -216,10 +216,10 @@ precision = "f32"
         let labels = Targets::One((0..2 * IMAGES as u32).map(|image| image % 10).collect());
         let (rates, losses) = (numbers(&golden["rates"]), numbers(&golden["losses"]));
         for (step, (&rate, &want)) in rates.iter().zip(&losses).enumerate() {
-            let Step { loss, sound, .. } = network.step(&views(step), &labels, rate).unwrap();
+            let Step { loss, finite, .. } = network.step(&views(step), &labels, rate).unwrap();
             let off = (loss - want).abs() / want;
             println!("step {step}: {loss:.7}, PyTorch {want:.7}, off by {off:.1e}");
-            assert!(sound && off < 1e-4, "step {step}: loss {loss} and not {want}: {off:.1e}");
+            assert!(finite && off < 1e-4, "step {step}: loss {loss} and not {want}: {off:.1e}");
         }
         // How far each value moved, to within a share of the largest movement.
         for ((name, want), before) in after.iter().zip(before) {

@@ -12,7 +12,7 @@ use simclr_nn::load_tensor;
 use simclr_train::checkpoint::NamedTensor;
 use simclr_train::{Config, Model, TrainError};
 
-use super::network::{Top, head_layer, trainable};
+use super::network::{TopLayers, head_layer, trainable};
 use crate::EvalError;
 use crate::embedding::{Broken, Images, Split, for_each_batch};
 
@@ -20,7 +20,7 @@ use crate::embedding::{Broken, Images, Split, for_each_batch};
 #[derive(Debug)]
 pub struct Classifier {
     model: Model,
-    top: Top,
+    top: TopLayers,
     classes: Vec<String>,
 }
 
@@ -84,7 +84,7 @@ impl Classifier {
         if kept > layers {
             return Err(EvalError::HeadLayers { asked: kept, layers });
         }
-        let top = Top::new(&mut model, classes.len(), kept, 0)?;
+        let top = TopLayers::new(&mut model, classes.len(), kept, 0)?;
         for id in model.parameters.ids() {
             let name = model.parameters.name(id);
             if head_layer(name).is_some_and(|layer| layer >= kept) {

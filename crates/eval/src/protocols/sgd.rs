@@ -17,7 +17,7 @@ use crate::targets::Target;
 use crate::{EvalError, Targets};
 
 /// Keeps the draws apart from those of pretraining, which may have used the same images and seed.
-const ANOTHER_DRAW: u64 = u64::from_le_bytes(*b"classify");
+const SEED_TAG: u64 = u64::from_le_bytes(*b"classify");
 
 /// Nesterov momentum.
 const MOMENTUM: f64 = 0.9;
@@ -116,13 +116,13 @@ pub(super) struct Step {
     /// Mean loss.
     pub(super) loss: f64,
     /// Images recognised: their class, or one of their classes, had the highest score.
-    pub(super) right: usize,
+    pub(super) correct: usize,
     /// Whether loss and gradients are finite; otherwise nothing was updated.
-    pub(super) sound: bool,
+    pub(super) finite: bool,
 }
 
 /// Counts the rows whose highest score is that of their class, or of one of the classes they show.
-pub(super) fn recognised(scores: &Tensor, targets: &Targets) -> Result<usize, EvalError> {
+pub(super) fn count_correct(scores: &Tensor, targets: &Targets) -> Result<usize, EvalError> {
     let (rows, classes) = (scores.to_vec()?, scores.last_dim());
     let shows = |&(row, scores): &(usize, &[f32])| match targets.of(row) {
         Target::One(class) => likeliest(scores) as usize == class,
@@ -132,7 +132,7 @@ pub(super) fn recognised(scores: &Tensor, targets: &Targets) -> Result<usize, Ev
 }
 
 /// The outcome of a training.
-pub(super) struct Learnt {
+pub(super) struct SgdOutcome {
     /// Steps taken.
     pub(super) steps: u64,
     /// The last epoch, its mean loss and its accuracy.
@@ -145,12 +145,12 @@ pub(super) struct Learnt {
     pub(super) skipped: Vec<Skipped>,
 }
 
-impl Learnt {
+impl SgdOutcome {
     /// Passes on the classifier's scores for the test images.
     ///
     /// # Errors
     /// [`EvalError::Diverged`] if a score is not finite: nothing else has checked the last step's update.
-    pub(super) fn tested(&self, scores: Vec<f32>) -> Result<Vec<f32>, EvalError> {
+    pub(super) fn finite_scores(&self, scores: Vec<f32>) -> Result<Vec<f32>, EvalError> {
         match scores.iter().all(|score| score.is_finite()) {
             true => Ok(scores),
             false => Err(self.diverged()),
@@ -160,8 +160,11 @@ impl Learnt {
     /// Passes on the features of images by an encoder that was trained along with the classifier.
     ///
     /// # Errors
-    /// [`EvalError::Diverged`] if a feature is not finite, as for [`Learnt::tested`]; errors of encoding.
-    pub(super) fn encoded(&self, found: Result<Embedding, EvalError>) -> Result<Embedding, EvalError> {
+    /// [`EvalError::Diverged`] if a feature is not finite, as for [`SgdOutcome::finite_scores`]; errors of encoding.
+    pub(super) fn finite_features(
+        &self,
+        found: Result<Embedding, EvalError>,
+    ) -> Result<Embedding, EvalError> {
         match found {
             Err(EvalError::Train(TrainError::FeaturesNotFinite { .. })) => Err(self.diverged()),
             other => other,
@@ -174,7 +177,7 @@ impl Learnt {
     }
 
     /// Those of `classes` without a readable image in `part`.
-    pub(super) fn unlearnt(&self, part: &Examples, classes: &[String]) -> Vec<String> {
+    pub(super) fn classes_without_images(&self, part: &Examples, classes: &[String]) -> Vec<String> {
         let broken: HashSet<u32> = self.skipped.iter().map(|skipped| skipped.index).collect();
         let seen: Vec<u32> = (0..part.len() as u32).filter(|row| !broken.contains(row)).collect();
         part.targets.select(&seen).missing(classes)
@@ -204,7 +207,7 @@ pub(super) fn unless_diverged<T>(found: Result<T, EvalError>) -> Result<Option<T
 }
 
 /// The training loop of one encoder.
-pub(super) struct Lessons<'s> {
+pub(super) struct SgdTraining<'s> {
     side: Side,
     sgd: &'s Sgd,
     rates: Schedule,
@@ -213,7 +216,7 @@ pub(super) struct Lessons<'s> {
     loader: Loader,
 }
 
-impl<'s> Lessons<'s> {
+impl<'s> SgdTraining<'s> {
     /// Sets up random crops and flips of the images of `part`, at the image size of `model`.
     pub(super) fn new(
         side: Side,
@@ -221,60 +224,61 @@ impl<'s> Lessons<'s> {
         part: &'s Examples,
         reading: Reading,
         sgd: &'s Sgd,
-    ) -> Result<Lessons<'s>, EvalError> {
+    ) -> Result<SgdTraining<'s>, EvalError> {
         let views = vec![ViewFamily::first_branch(&ViewConfig::crop_flip(), model.image_size() as u32)?];
-        let (batch, seed) = (sgd.batch, sgd.seed ^ ANOTHER_DRAW);
+        let (batch, seed) = (sgd.batch, sgd.seed ^ SEED_TAG);
         let config = LoaderConfig { batch, share: Share::WHOLE, seed, reading, views };
         let loader = Loader::new(part.images.clone(), config, Position::default());
         let (images, rates) = (part.len(), sgd.rates(part.len()));
-        Ok(Lessons { side, sgd, rates, targets: &part.targets, images, loader })
+        Ok(SgdTraining { side, sgd, rates, targets: &part.targets, images, loader })
     }
 
     /// Trains for all epochs, or until all steps are done.
     ///
     /// # Errors
     /// [`EvalError::Diverged`], a batch larger than the data set, images that cannot be read.
-    pub(super) fn teach<L: Learner>(
+    pub(super) fn run<L: Learner>(
         mut self,
         learner: &mut L,
         watch: &mut dyn FnMut(Progress),
-    ) -> Result<Learnt, EvalError> {
+    ) -> Result<SgdOutcome, EvalError> {
         let last = self.sgd.steps;
         let epochs = match last {
             Some(steps) => steps.saturating_mul(self.sgd.batch as u64).div_ceil(self.images.max(1) as u64),
             None => self.sgd.epochs,
         };
-        let mut learnt = Learnt { steps: 0, epoch: 0, loss: 0.0, top1: 0.0, rate: 0.0, skipped: Vec::new() };
+        let mut outcome =
+            SgdOutcome { steps: 0, epoch: 0, loss: 0.0, top1: 0.0, rate: 0.0, skipped: Vec::new() };
         // Broken images make an epoch shorter, so the steps may need more epochs.
-        let more = |learnt: &Learnt| last.map_or(learnt.epoch < epochs, |last| learnt.steps < last);
-        while more(&learnt) {
-            let epoch = learnt.epoch + 1;
-            let (mut loss, mut right, mut images) = (0.0, 0, 0);
+        let more = |outcome: &SgdOutcome| last.map_or(outcome.epoch < epochs, |last| outcome.steps < last);
+        while more(&outcome) {
+            let epoch = outcome.epoch + 1;
+            let (mut loss, mut correct, mut images) = (0.0, 0, 0);
             let rate = loop {
                 let batch = self.loader.next_batch()?;
-                let rate = self.rates.rate(learnt.steps);
+                let rate = self.rates.rate(outcome.steps);
                 let targets = self.targets.select(&batch.indices);
                 let step = learner.step(&batch.views, &targets, rate)?;
-                if !step.sound {
+                if !step.finite {
                     return Err(EvalError::Diverged { epoch, rate, loss: step.loss });
                 }
                 loss += step.loss * targets.rows() as f64;
-                right += step.right;
+                correct += step.correct;
                 images += targets.rows();
-                learnt.steps += 1;
-                let end = batch.position.epochs(self.images) >= epoch || last == Some(learnt.steps);
+                outcome.steps += 1;
+                let end = batch.position.epochs(self.images) >= epoch || last == Some(outcome.steps);
                 self.loader.recycle(batch);
                 if end {
                     break rate;
                 }
             };
-            let (loss, top1) = (loss / images as f64, right as f64 / images as f64);
-            learnt = Learnt { epoch, loss, top1, rate, ..learnt };
+            let (loss, top1) = (loss / images as f64, correct as f64 / images as f64);
+            outcome = SgdOutcome { epoch, loss, top1, rate, ..outcome };
             let epochs = epochs.max(epoch);
             watch(Progress::Epoch { side: self.side, learner: L::NAME, epoch, epochs, loss, top1, rate });
         }
-        learnt.skipped = self.loader.skipped();
-        Ok(learnt)
+        outcome.skipped = self.loader.skipped();
+        Ok(outcome)
     }
 }
 
@@ -286,14 +290,14 @@ mod tests {
     use crate::common::{SIDE, Toy, models};
 
     /// Records the images it gets and learns nothing; reports a third of them as recognised.
-    struct Pupil(Vec<Vec<u8>>);
+    struct RecordingLearner(Vec<Vec<u8>>);
 
-    impl Learner for Pupil {
+    impl Learner for RecordingLearner {
         const NAME: &'static str = "a test";
 
         fn step(&mut self, images: &[u8], targets: &Targets, _: f64) -> Result<Step, EvalError> {
             self.0.extend(images.chunks_exact(3 * SIDE * SIDE).map(<[u8]>::to_vec));
-            Ok(Step { loss: 1.0, right: targets.rows() / 3, sound: true })
+            Ok(Step { loss: 1.0, correct: targets.rows() / 3, finite: true })
         }
     }
 
@@ -306,17 +310,17 @@ mod tests {
         let (part, model) = (Examples::labelled(Arc::new(toy)), models(1).trained);
         let sgd = Sgd { epochs: 4, batch: 6, ..Sgd::linear(SIDE, 12, None) };
         let reading = Reading { threads: 1, strict: true };
-        let (mut pupil, mut told) = (Pupil(Vec::new()), Vec::new());
-        let lessons = Lessons::new(Side::Trained, &model, &part, reading, &sgd).unwrap();
-        let learnt = lessons.teach(&mut pupil, &mut |progress| {
+        let (mut learner, mut told) = (RecordingLearner(Vec::new()), Vec::new());
+        let training = SgdTraining::new(Side::Trained, &model, &part, reading, &sgd).unwrap();
+        let outcome = training.run(&mut learner, &mut |progress| {
             if let Progress::Epoch { top1, loss, .. } = progress {
                 told.push((top1, loss));
             }
         });
-        let details = learnt.unwrap().details(&sgd, 0.0);
+        let details = outcome.unwrap().details(&sgd, 0.0);
         assert_eq!(told, [(1.0 / 3.0, 1.0); 4]);
         assert_eq!((&details["train_top1"], &details["train_loss"]), (&json!(1.0 / 3.0), &json!(1.0)));
-        let Pupil(views) = pupil;
+        let RecordingLearner(views) = learner;
         assert_eq!(views.len(), 48);
         let last = 3 * (SIDE - 1);
         let is_flipped = |view: &&Vec<u8>| view[0] > view[last];

@@ -14,7 +14,7 @@ use crate::protocols::encode::{encode_images, encode_set};
 use crate::protocols::evaluation::{BrokenImage, Counts, Scores};
 use crate::protocols::examples::Examples;
 use crate::protocols::network::Network;
-use crate::protocols::sgd::{Lessons, Sgd, unless_diverged};
+use crate::protocols::sgd::{Sgd, SgdTraining, unless_diverged};
 use crate::protocols::splits::Splits;
 use crate::protocols::versus::{Progress, Side};
 use crate::{EvalError, Metric};
@@ -117,24 +117,25 @@ impl Training<'_> {
         let sgd = Sgd { rate, ..self.sgd.clone() };
         let (few, mut network) = (self.few, self.network(&sgd)?);
         let part = Examples::labelled(few.train().clone());
-        let learnt = Lessons::new(self.side, network.model(), &part, self.reading(), &sgd)?
-            .teach(&mut network, watch)?;
-        let test = learnt.encoded(encode_set(self.side, network.model(), "test", few, false, watch))?;
-        let scores = learnt.tested(network.scores(&test.h)?)?;
-        let mut details = learnt.details(&sgd, start.elapsed().as_secs_f64());
+        let outcome = SgdTraining::new(self.side, network.model(), &part, self.reading(), &sgd)?
+            .run(&mut network, watch)?;
+        let test =
+            outcome.finite_features(encode_set(self.side, network.model(), "test", few, false, watch))?;
+        let scores = outcome.finite_scores(network.scores(&test.h)?)?;
+        let mut details = outcome.details(&sgd, start.elapsed().as_secs_f64());
         details.extend([
             ("labels".to_owned(), json!(self.options.labels.to_string())),
             ("head_layers".to_owned(), json!(self.options.head_layers)),
-            ("steps".to_owned(), json!(learnt.steps)),
+            ("steps".to_owned(), json!(outcome.steps)),
         ]);
         let counts = Counts {
-            train: few.train().len() - learnt.skipped.len(),
+            train: few.train().len() - outcome.skipped.len(),
             test: test.labels.len(),
-            broken: BrokenImage::all(&learnt.skipped, &test.skipped),
-            unlearnt: learnt.unlearnt(&part, few.classes()),
+            broken: BrokenImage::all(&outcome.skipped, &test.skipped),
+            unlearnt: outcome.classes_without_images(&part, few.classes()),
         };
         let scores = Scores::of_scores(&scores, &test.labels, few.classes(), details)?;
-        Ok(Tuned { scores, counts, weights: network.tensors()?, steps: learnt.steps })
+        Ok(Tuned { scores, counts, weights: network.tensors()?, steps: outcome.steps })
     }
 
     /// The validation accuracy of a copy trained on the rest of the labels.
@@ -146,13 +147,13 @@ impl Training<'_> {
     ) -> Result<f64, EvalError> {
         let sgd = Sgd { rate, batch: self.sgd.batch.min(rest.len()), ..self.sgd.clone() };
         let mut network = self.network(&sgd)?;
-        let learnt = Lessons::new(self.side, network.model(), rest, self.reading(), &sgd)?
-            .teach(&mut network, watch)?;
+        let outcome = SgdTraining::new(self.side, network.model(), rest, self.reading(), &sgd)?
+            .run(&mut network, watch)?;
         let (side, reading) = (self.side, self.reading());
         let seen =
             encode_images(side, "validation", network.model(), &validation.images, false, reading, watch);
-        let seen = learnt.encoded(seen)?;
-        let scores = learnt.tested(network.scores(&seen.h)?)?;
+        let seen = outcome.finite_features(seen)?;
+        let scores = outcome.finite_scores(network.scores(&seen.h)?)?;
         Ok(Metric::Top1.of(&scores, &validation.targets.select(&seen.indices), self.few.classes().len())?)
     }
 

@@ -13,7 +13,7 @@ use crate::protocols::encode::encode_images;
 use crate::protocols::evaluation::BrokenImage;
 use crate::protocols::examples::Examples;
 use crate::protocols::network::{Network, trainable};
-use crate::protocols::sgd::{Lessons, Sgd, unless_diverged};
+use crate::protocols::sgd::{Sgd, SgdTraining, unless_diverged};
 use crate::protocols::versus::{Progress, Side};
 use crate::{EvalError, Targets};
 
@@ -98,8 +98,8 @@ impl Tuner<'_> {
         let start = Instant::now();
         let GridPoint { rate, decay, .. } = best;
         let test = ("test", &self.set.test);
-        let learnt = unless_diverged(self.train_and_score(&self.set.both, rate, decay, test, watch))?;
-        let Some((mut broken, scored)) = learnt else { return Ok(None) };
+        let outcome = unless_diverged(self.train_and_score(&self.set.both, rate, decay, test, watch))?;
+        let Some((mut broken, scored)) = outcome else { return Ok(None) };
         let score = self.score(&scored)?;
         let train_images = self.set.both.len() - broken.len();
         broken.extend(scored.broken);
@@ -129,17 +129,17 @@ impl Tuner<'_> {
         let sgd = self.tuning.sgd(batch, rate, decay, self.seed);
         let mut network = self.network(part, &sgd)?;
         let reading = Reading { threads: network.model().device.threads(), strict: self.strict };
-        let learnt =
-            Lessons::new(self.side, network.model(), part, reading, &sgd)?.teach(&mut network, watch)?;
+        let outcome =
+            SgdTraining::new(self.side, network.model(), part, reading, &sgd)?.run(&mut network, watch)?;
         let seen = encode_images(self.side, name, network.model(), &others.images, false, reading, watch);
-        let seen = learnt.encoded(seen)?;
+        let seen = outcome.finite_features(seen)?;
         let scored = Scored {
-            scores: learnt.tested(network.scores(&seen.h)?)?,
+            scores: outcome.finite_scores(network.scores(&seen.h)?)?,
             targets: others.targets.select(&seen.indices),
             broken: BrokenImage::of(name, &seen.skipped),
-            unlearnt: learnt.unlearnt(part, &self.set.classes),
+            unlearnt: outcome.classes_without_images(part, &self.set.classes),
         };
-        Ok((BrokenImage::of("training", &learnt.skipped), scored))
+        Ok((BrokenImage::of("training", &outcome.skipped), scored))
     }
 
     /// A copy with a new classifier, to be trained on `part`.
