@@ -11,9 +11,9 @@ use simclr_eval::protocols::{
     self, Edge, Evaluation, FEW_TO_CHOOSE_BY, Opened, Paired, Scores, Splits, TrainedEncoder, Versus,
     random_encoder,
 };
-use simclr_eval::report::short;
 use simclr_train::Model;
 use simclr_train::run_folder::result_file;
+use simclr_words::text::short;
 
 use crate::copies::{self, Comparing};
 use crate::encoding::{Encoding, opening_for};

@@ -5,8 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use simclr_eval::protocols::{Progress, Side};
-use simclr_eval::report::short;
 use simclr_train::Schedule;
+use simclr_words::text::short;
 
 use crate::progress::{FIRST_LINE, NEXT_LINE};
 use crate::terminal::{self, Bar};

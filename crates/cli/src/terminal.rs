@@ -11,8 +11,7 @@ use std::time::Duration;
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
-pub use simclr_data::text::{counted, grouped};
-pub use simclr_eval::report::percent;
+pub use simclr_words::text::{counted, grouped, percent};
 
 /// How many items of a long list are shown to a person.
 pub const LISTED: usize = 20;

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use simclr_words::text::Gigabytes;
+
 /// The result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, CudaError>;
 
@@ -49,9 +51,9 @@ pub enum CudaError {
     #[error(
         "the GPU has no {} left: tensors take {} of the {} that are held ({reason}); use a smaller batch, or stop \
          other programs that use this GPU",
-        gigabytes(*wanted),
-        gigabytes(*live),
-        gigabytes(*held)
+        Gigabytes(*wanted as u64),
+        Gigabytes(*live as u64),
+        Gigabytes(*held as u64)
     )]
     OutOfMemory {
         /// The size of the failed allocation, in bytes.
@@ -63,9 +65,4 @@ pub enum CudaError {
         /// The driver's error message.
         reason: String,
     },
-}
-
-/// Formats a number of bytes for messages.
-fn gigabytes(bytes: usize) -> String {
-    format!("{:.2} GB", bytes as f64 / 1e9)
 }

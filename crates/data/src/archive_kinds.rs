@@ -8,7 +8,7 @@ use crate::error::{name_of, shown};
 use crate::files::parquet;
 use crate::listing::{LeftOut, Listing, is_archive_name};
 use crate::names::{bytes_of, extension, os_name};
-use crate::text::counted;
+use simclr_words::text::counted;
 
 /// The kinds of archives. Of a folder that has several, the first of them is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::decode::READ;
 use crate::listing::{LeftOut, LeftOutFile};
 use crate::source::FORMS;
-use crate::text::{counted, grouped};
+use simclr_words::text::{counted, grouped};
 
 /// An error of a data set or a loader. Every message names the file or the setting, what is wrong, and what would be
 /// right.

@@ -73,7 +73,6 @@ mod subset;
 mod survey;
 mod synthetic;
 mod temporary;
-pub mod text;
 mod tones;
 
 pub use cached::{Cached, DiskBudget};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::text::grouped;
+use simclr_words::text::grouped;
 
 /// The most paths that a pattern may expand to.
 const MOST: usize = 100_000;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use simclr_kernels::buffer::Pool;
 use simclr_kernels::{Cpu, Isa, Level, peak};
+use simclr_words::text::counted;
 
 use crate::cpu::CpuKernels;
 use crate::memory::Place;
@@ -256,10 +257,9 @@ impl Device {
 
     fn of(cpu: &Cpu, pool: Pool, kernels: impl Kernels + 'static) -> Device {
         let threads = cpu.threads.count();
-        let plural = if threads == 1 { "" } else { "s" };
         Device {
             shared: Arc::new(Shared {
-                name: format!("cpu ({}, {threads} thread{plural})", cpu.isa.level()),
+                name: format!("cpu ({}, {})", cpu.isa.level(), counted(threads, "thread")),
                 place: Place::Host(pool),
                 kernels: Box::new(kernels),
                 cpu: cpu.clone(),

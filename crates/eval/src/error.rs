@@ -3,13 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use simclr_data::text::{counted, grouped};
 use simclr_data::{DataError, not_a_file};
 use simclr_train::pretrain::Failure;
+use simclr_words::text::{Gigabytes, counted, grouped, short};
 
 use crate::embedding::Split;
 use crate::protocols::Labels;
-use crate::report::{PictureError, short};
+use crate::report::PictureError;
 
 /// Why an evaluation failed. Every message says what is wrong and what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -101,8 +101,8 @@ pub enum EvalError {
     },
     /// A step of fine-tuning that needs more memory than is available.
     #[error(
-        "a batch of {batch} images takes about {:.2} GB of memory, of which {:.2} GB are available; {}",
-        *needed as f64 / 1e9, *available as f64 / 1e9, smaller_batch(*largest)
+        "a batch of {batch} images takes about {} of memory, of which {} are available; {}",
+        Gigabytes(*needed), Gigabytes(*available), smaller_batch(*largest)
     )]
     BatchDoesNotFit {
         /// Images in a batch.

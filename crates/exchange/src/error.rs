@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use simclr_words::text::Gigabytes;
+
 /// Why an encoder could not be written or read. Every message names the file or tensor, what is wrong with it, and
 /// what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -10,10 +12,10 @@ use std::path::{Path, PathBuf};
 pub enum ExchangeError {
     /// A network too large for an ONNX file.
     #[error(
-        "the network takes {:.2} GB, and an ONNX file, a protocol buffer, holds no more than {:.2} GB; pretrain a narrower \
+        "the network takes {}, and an ONNX file, a protocol buffer, holds no more than {}; pretrain a narrower \
          one (encoder.width), or export it in another format",
-        *bytes as f64 / 1e9,
-        *limit as f64 / 1e9
+        Gigabytes(*bytes as u64),
+        Gigabytes(*limit as u64)
     )]
     TooLarge {
         /// What the file would take.

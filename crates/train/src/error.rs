@@ -3,10 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use simclr_data::text::{counted, grouped};
+use simclr_words::text::{Gigabytes, counted, grouped};
 
 use crate::config::{Memory, counted_from_0, with_line};
-use crate::memory::Gigabytes;
 
 /// What can go wrong in configuring, recording and resuming a run.
 ///

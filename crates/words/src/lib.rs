@@ -1,4 +1,5 @@
-//! Enums whose variants are spelled as words in files, on the command line and in messages.
+//! Enums whose variants are spelled as words in files, on the command line and in messages; and [numbers](text) as
+//! messages have them.
 //!
 //! ```
 //! simclr_words::words! {
@@ -18,6 +19,8 @@
 //! ```
 
 #![forbid(unsafe_code)]
+
+pub mod text;
 
 #[doc(hidden)]
 pub use serde;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use simclr_cuda::{BUILT_IN, FoundLibrary, Gpu, Gpus, Libraries, Library};
 use simclr_engine::{Isa, has_bf16};
 use simclr_train::memory;
+use simclr_words::text::Gigabytes;
 
 use crate::exit::Done;
 use crate::settings::processors;
@@ -182,7 +183,7 @@ fn described(gpu: &Gpu) -> String {
 }
 
 fn gigabytes(bytes: u64) -> String {
-    format!("{:.1} GB", bytes as f64 / 1e9)
+    format!("{:.1}", Gigabytes(bytes))
 }
 
 /// The name of the first processor in Linux's /proc/cpuinfo.

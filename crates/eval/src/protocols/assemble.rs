@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use simclr_data::Dataset;
-use simclr_data::text::{counted, grouped};
 use simclr_train::config::{OptimizerName, Stem, Variant};
 use simclr_train::file_system::{Disk, write_atomically};
 use simclr_train::pretrain::Failure;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Embedding};
+use simclr_words::text::{counted, grouped, percent};
 
 use super::encode::Encoded;
 use super::evaluation::{Evaluation, Scores};
@@ -22,7 +22,6 @@ use super::trained::{TrainedEncoder, encoder_name};
 use super::transfer::{Entry, PAPERS_NETWORK, table};
 use crate::EvalError;
 use crate::report::history::Kind;
-use crate::report::html::percent;
 use crate::report::kept;
 use crate::report::{
     AccuracyRow, ClassAccuracy, ClassMap, Figure, History, NeighbourRow, PerClass, Report, TopAccuracy,

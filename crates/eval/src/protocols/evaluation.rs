@@ -5,14 +5,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use simclr_data::Skipped;
-use simclr_data::text::{counted, grouped};
 use simclr_metrics::{ClassCounts, confusion, likeliest, top_k};
 use simclr_train::run_folder::result_file;
+use simclr_words::text::{counted, grouped, short};
 
 use super::protocol::Protocol;
 use super::versus::Versus;
 use crate::EvalError;
-use crate::report::html::short;
 
 /// With this many classes or fewer, top-5 accuracy says nothing.
 const FIVE: usize = 5;

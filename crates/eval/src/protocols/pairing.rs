@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use simclr_data::text::grouped;
 use simclr_data::{Cached, Concat, Dataset, Source, contradicting, copies};
 use simclr_train::memory;
+use simclr_words::text::grouped;
 
 use super::evaluation::Origin;
 use super::places::LocatedImages;

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use simclr_augment::{
     GaussianNoise, Grayscale, Recipe, Rotation, Scratch, Sobel, Stream, ViewFamily, ViewOp, central_crop,
 };
-use simclr_data::text::counted;
 use simclr_data::{Dataset, DecodeScratch, Skipped};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Embedding, Model};
+use simclr_words::text::counted;
 
 use super::encode::Encoded;
 use super::regression::{LogisticOptions, logistic};

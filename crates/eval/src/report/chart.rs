@@ -1,7 +1,10 @@
 //! A line chart as SVG: axes, grid, lines named at their ends, values on hover.
 
-use super::html::{escape, percent, short};
 use std::fmt::Write;
+
+use simclr_words::text::{percent, short};
+
+use super::html::escape;
 
 /// Size of the drawing, in its own units; it is scaled to the width of its column.
 const WIDTH: f64 = 360.0;

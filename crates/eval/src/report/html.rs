@@ -1,6 +1,4 @@
-//! The frame of a page; escaping and numbers.
-
-use simclr_data::text::grouped;
+//! The frame of a page, and escaping.
 
 /// A page around `parts`, which are HTML; title and subtitle are text.
 pub(super) fn page(title: &str, subtitle: &str, parts: &str) -> String {
@@ -40,57 +38,4 @@ pub(super) fn escape(text: &str) -> String {
         }
     }
     out
-}
-
-/// A fraction as a percentage with one decimal: "56.4%".
-pub fn percent(fraction: f64) -> String {
-    format!("{:.1}%", 100.0 * fraction)
-}
-
-/// A number in about three digits, its thousands apart.
-pub fn short(value: f64) -> String {
-    let size = value.abs();
-    if size == 0.0 {
-        "0".to_owned()
-    } else if !(1e-4..1e6).contains(&size) {
-        let text = format!("{value:.1e}");
-        text.replace(".0e", "e")
-    } else {
-        // Digits after the point so that three remain, never a tail of zeros.
-        let decimals = (2 - size.log10().floor() as i32).clamp(0, 6) as usize;
-        let text = format!("{value:.decimals$}");
-        if text.contains('.') {
-            return text.trim_end_matches('0').trim_end_matches('.').to_owned();
-        }
-        match text.trim_start_matches('-').parse() {
-            Ok(whole) => format!("{}{}", if value < 0.0 { "-" } else { "" }, grouped(whole)),
-            Err(_) => text,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_short() {
-        let cases = [
-            (0.0, "0"),
-            (5.0, "5"),
-            (5.126, "5.13"),
-            (1234.5, "1,234"),
-            (-1e5, "-100,000"),
-            (0.0012, "0.0012"),
-            (-3.75, "-3.75"),
-            (1e-7, "1e-7"),
-            (2.5e7, "2.5e7"),
-            (100.0, "100"),
-            (99.96, "100"),
-        ];
-        for (value, expected) in cases {
-            assert_eq!(short(value), expected);
-        }
-        assert_eq!(percent(0.5637), "56.4%");
-    }
 }

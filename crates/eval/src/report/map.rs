@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use simclr_data::text::counted;
+use simclr_words::text::counted;
 
 use super::html::escape;
 

@@ -26,7 +26,6 @@ mod sections;
 mod study;
 
 pub use history::History;
-pub use html::{percent, short};
 pub(crate) use map::{ClassMap, MapPoint};
 pub(crate) use picture::Picture;
 pub use picture::PictureError;

@@ -1,12 +1,12 @@
 //! Tables, bars, pictures and lists of the page.
 
-use super::html::{escape, percent};
+use super::html::escape;
 use super::{AccuracyRow, ClassAccuracy, Figure, NeighbourRow, PerClass, Picture, TopAccuracy, Transfer};
 use std::collections::HashSet;
 use std::fmt::Write;
 
 use simclr_data::Skipped;
-use simclr_data::text::{counted, grouped};
+use simclr_words::text::{counted, grouped, percent};
 
 use crate::protocols::{Probe, ProbeRow};
 

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use super::html::{escape, page, percent};
+use simclr_words::text::percent;
+
+use super::html::{escape, page};
 use super::sections::{self, bar};
 use crate::study::{Chance, Column, Measure, Order, Row, Study, columns, main_measure};
 

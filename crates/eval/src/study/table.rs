@@ -3,12 +3,11 @@
 use std::fmt;
 
 use serde::Serialize;
-use simclr_data::text::counted;
 use simclr_metrics::wilson;
+use simclr_words::text::{counted, percent};
 use simclr_words::words;
 
 use super::{Study, Variant};
-use crate::report::percent;
 
 words! {
     /// The measures of a variant, in the order of the columns. All are fractions.

@@ -1,6 +1,6 @@
 //! The kinds of configuration values: what each accepts, and how messages describe it.
 
-use simclr_data::text::grouped;
+use simclr_words::text::grouped;
 use toml::Value;
 
 use super::device_name::{DEVICES, DeviceName};

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use simclr_engine::Device;
+use simclr_words::text::Gigabytes;
 
 use super::state::left;
 use super::{Images, Needs};
@@ -38,15 +39,6 @@ impl fmt::Display for Choice {
             Some(available) => write!(f, "); {} available", Gigabytes(available)),
             None => write!(f, "); how much is available the system does not say"),
         }
-    }
-}
-
-/// Bytes, displayed as "1.25 GB".
-pub(crate) struct Gigabytes(pub(crate) u64);
-
-impl fmt::Display for Gigabytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.2} GB", self.0 as f64 / 1e9)
     }
 }
 

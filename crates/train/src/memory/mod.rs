@@ -7,7 +7,6 @@ mod needs;
 mod state;
 mod system;
 
-pub(crate) use choose::Gigabytes;
 pub use choose::{Choice, choose, choose_for};
 pub use images::Images;
 pub(crate) use needs::fits_in;

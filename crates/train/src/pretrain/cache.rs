@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use simclr_data::{Cached, Dataset, DiskBudget};
+use simclr_words::text::Gigabytes;
 
 use super::Worker;
 use crate::config::Cache;
-use crate::memory::Gigabytes;
 use crate::run_folder::RunFolder;
 use crate::{Config, TrainError, memory};
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use simclr_data::Dataset;
-use simclr_data::text::{counted, grouped};
+use simclr_words::text::{counted, grouped};
 
 use crate::TrainError;
 use crate::checkpoint::Meta;

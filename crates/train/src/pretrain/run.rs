@@ -9,6 +9,7 @@ use simclr_augment::ViewFamily;
 use simclr_data::{Dataset, LoaderConfig, Reading, Skipped};
 use simclr_engine::VerdictFigures;
 use simclr_engine::ops::ContrastiveFigures;
+use simclr_words::text::counted;
 
 use crate::{Config, Schedule, TrainError};
 
@@ -447,9 +448,8 @@ impl<'r> Run<'r> {
             return Ok(());
         };
         writer.folder.write_skipped(&self.skipped)?;
-        let (count, list) = (self.skipped.len(), writer.folder.skipped());
-        let images = if count == 1 { "image" } else { "images" };
-        observer.warn(&format!("{count} {images} could not be used, listed in {}", list.display()));
+        let (images, list) = (counted(self.skipped.len(), "image"), writer.folder.skipped());
+        observer.warn(&format!("{images} could not be used, listed in {}", list.display()));
         Ok(())
     }
 

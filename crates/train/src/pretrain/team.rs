@@ -5,9 +5,9 @@ mod compatibility;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use simclr_data::text::counted;
 use simclr_data::{DataError, Position, Share, Skipped};
 use simclr_engine::{Collective, Device, SingleProcess, between_gpus};
+use simclr_words::text::counted;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Memory;

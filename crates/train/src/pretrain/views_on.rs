@@ -5,6 +5,7 @@ use std::fmt;
 use simclr_augment::ViewFamily;
 use simclr_data::Dataset;
 use simclr_engine::{Device, ViewMaker, impossible_on_gpu};
+use simclr_words::text::Gigabytes;
 
 use crate::config::ViewsOn;
 use crate::{Config, TrainError, memory};
@@ -112,8 +113,8 @@ fn too_large_for(sent: u64, workers: usize, gpu: u64, system: Option<u64>) -> Op
     let told = |batches: &str, takes: u64, part: &str, of: u64| {
         format!(
             "the images of {batches} would take {}, more than {part} {}; set data.shrink to make them smaller",
-            memory::Gigabytes(takes),
-            memory::Gigabytes(of)
+            Gigabytes(takes),
+            Gigabytes(of)
         )
     };
     if on_the_way > gpu / SHARE_TO_SEND {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use simclr_data::text::grouped;
+use simclr_words::text::grouped;
 use toml::value::{Date, Datetime, Offset, Time};
 use toml::{Table, Value};
 

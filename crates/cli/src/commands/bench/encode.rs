@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use simclr_train::{Model, memory};
+use simclr_words::text::Gigabytes;
 
 use super::network::{Described, Network, median, noise, peak_of};
 use super::table::{Output, Row, Scale};
@@ -132,7 +133,7 @@ impl Encode {
         let Figures { network, images, device, .. } = figures;
         terminal::print(&format!("{network}, {images} images, {}, {device}", network.precision))?;
         terminal::print(&format!(
-            "{:.1} images/s  {:.3} s/batch ({:.3} to {:.3})  {:.0} GFLOP/s, {:.1}% of {:.0}  peak memory {:.2} GB",
+            "{:.1} images/s  {:.3} s/batch ({:.3} to {:.3})  {:.0} GFLOP/s, {:.1}% of {:.0}  peak memory {}",
             figures.images_per_s,
             figures.seconds_per_batch,
             figures.fastest_batch_s,
@@ -140,7 +141,7 @@ impl Encode {
             figures.gflops,
             100.0 * figures.share_of_peak,
             figures.peak_gflops,
-            figures.peak_bytes as f64 / 1e9,
+            Gigabytes(figures.peak_bytes),
         ))?;
         table::print(&figures.table)
     }

@@ -11,6 +11,7 @@ use simclr_engine::{Device, SingleProcess};
 use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::{Batches, CapturedStep, RunViews, ViewsPlace, train_step};
 use simclr_train::{Config, Model, memory};
+use simclr_words::text::Gigabytes;
 
 use crate::data;
 
@@ -52,12 +53,7 @@ impl fmt::Display for Fed {
             1e3 * waited_s_per_step
         )?;
         if let Some(seconds) = views_s {
-            write!(
-                f,
-                ": {:.2} ms a batch, {:.2} GB of images kept",
-                1e3 * seconds,
-                *kept_bytes as f64 / 1e9
-            )?;
+            write!(f, ": {:.2} ms a batch, {} of images kept", 1e3 * seconds, Gigabytes(*kept_bytes as u64))?;
         }
         Ok(())
     }

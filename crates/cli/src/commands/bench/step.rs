@@ -11,6 +11,7 @@ use simclr_train::config::Memory;
 use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::{CapturedStep, Worker, train_step};
 use simclr_train::{Config, Model, memory};
+use simclr_words::text::Gigabytes;
 
 use super::fed::{Fed, RATE, Taker};
 use super::network::{Described, Network, median, noise, peak_of};
@@ -303,7 +304,7 @@ impl Step {
         let Figures { network, views, device, .. } = figures;
         terminal::print(&format!("{network}, {views} views, {}, {device}", network.precision))?;
         terminal::print(&format!(
-            "{:.1} views/s  {:.3} s/step ({:.3} to {:.3})  {:.0} GFLOP/s, {:.1}% of {:.0}  peak memory {:.2} GB",
+            "{:.1} views/s  {:.3} s/step ({:.3} to {:.3})  {:.0} GFLOP/s, {:.1}% of {:.0}  peak memory {}",
             figures.views_per_s,
             figures.seconds_per_step,
             figures.fastest_step_s,
@@ -311,7 +312,7 @@ impl Step {
             figures.gflops,
             100.0 * figures.share_of_peak,
             figures.peak_gflops,
-            figures.peak_bytes as f64 / 1e9,
+            Gigabytes(figures.peak_bytes),
         ))?;
         if let (Some(floor), Some(bandwidth)) = (figures.floor_s, figures.peak_gb_per_s) {
             terminal::print(&format!(

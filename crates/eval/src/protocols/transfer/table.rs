@@ -2,9 +2,9 @@
 
 use std::cmp::Reverse;
 
-use simclr_data::text::counted;
 use simclr_train::TrainError;
 use simclr_train::run_folder::RunFolder;
+use simclr_words::text::counted;
 
 use super::outcome::{Entry, Outcome};
 use super::{KNOWN, Protocol};
