@@ -2,7 +2,7 @@
 
 use crate::ops::auto_augment::{affine, histogram, posterize, sharpness};
 use crate::ops::blur::{self, Blur};
-use crate::ops::{Draw, MOST_STEPS, cutout, gaussian_noise, horizontal_flip, rotation, sobel};
+use crate::ops::{Draw, MAX_STEPS, cutout, gaussian_noise, horizontal_flip, rotation, sobel};
 use crate::passes::{Input, Pass, PixelOp};
 use crate::planes::Planes;
 use crate::simd;
@@ -58,8 +58,8 @@ impl ViewFamily {
             });
         }
         let most: usize = rest.iter().map(ViewOp::most_steps).sum();
-        if most > MOST_STEPS {
-            const { assert!(MOST_STEPS == 32, "the message below says 32") };
+        if most > MAX_STEPS {
+            const { assert!(MAX_STEPS == 32, "the message below says 32") };
             return Err(AugmentError::OutOfRange {
                 key: "op".to_owned(),
                 value: format!("a list of up to {most} steps"),

@@ -25,7 +25,7 @@ use crate::terminal::{self, LISTED};
 /// The share of each class set apart to test on where there are no test images.
 const SET_APART: f64 = 0.2;
 /// The most letters shown of a class's name. The result's file has the whole name.
-const LONGEST: usize = 40;
+const MAX_NAME_LEN: usize = 40;
 
 /// An encoder and labelled images.
 #[derive(Args, Clone, Debug)]
@@ -300,7 +300,7 @@ fn table(evaluation: &Evaluation, name: &str) -> Vec<String> {
     let classes = &evaluation.trained.per_class;
     let listed = if classes.len() <= LISTED { &classes[..] } else { &[] };
     let names: Vec<String> =
-        listed.iter().map(|class| shortened(&terminal::inert(&class.name), LONGEST)).collect();
+        listed.iter().map(|class| shortened(&terminal::inert(&class.name), MAX_NAME_LEN)).collect();
     let width = names.iter().map(|name| name.chars().count() + 2).max().unwrap_or(0).max(16);
     let score_line = |name: &str, scores: &Scores| {
         let top5 = scores.top5.map_or("-".to_owned(), terminal::percent);

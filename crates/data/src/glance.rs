@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::copies::hash_pixels;
 use crate::dataset::Dataset;
-use crate::sample::{LOOKED_AT, look};
+use crate::sample::{SAMPLE_SIZE, look};
 use crate::tones::{Tones, Values};
 
 /// The number of images looked at where each costs more than itself, such as a block of an archive.
@@ -25,7 +25,7 @@ impl Glance {
     /// Looks at up to 16 images, or 4 where each costs more than itself; always the same ones for the same data set.
     pub fn at(dataset: &dyn Dataset) -> Glance {
         let (mut hashes, mut glance) = (HashSet::new(), Glance::default());
-        let count = if dataset.locality().is_free() { LOOKED_AT } else { FEW };
+        let count = if dataset.locality().is_free() { SAMPLE_SIZE } else { FEW };
         look(
             dataset,
             count,

@@ -154,14 +154,14 @@ pub(crate) fn is_images(file: &Path) -> bool {
 }
 
 /// How many entries of a folder are looked at: a folder of a million images is not searched for IDX files.
-const LOOKED_AT: usize = 20_000;
+const MAX_ENTRIES: usize = 20_000;
 
 /// Looks for IDX files directly in `folder`: (training, test). `None` if there are none.
 pub(crate) fn find(folder: &Path) -> Result<Option<(Pair, Option<Pair>)>, DataError> {
     let mut train = Vec::new();
     let mut test = Vec::new();
     let entries = std::fs::read_dir(folder).map_err(|e| DataError::io(folder, e))?;
-    for entry in entries.take(LOOKED_AT) {
+    for entry in entries.take(MAX_ENTRIES) {
         let path = entry.map_err(|e| DataError::io(folder, e))?.path();
         let Some(name) = path.file_name().and_then(|n| n.to_str()).map(str::to_ascii_lowercase) else {
             continue;

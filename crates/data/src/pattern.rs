@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use simclr_words::text::grouped;
 
 /// The most paths that a pattern may expand to.
-const MOST: usize = 100_000;
+const MAX_PATHS: usize = 100_000;
 
 /// Expands a pattern: `path` itself if it exists or has no braces.
 ///
@@ -39,7 +39,7 @@ fn parts(text: &str, paths: &mut Vec<String>) -> Result<(), String> {
         None if inside.contains(',') => inside.split(',').map(str::to_owned).collect(),
         None => return Err(format!("{{{inside}}} is neither a range {{000..146}} nor a list {{a,b}}")),
     };
-    if paths.len().saturating_mul(choices.len()) > MOST {
+    if paths.len().saturating_mul(choices.len()) > MAX_PATHS {
         return Err(too_many());
     }
     *paths = paths
@@ -50,7 +50,7 @@ fn parts(text: &str, paths: &mut Vec<String>) -> Result<(), String> {
 }
 
 fn too_many() -> String {
-    format!("stands for more than {} paths; give the folder, or several patterns", grouped(MOST as u64))
+    format!("stands for more than {} paths; give the folder, or several patterns", grouped(MAX_PATHS as u64))
 }
 
 fn numbers(first: &str, last: &str) -> Result<Vec<String>, String> {
@@ -59,7 +59,7 @@ fn numbers(first: &str, last: &str) -> Result<Vec<String>, String> {
     if from > to {
         return Err(wrong());
     }
-    if to - from >= MOST as u64 {
+    if to - from >= MAX_PATHS as u64 {
         return Err(format!("{{{first}..{last}}} {}", too_many()));
     }
     // As in the shell: a leading zero asks for equal lengths.

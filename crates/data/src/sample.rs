@@ -4,7 +4,7 @@ use crate::dataset::{Dataset, Decoded};
 use crate::decode::{DecodeScratch, StoredAs};
 
 /// The number of images that a [`Sample`] looks at.
-pub(crate) const LOOKED_AT: usize = 16;
+pub(crate) const SAMPLE_SIZE: usize = 16;
 
 /// The sizes of some decoded images, spread evenly over a data set. All 0 if none could be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Sample {
     pub fn of(dataset: &dyn Dataset) -> Self {
         let (mut widths, mut heights, mut bytes) = (Vec::new(), Vec::new(), 0);
         let size = |image: Decoded<'_>| (image.width, image.height, image.pixels.len() as u64);
-        look(dataset, LOOKED_AT, size, |(width, height, length), _| {
+        look(dataset, SAMPLE_SIZE, size, |(width, height, length), _| {
             widths.push(width);
             heights.push(height);
             bytes += length;

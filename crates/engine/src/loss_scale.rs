@@ -89,11 +89,11 @@ impl LossScale {
 
 /// [`LossScale::update`] on plain values, as a GPU's kernel does it; `taken` is whether the step was taken.
 pub(crate) fn rescaled(taken: bool, scale: f32, steps: f32) -> (f32, f32) {
-    const MOST: f32 = 16_777_216.0;
+    const MAX_SCALE: f32 = 16_777_216.0;
     match (taken, steps + 1.0) {
         (false, _) => (if scale > 1.0 { scale * 0.5 } else { scale }, 0.0),
         (true, steps) if steps >= LossScale::INTERVAL as f32 => {
-            (if scale < MOST { scale * 2.0 } else { scale }, 0.0)
+            (if scale < MAX_SCALE { scale * 2.0 } else { scale }, 0.0)
         }
         (true, steps) => (scale, steps),
     }

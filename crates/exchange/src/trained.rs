@@ -13,7 +13,7 @@ pub(crate) const HEAD: &str = "head.";
 const PROGRAM: &str = "program";
 
 /// No training takes more steps or epochs; readers of JSON round larger numbers.
-const MOST: u64 = 1 << 53;
+const MAX_COUNT: u64 = 1 << 53;
 
 /// A network to write, with the facts that are written beside its weights.
 #[derive(Clone, Copy, Debug)]
@@ -101,8 +101,8 @@ impl Facts {
             return Ok(Facts::default());
         }
         let number = |name: &str| match metadata.get(name) {
-            Some(text) => text.parse().ok().filter(|&number| number <= MOST).ok_or_else(|| {
-                format!("its metadata `{name}` is {text:?}, expected a whole number from 0 to {MOST}")
+            Some(text) => text.parse().ok().filter(|&number| number <= MAX_COUNT).ok_or_else(|| {
+                format!("its metadata `{name}` is {text:?}, expected a whole number from 0 to {MAX_COUNT}")
             }),
             None => Ok(0),
         };

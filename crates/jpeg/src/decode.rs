@@ -15,7 +15,7 @@ use crate::simd::{self, mean};
 use crate::{Error, Header, Scratch};
 
 /// The most blocks in an MCU.
-const MOST: usize = 6;
+const MAX_BLOCKS_PER_MCU: usize = 6;
 
 const ENDS_EARLY: &str = "the coded data end early";
 
@@ -107,7 +107,7 @@ struct McuRows<'a> {
     isa: Isa,
     mcus: usize,
     /// The blocks of an MCU, of which the first `blocks` are used.
-    places: [Place; MOST],
+    places: [Place; MAX_BLOCKS_PER_MCU],
     blocks: usize,
     reader: BitReader<'a>,
     /// Intervals begun, and MCUs left in the current one.
@@ -115,7 +115,7 @@ struct McuRows<'a> {
     left: usize,
     /// The previous mean (DC) of each component.
     means: [i32; 3],
-    coefficients: [Coefficients; MOST],
+    coefficients: [Coefficients; MAX_BLOCKS_PER_MCU],
     /// The number of the next row.
     number: usize,
 }
@@ -123,7 +123,7 @@ struct McuRows<'a> {
 impl<'a> McuRows<'a> {
     fn new(header: &'a Header<'a>, scan: &'a Scan, tables: &'a Tables, mcus: usize, isa: Isa) -> Self {
         let (across, down) = header.luma;
-        let mut places = [Place::default(); MOST];
+        let mut places = [Place::default(); MAX_BLOCKS_PER_MCU];
         let luma = across * down;
         for (at, place) in places[..luma].iter_mut().enumerate() {
             *place = Place { component: 0, x: at % across, y: at / across };
@@ -142,7 +142,7 @@ impl<'a> McuRows<'a> {
             intervals: 0,
             left: 0,
             means: [0; 3],
-            coefficients: [[0; 128]; MOST],
+            coefficients: [[0; 128]; MAX_BLOCKS_PER_MCU],
             number: 0,
         }
     }
@@ -157,7 +157,7 @@ impl<'a> McuRows<'a> {
             }
             self.left -= 1;
             let wanted = wanted.contains(&mcu);
-            let mut contents = [Contents::Mean; MOST];
+            let mut contents = [Contents::Mean; MAX_BLOCKS_PER_MCU];
             for (at, place) in places[..self.blocks].iter().enumerate() {
                 let (dc, ac) = self.tables.of(place.component);
                 let out = if wanted { &mut self.coefficients[at] } else { &mut unwanted };
@@ -194,7 +194,7 @@ impl<'a> McuRows<'a> {
     }
 
     /// Transforms the blocks of an MCU to samples, two at a time, and clears their coefficients.
-    fn reconstruct(&mut self, mcu: usize, contents: &[Contents; MOST], planes: &mut Planes) {
+    fn reconstruct(&mut self, mcu: usize, contents: &[Contents; MAX_BLOCKS_PER_MCU], planes: &mut Planes) {
         let mut samples = [[0u8; 64]; 2];
         for first in (0..self.blocks).step_by(2) {
             let pair = [first, (first + 1).min(self.blocks - 1)];

@@ -18,7 +18,7 @@ pub(crate) mod solarize;
 mod steps;
 mod view_op;
 
-pub(crate) use steps::MOST as MOST_STEPS;
+pub(crate) use steps::MAX_STEPS;
 pub use steps::{Step, Steps};
 pub use view_op::ViewOp;
 

@@ -152,13 +152,13 @@ enum OnGray {
 }
 
 /// The most steps of one view.
-pub(crate) const MOST: usize = 32;
+pub(crate) const MAX_STEPS: usize = 32;
 
 /// The steps of one view, in their order: at most 32, without memory of their own.
 #[derive(Clone, Copy)]
 pub struct Steps {
     length: usize,
-    steps: [Step; MOST],
+    steps: [Step; MAX_STEPS],
 }
 
 impl Steps {
@@ -188,7 +188,7 @@ impl Steps {
 
 impl Default for Steps {
     fn default() -> Self {
-        Self { length: 0, steps: [Step::Gray; MOST] }
+        Self { length: 0, steps: [Step::Gray; MAX_STEPS] }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{CudaError, Result};
 const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_millis(2);
 /// The most runs in a round.
-const MOST: u32 = 16;
+const MAX_RUNS_PER_ROUND: u32 = 16;
 
 /// A run of this many seconds needs no repetition to be timed well.
 const LONG: f64 = 0.02;
@@ -28,7 +28,8 @@ pub(super) fn seconds(device: &Device, best: f64, run: &mut dyn FnMut() -> Resul
     if once > 2.0 * best || once > LONG {
         return Ok(once.min(first));
     }
-    let count = (ROUND.as_secs_f64() / once.max(1e-6)).ceil().clamp(1.0, f64::from(MOST)) as u32;
+    let count =
+        (ROUND.as_secs_f64() / once.max(1e-6)).ceil().clamp(1.0, f64::from(MAX_RUNS_PER_ROUND)) as u32;
     (0..ROUNDS).try_fold(once, |fastest, _| Ok(fastest.min(round(device, count, run)?)))
 }
 

@@ -11,7 +11,7 @@ use crate::{Module, Program, Result, Slice, SliceMut};
 
 const PROGRAM: Program = Program::of(Module::Optimizer);
 /// The most tensors of a launch: ResNet-18 with two layers in its head has 65 that are trained.
-const MOST: usize = 96;
+const MAX_TENSORS_PER_LAUNCH: usize = 96;
 /// Values that a block covers.
 const CHUNK: usize = 8192;
 
@@ -19,12 +19,12 @@ const CHUNK: usize = 8192;
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Raw {
-    weight: [u64; MOST],
-    gradient: [u64; MOST],
-    state: [u64; MOST],
-    length: [u64; MOST],
-    first_block: [u32; MOST + 1],
-    adapted: [u32; MOST / 32],
+    weight: [u64; MAX_TENSORS_PER_LAUNCH],
+    gradient: [u64; MAX_TENSORS_PER_LAUNCH],
+    state: [u64; MAX_TENSORS_PER_LAUNCH],
+    length: [u64; MAX_TENSORS_PER_LAUNCH],
+    first_block: [u32; MAX_TENSORS_PER_LAUNCH + 1],
+    adapted: [u32; MAX_TENSORS_PER_LAUNCH / 32],
     count: u32,
 }
 
@@ -33,12 +33,12 @@ const _: () = assert!(size_of::<Raw>() <= 4096 - 64);
 
 impl Raw {
     const EMPTY: Raw = Raw {
-        weight: [0; MOST],
-        gradient: [0; MOST],
-        state: [0; MOST],
-        length: [0; MOST],
-        first_block: [0; MOST + 1],
-        adapted: [0; MOST / 32],
+        weight: [0; MAX_TENSORS_PER_LAUNCH],
+        gradient: [0; MAX_TENSORS_PER_LAUNCH],
+        state: [0; MAX_TENSORS_PER_LAUNCH],
+        length: [0; MAX_TENSORS_PER_LAUNCH],
+        first_block: [0; MAX_TENSORS_PER_LAUNCH + 1],
+        adapted: [0; MAX_TENSORS_PER_LAUNCH / 32],
         count: 0,
     };
 
@@ -106,7 +106,7 @@ impl<'a> TensorList<'a> {
         }
         // Block numbers have 32 bits.
         expect("a list of tensors", len < 1 << 38, || format!("a tensor of {len} values"))?;
-        if self.lists.last().is_none_or(|list| list.count as usize == MOST) {
+        if self.lists.last().is_none_or(|list| list.count as usize == MAX_TENSORS_PER_LAUNCH) {
             self.lists.push(Raw::EMPTY);
         }
         if let Some(list) = self.lists.last_mut() {

@@ -23,7 +23,7 @@ const SPLIT_COLUMNS: [&str; 2] = ["split", "set"];
 const MAX_LIST_BYTES: u64 = 4 << 30;
 
 /// How many of its paths are looked for, to tell whether it is a list.
-const LOOKED_AT: usize = 100;
+const SAMPLE_SIZE: usize = 100;
 
 /// Whether a file may be a list, by its extension.
 pub(crate) fn is_list(path: &Path) -> bool {
@@ -61,7 +61,7 @@ pub(crate) fn open(list: &Path, options: DecodeOptions) -> Result<Opened, DataEr
         None => Table { rows: parse_lines(&text, exists).map_err(bad)?, note: None },
     };
     // If none of the first paths exists, this is not a list of images.
-    let looked_at = rows.iter().take(LOOKED_AT);
+    let looked_at = rows.iter().take(SAMPLE_SIZE);
     if !looked_at.clone().any(|row| exists(&row.path)) {
         let which = match (rows.first(), looked_at.count()) {
             (None, _) => "it is empty".to_owned(),
@@ -265,7 +265,7 @@ fn seems_headed(rows: &[Row], exists: impl Fn(&str) -> bool) -> bool {
     rows.split_first().is_some_and(|(first, rows)| {
         !is_image_name(first.path.as_bytes())
             && !exists(&first.path)
-            && rows.iter().take(LOOKED_AT).any(|row| exists(&row.path))
+            && rows.iter().take(SAMPLE_SIZE).any(|row| exists(&row.path))
     })
 }
 

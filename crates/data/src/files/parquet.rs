@@ -288,13 +288,13 @@ fn load(paths: &[PathBuf]) -> Result<(Arc<dyn Files>, Labels), DataError> {
 }
 
 /// The tables that are looked at to find out whether there are images in any.
-const TABLES_LOOKED_AT: usize = 16;
+const TABLE_SAMPLE_SIZE: usize = 16;
 
 /// Whether tables hold images, judging by the first of them. It is false only if one can be read and none of them has any:
 /// what is wrong with the others is told when they are opened.
 pub(crate) fn hold_images<'a>(paths: impl Iterator<Item = &'a Path>) -> bool {
     let mut is_any_without = false;
-    for path in paths.take(TABLES_LOOKED_AT) {
+    for path in paths.take(TABLE_SAMPLE_SIZE) {
         let Ok(file) = Shared::open(path, &Fault::default()) else { continue };
         match guarded(|| described(path, file)) {
             Ok(Ok(_)) => return true,
@@ -396,7 +396,7 @@ fn described(path: &Path, file: Shared) -> Result<Result<Table, NoImages>, Strin
 const MAX_GROWTH: i64 = 1000;
 
 /// The values of a column that are looked at for an image.
-const LOOKED_AT: usize = 16;
+const SAMPLE_SIZE: usize = 16;
 
 /// Checks that one of the first values in the column of images begins like an image. Nulls, empty values and what cannot
 /// be read are let pass as broken images: the table may hold others.
@@ -409,7 +409,7 @@ fn begins_with_images(table: &Table) -> Result<Result<(), NoImages>, String> {
     let described = descriptor(table, table.column);
     let mut reader = column::<ByteArrayType>(table, group, table.column, &Fault::default())?;
     let rows = usize::try_from(table.metadata.row_group(group).num_rows()).unwrap_or(0);
-    let values = read_rows(&mut reader, rows.min(LOOKED_AT), described.max_def_level()).unwrap_or_default();
+    let values = read_rows(&mut reader, rows.min(SAMPLE_SIZE), described.max_def_level()).unwrap_or_default();
     let mut values =
         values.iter().flatten().map(|value| value.data()).filter(|bytes| !bytes.is_empty()).peekable();
     if values.peek().is_none() || values.any(|bytes| Format::of(bytes).is_some()) {

@@ -11,7 +11,7 @@ use crate::copies::hash_bytes;
 use crate::names::bytes_of;
 
 /// The most files that are kept, and their most bytes.
-const MOST: (usize, u64) = (64, 1 << 30);
+const MAX_FILES_AND_BYTES: (usize, u64) = (64, 1 << 30);
 
 /// A file for each folder of images and for each folder of archives. Programs that write the same file at the same time
 /// replace each other's: what one of them found is then found again.
@@ -49,7 +49,7 @@ impl Shared {
             store.entries.retain(|path, _| path.exists());
             store.save(file)?;
         }
-        tidy(&self.folder, MOST)
+        tidy(&self.folder, MAX_FILES_AND_BYTES)
     }
 }
 

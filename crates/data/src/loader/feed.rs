@@ -24,7 +24,7 @@ const RUN_BYTES: usize = 256 << 10;
 const LONGEST_RUN: usize = 32;
 
 /// The most threads that are accepted.
-const MOST: usize = 4096;
+const MAX_THREADS: usize = 4096;
 /// The number of finished batches that are kept ready.
 const AHEAD: usize = 2;
 
@@ -48,8 +48,8 @@ impl Job {
                 return Err(DataError::Setting { key, reason: "is 0; use at least 1".to_owned() });
             }
         }
-        if threads > MOST {
-            let reason = format!("is {threads}; use at most {MOST}");
+        if threads > MAX_THREADS {
+            let reason = format!("is {threads}; use at most {MAX_THREADS}");
             return Err(DataError::Setting { key: "threads", reason });
         }
         self.rows.check()?;

@@ -16,7 +16,7 @@ const NONE: i64 = -1;
 /// The header is padded to a multiple of this, so that values can be mapped into memory.
 const ALIGNMENT: usize = 8;
 /// The longest header that the format allows, in bytes.
-const LONGEST: usize = 100_000_000;
+const MAX_HEADER_LEN: usize = 100_000_000;
 
 /// A .safetensors file being written: `features`, then `labels`, which are complete only after all rows.
 pub(super) struct Safetensors {
@@ -64,7 +64,8 @@ fn names_of_tensors(path: &Path) -> Option<Vec<String>> {
     let mut file = File::open(path).ok()?;
     let mut room = [0; size_of::<u64>()];
     file.read_exact(&mut room).ok()?;
-    let mut text = vec![0; usize::try_from(u64::from_le_bytes(room)).ok().filter(|&room| room <= LONGEST)?];
+    let mut text =
+        vec![0; usize::try_from(u64::from_le_bytes(room)).ok().filter(|&room| room <= MAX_HEADER_LEN)?];
     file.read_exact(&mut text).ok()?;
     let header: BTreeMap<String, Value> = serde_json::from_slice(&text).ok()?;
     Some(header.into_keys().filter(|name| name != "__metadata__").collect())

@@ -13,10 +13,10 @@ use super::protocol::Protocol;
 use super::versus::Versus;
 use crate::EvalError;
 
-/// With this many classes or fewer, top-5 accuracy says nothing.
-const FIVE: usize = 5;
+/// The k of top-k accuracy, which says nothing with this many classes or fewer.
+const TOP_K: usize = 5;
 /// The most classes for which a confusion matrix is kept.
-const CONFUSED: usize = 100;
+const MAX_CONFUSION_CLASSES: usize = 100;
 
 /// A protocol's result, as it is written to `RUN/evaluation/PROTOCOL.json`. Accuracies are fractions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -164,14 +164,14 @@ impl Scores {
         let each = classes.iter().zip(counts.per_class()).zip(counts.images());
         let per_class =
             each.map(|((name, accuracy), &images)| ClassScore { name: name.clone(), accuracy, images });
-        let confusion = match classes.len() <= CONFUSED {
+        let confusion = match classes.len() <= MAX_CONFUSION_CLASSES {
             true => confusion(predictions, labels, classes.len())?,
             false => Vec::new(),
         };
         Ok(Scores {
             top1: counts.accuracy(),
             interval: Some(counts.interval()),
-            top5: (classes.len() > FIVE).then_some(top5),
+            top5: (classes.len() > TOP_K).then_some(top5),
             mean_per_class: counts.mean_per_class(),
             per_class: per_class.collect(),
             confusion,
@@ -186,7 +186,7 @@ impl Scores {
         classes: &[String],
         details: Map<String, Value>,
     ) -> Result<Scores, EvalError> {
-        let top5 = top_k(scores, labels, classes.len(), FIVE)?;
+        let top5 = top_k(scores, labels, classes.len(), TOP_K)?;
         let predictions: Vec<u32> = scores.chunks_exact(classes.len()).map(likeliest).collect();
         Scores::of_predictions(&predictions, top5, labels, classes, details)
     }

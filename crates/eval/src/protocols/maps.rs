@@ -15,9 +15,9 @@ use crate::EvalError;
 use crate::report::{ClassMap, MapPoint};
 
 /// Images on a map, at most.
-const MOST: usize = 1000;
+const MAX_POINTS: usize = 1000;
 /// The fewest images for a map.
-const LEAST: usize = 20;
+const MIN_POINTS: usize = 20;
 /// The number of neighbours that count for an image, in the sense of t-SNE.
 const PERPLEXITY: f32 = 30.0;
 /// How coarsely distant points are grouped (Barnes-Hut).
@@ -45,8 +45,8 @@ pub(super) fn maps(
     classes: &[String],
 ) -> Result<Vec<ClassMap>, EvalError> {
     let labels = if classes.is_empty() { &vec![0; set.indices.len()] } else { &set.labels };
-    let rows = choose(labels, classes.len().max(1), MOST, 0);
-    if rows.len() < LEAST {
+    let rows = choose(labels, classes.len().max(1), MAX_POINTS, 0);
+    if rows.len() < MIN_POINTS {
         return Ok(Vec::new());
     }
     let sets = [("Features h (encoder)", &set.h, set.h_dim), ("Projections z (head)", &set.z, set.z_dim)];
@@ -184,7 +184,7 @@ mod tests {
     fn few_images_and_many() {
         assert!(maps_of(&encoded(19)).unwrap().is_empty());
         assert_eq!(maps_of(&encoded(20)).unwrap()[0].points.len(), 20);
-        assert_eq!(maps_of(&encoded(1200)).unwrap()[0].points.len(), MOST);
+        assert_eq!(maps_of(&encoded(1200)).unwrap()[0].points.len(), MAX_POINTS);
         let mut broken = encoded(30);
         broken.test.h[7] = f32::NAN;
         assert!(maps_of(&broken).is_err());

@@ -19,11 +19,11 @@ use super::versus::{Progress, Side, Versus};
 use crate::EvalError;
 
 /// Images used for training and test, at most.
-const MOST: usize = 6000;
+const MAX_IMAGES: usize = 6000;
 /// One image in this many is a test image.
-const JUDGED: usize = 3;
+const TEST_ONE_IN: usize = 3;
 /// Fewer images tell nothing.
-const LEAST: usize = 30;
+const MIN_IMAGES: usize = 30;
 /// The file of the results, in a run folder.
 const FILE: &str = "probe/transformations";
 
@@ -186,7 +186,7 @@ pub fn probe(
     options: &ProbeOptions,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Probe, EvalError> {
-    let stride = images.len().div_ceil(MOST).max(1);
+    let stride = images.len().div_ceil(MAX_IMAGES).max(1);
     let chosen: Vec<usize> = (0..images.len()).step_by(stride).collect();
     enough(chosen.len())?;
     let Transformed { embeddings, skipped, without_colour } =
@@ -227,7 +227,7 @@ pub fn probe(
 
 /// Checks that `images` are enough to tell anything.
 fn enough(images: usize) -> Result<(), EvalError> {
-    if images >= LEAST { Ok(()) } else { Err(EvalError::TooFewToProbe { images, least: LEAST }) }
+    if images >= MIN_IMAGES { Ok(()) } else { Err(EvalError::TooFewToProbe { images, least: MIN_IMAGES }) }
 }
 
 /// Replaces the view's number in the keys of the streams.
@@ -245,7 +245,7 @@ struct Transformed {
 /// The other rows to train on, and every third row to test on.
 fn split(all: &Embedding) -> [Embedding; 2] {
     let part = |judged: bool| {
-        let rows = (0..all.labels.len()).filter(|row| (row % JUDGED == JUDGED - 1) == judged);
+        let rows = (0..all.labels.len()).filter(|row| (row % TEST_ONE_IN == TEST_ONE_IN - 1) == judged);
         all.select(&rows.collect::<Vec<_>>())
     };
     [part(false), part(true)]

@@ -17,7 +17,7 @@ use crate::toml_file::{Keys, TomlFile};
 pub use table::{Chance, Column, Mean, Measure, Order, Row, Trial, columns, main_measure, rows};
 
 /// The most bytes in a variant's name as a folder: with the seed, it still fits in a file name.
-const LONGEST: usize = 200;
+const MAX_NAME_LEN: usize = 200;
 /// The built-in studies: name and text.
 const BUILT_IN: [(&str, &str); 7] = [
     ("losses", include_str!("builtin/losses.toml")),
@@ -143,9 +143,9 @@ impl Variant {
         let variant = Variant { name, set: keys.texts("set")?, paper, paper_contrastive };
         match variant.folder().len() {
             0 => Err(keys.bad("name", format!("{:?}", variant.name), "a name with letters or digits")),
-            1..=LONGEST => Ok(variant),
+            1..=MAX_NAME_LEN => Ok(variant),
             _ => {
-                let expected = format!("up to {LONGEST} letters: it names a folder");
+                let expected = format!("up to {MAX_NAME_LEN} letters: it names a folder");
                 Err(keys.bad("name", format!("{:?}", variant.name), expected))
             }
         }

@@ -14,7 +14,7 @@ use crate::trained::{Facts, is_own};
 use crate::{ExchangeError, Result};
 
 /// The longest header that the format allows, in bytes.
-const LONGEST: u64 = 100_000_000;
+const MAX_HEADER_LEN: u64 = 100_000_000;
 
 /// A file whose header has been read.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(crate) fn is_of_step(path: &Path, step: u64) -> bool {
 impl Safetensors {
     /// Whether a file with these first bytes is one: the length of its header, then the header, which is JSON.
     pub fn begins(start: &[u8]) -> bool {
-        matches!(start.split_first_chunk(), Some((length, [b'{', ..])) if u64::from_le_bytes(*length) <= LONGEST)
+        matches!(start.split_first_chunk(), Some((length, [b'{', ..])) if u64::from_le_bytes(*length) <= MAX_HEADER_LEN)
     }
 
     /// Reads a file.

@@ -64,8 +64,8 @@ impl BestBy {
 /// chance decides which epoch is the best.
 fn is_enough(labelled: usize, images: usize) -> bool {
     /// Accuracy on this many images has a standard error of at most 3.5 points.
-    const ENOUGH: usize = 200;
-    labelled >= ENOUGH || 2 * labelled >= images
+    const MIN_LABELLED: usize = 200;
+    labelled >= MIN_LABELLED || 2 * labelled >= images
 }
 
 /// The number of images with a label.

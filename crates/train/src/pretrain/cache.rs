@@ -12,16 +12,16 @@ use crate::run_folder::RunFolder;
 use crate::{Config, TrainError, memory};
 
 /// Default limit of the cache on disk, in bytes.
-const DISK: u64 = 20 << 30;
+const DEFAULT_DISK_LIMIT: u64 = 20 << 30;
 
 /// Disk space to leave for logs, in bytes.
-const LOGS: u64 = 16 << 20;
+const LOG_RESERVE: u64 = 16 << 20;
 
 /// Images count as far larger than views if the shorter side of most is more than this many times the view's.
 const FAR_LARGER: u32 = 4;
 
 /// Images that are far larger than views count as many above this number of bytes.
-const MANY: u64 = 1 << 30;
+const LARGE_SET_BYTES: u64 = 1 << 30;
 
 /// A data set, and its cache if that is on the disk that the run is saved to.
 pub(super) struct Kept {
@@ -49,9 +49,10 @@ pub(super) fn kept(
     Ok(match (config.data.cache, run) {
         (Cache::None, _) => Kept::elsewhere(dataset.clone()),
         (Cache::Disk, Some(run)) => {
-            let (decode, limit) = (config.data.decode(), config.data.cache_bytes().unwrap_or(DISK));
+            let (decode, limit) =
+                (config.data.decode(), config.data.cache_bytes().unwrap_or(DEFAULT_DISK_LIMIT));
             // A new checkpoint is written before an old one is removed, and the best one may be written before it.
-            let spare = 2 * memory.needs.state + LOGS;
+            let spare = 2 * memory.needs.state + LOG_RESERVE;
             let budget = DiskBudget { bytes: limit, spare };
             let cached = Arc::new(Cached::on_disk(dataset.clone(), &decode, budget, &run.cache())?);
             Kept { images: cached.clone(), on_disk: Some(cached) }
@@ -110,7 +111,7 @@ impl CachedImages {
     ) -> CachedImages {
         let bytes = images.all.min(most_in_memory(config, on_gpu, worker, memory));
         let side = config.data.image_size.saturating_mul(FAR_LARGER);
-        let is_hard = config.data.cache != Cache::None && (bytes < images.all || bytes > MANY);
+        let is_hard = config.data.cache != Cache::None && (bytes < images.all || bytes > LARGE_SET_BYTES);
         let shrunk = (config.data.shrink == 0 && is_hard && images.shorter > side).then(|| {
             let scale = f64::from(side) / f64::from(images.shorter);
             (side, (images.all as f64 * scale * scale) as u64)

@@ -6,7 +6,7 @@ use simclr_data::{Dataset, all_grey};
 use crate::{Config, TrainError};
 
 /// The most images read to find out whether all are grey.
-const LOOKED_AT: usize = 256;
+const SAMPLE_SIZE: usize = 256;
 
 /// The distributions of both branches' views of a data set.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ impl RunViews {
                 left_out.push(name);
             }
         }
-        if left_out.is_empty() || !all_grey(images, LOOKED_AT) {
+        if left_out.is_empty() || !all_grey(images, SAMPLE_SIZE) {
             return Ok(RunViews { families, left_out: Vec::new() });
         }
         Ok(RunViews { families: families.map(ViewFamily::for_gray_images), left_out })

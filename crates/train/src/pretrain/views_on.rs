@@ -11,7 +11,7 @@ use crate::config::ViewsOn;
 use crate::{Config, TrainError, memory};
 
 /// Images may take 1/4 of a GPU's free memory.
-const SHARE: u64 = 4;
+const FREE_MEMORY_DIVISOR: u64 = 4;
 /// The images of two batches on their way to a GPU may take 1/8 of its memory, if it is to make views by itself.
 const SHARE_TO_SEND: u64 = 8;
 /// Batches of images that wait in the system's memory to be sent, and the part of that memory that they may take.
@@ -128,7 +128,7 @@ fn too_large_for(sent: u64, workers: usize, gpu: u64, system: Option<u64>) -> Op
 
 /// Bytes that images may take: a share of the free memory, and no more than the run leaves.
 fn room(device: &Device, choice: &memory::Choice) -> Result<u64, TrainError> {
-    let share = device.free_bytes()?.unwrap_or(0) / SHARE;
+    let share = device.free_bytes()?.unwrap_or(0) / FREE_MEMORY_DIVISOR;
     let left = choice.available.map_or(u64::MAX, |available| available.saturating_sub(choice.needs.total()));
     Ok(share.min(left))
 }

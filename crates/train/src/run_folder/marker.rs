@@ -107,13 +107,13 @@ impl Marker {
     /// What it says of the run's origin, as lines of TOML; of many paths the first few.
     pub(super) fn origin(&self) -> String {
         /// The most paths that are told.
-        const MOST: usize = 16;
+        const MAX_PATHS: usize = 16;
         let known = |key: &&str| self.0.contains_key(*key);
         let lines = [DATA, DATA_PATHS, FOLDER, STARTED, PROGRAM].into_iter().filter(known);
         let line = |key: &str| match self.0[key].as_array() {
-            Some(paths) if paths.len() > MOST => {
-                let first = Value::from(paths[..MOST].to_vec());
-                format!("{key} = {first} # and {} more\n", grouped((paths.len() - MOST) as u64))
+            Some(paths) if paths.len() > MAX_PATHS => {
+                let first = Value::from(paths[..MAX_PATHS].to_vec());
+                format!("{key} = {first} # and {} more\n", grouped((paths.len() - MAX_PATHS) as u64))
             }
             _ => format!("{key} = {}\n", self.0[key]),
         };

@@ -41,7 +41,7 @@ const _: () = assert!(size_of::<Timed>() == size_of::<sys::cudnnConvolutionFwdAl
 const _: () = assert!(size_of::<Timed>() == size_of::<sys::cudnnConvolutionBwdDataAlgoPerf_t>());
 const _: () = assert!(size_of::<Timed>() == size_of::<sys::cudnnConvolutionBwdFilterAlgoPerf_t>());
 /// More than any pass has.
-const MOST: usize = 16;
+const MAX_ALGORITHMS: usize = 16;
 
 /// The descriptors of a convolution and its tensors.
 pub(super) struct Parts {
@@ -264,7 +264,7 @@ pub(super) unsafe fn fastest(
     room: u64,
     size: usize,
 ) -> Result<Option<Algorithm>> {
-    let mut timed = [Timed::default(); MOST];
+    let mut timed = [Timed::default(); MAX_ALGORITHMS];
     // SAFETY: the caller's promise.
     let count = unsafe { find(handle, key.pass, parts, operands, &mut timed, room as *mut c_void, size) }?;
     let usable = |timed: &&Timed| {
@@ -275,7 +275,8 @@ pub(super) unsafe fn fastest(
             // Without tf32, f32 must be exact.
             && (key.element != ElementType::F32 || key.mode.tf32 || timed.math == FMA)
     };
-    let fastest = timed[..count.min(MOST)].iter().filter(usable).min_by(|a, b| a.time.total_cmp(&b.time));
+    let fastest =
+        timed[..count.min(MAX_ALGORITHMS)].iter().filter(usable).min_by(|a, b| a.time.total_cmp(&b.time));
     Ok(fastest.map(|timed| Algorithm { number: timed.algorithm, math: timed.math, workspace: timed.memory }))
 }
 
@@ -288,13 +289,13 @@ unsafe fn find(
     pass: Pass,
     parts: &Parts,
     operands: Operands,
-    timed: &mut [Timed; MOST],
+    timed: &mut [Timed; MAX_ALGORITHMS],
     room: *mut c_void,
     size: usize,
 ) -> Result<usize> {
     let Parts { x, w, y, convolution } = *parts;
     let [xs, ws, ys] = operands.pointers();
-    let (most, mut count) = (MOST as c_int, 0);
+    let (most, mut count) = (MAX_ALGORITHMS as c_int, 0);
     // SAFETY: the caller's promise; `timed` has room for `most` entries of the same layout (asserted above).
     let status = unsafe {
         match pass {

@@ -16,7 +16,7 @@ use crate::{ElementType, Memory, Result};
 /// The most workspace that an algorithm may use, in bytes.
 const WORKSPACE: usize = 64 << 20;
 /// The most algorithms to ask the library for.
-const MOST: usize = 16;
+const MAX_ALGORITHMS: usize = 16;
 
 /// A descriptor, destroyed when dropped.
 struct Owned<H: Copy>(H, unsafe fn(H) -> std::result::Result<(), CublasError>);
@@ -145,9 +145,10 @@ impl Problem {
             | cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
         let [a, b, out] = self.alignments;
         // SAFETY: a result consists of numbers and a status, for which zero is valid: it is `CUBLAS_STATUS_SUCCESS`.
-        let mut found: [cublasLtMatmulHeuristicResult_t; MOST] = unsafe { std::mem::zeroed() };
+        let mut found: [cublasLtMatmulHeuristicResult_t; MAX_ALGORITHMS] = unsafe { std::mem::zeroed() };
         let mut count = 0;
-        // SAFETY: all descriptors are alive, these attributes are of these types, and there is room for `MOST` results.
+        // SAFETY: all descriptors are alive, these attributes are of these types, and there is room for `MAX_ALGORITHMS`
+        // results.
         unsafe {
             prefer(preference.0, Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, WORKSPACE as u64)?;
             prefer(preference.0, Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, schemes)?;
@@ -163,14 +164,14 @@ impl Problem {
                 self.out.0,
                 self.out.0,
                 preference.0,
-                MOST as i32,
+                MAX_ALGORITHMS as i32,
                 found.as_mut_ptr(),
                 &mut count,
             )
         }
         .result()
         .map_err(failed)?;
-        let count = usize::try_from(count).unwrap_or(0).min(MOST);
+        let count = usize::try_from(count).unwrap_or(0).min(MAX_ALGORITHMS);
         Ok(found[..count].iter().filter_map(Choice::of).collect())
     }
 

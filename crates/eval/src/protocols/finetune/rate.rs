@@ -6,7 +6,7 @@ use std::str::FromStr;
 /// The multiples of the paper's rate that are tried when it is tuned.
 const TIMES: [f64; 4] = [1.0, 3.0, 10.0, 30.0];
 /// The most letters of a list of rates in a name: with everything else in it, it still fits in a file name.
-const LONGEST: usize = 100;
+const MAX_LIST_LEN: usize = 100;
 /// What the name of a longer list begins with.
 pub(in crate::protocols) const BEST_OF: &str = "best-of-";
 
@@ -60,7 +60,7 @@ impl fmt::Display for Rate {
                 let rates: Vec<String> = ordered(rates).into_iter().map(digits).collect();
                 let list = rates.join("+");
                 match list.len() {
-                    ..=LONGEST => f.write_str(&list),
+                    ..=MAX_LIST_LEN => f.write_str(&list),
                     _ => write!(f, "{BEST_OF}{}-{:08x}", rates.len(), crc32c::crc32c(list.as_bytes())),
                 }
             }

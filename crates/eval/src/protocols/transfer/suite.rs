@@ -9,7 +9,7 @@ use crate::toml_file::{Keys, TomlFile};
 use crate::{EvalError, Metric};
 
 /// The most letters in a name: even with a suffix, it still fits in a file name.
-const LONGEST: usize = 100;
+const MAX_NAME_LEN: usize = 100;
 /// The keys of a data set.
 const KEYS: [&str; 6] = ["name", "train", "test", "validation", "metric", "labels"];
 
@@ -96,9 +96,9 @@ impl SetTable<'_> {
         keys.check(&KEYS)?;
         let name = keys.required("name", "a name, such as \"cifar10\"")?;
         let fits = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-        if !(1..=LONGEST).contains(&name.len()) || name.starts_with('.') || !name.chars().all(fits) {
+        if !(1..=MAX_NAME_LEN).contains(&name.len()) || name.starts_with('.') || !name.chars().all(fits) {
             let expected =
-                format!("up to {LONGEST} letters, digits, and - _ . between them: it names a file");
+                format!("up to {MAX_NAME_LEN} letters, digits, and - _ . between them: it names a file");
             return Err(keys.bad("name", format!("{name:?}"), expected));
         }
         let path = |key| Ok::<_, EvalError>(keys.text(key)?.map(|path| folder.join(path)));
