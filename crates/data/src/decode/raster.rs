@@ -6,7 +6,9 @@ use std::io::Cursor;
 use image::codecs::pnm::PnmDecoder;
 use image::error::{UnsupportedError, UnsupportedErrorKind};
 use image::metadata::Orientation;
-use image::{ColorType, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{
+    ColorType, ExtendedColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, ImageResult, Limits,
+};
 use tiff::TiffError;
 use tiff::decoder::Decoder;
 use tiff::tags::{ExtraSamples, Tag};
@@ -25,33 +27,8 @@ pub(super) fn decode(
     spare: (&mut Vec<u8>, &mut Vec<u16>),
     pixels: &mut Vec<u8>,
 ) -> Result<Stored, String> {
-    let refused = |error: image::ImageError| match error {
-        image::ImageError::Unsupported(error) => {
-            let of_tiff = Some(bytes).filter(|_| format == Format::Tiff).and_then(channels_of_tiff);
-            unusual(format, &of_tiff.unwrap_or_else(|| unsupported(&error)))
-        }
-        // The outer message names the format once more.
-        error => match error.source() {
-            Some(cause) => format!("damaged {format}: {cause}"),
-            None => format!("damaged {format}: {error}"),
-        },
-    };
-    let mut reader = ImageReader::with_format(
-        Cursor::new(bytes),
-        match format {
-            Format::WebP => ImageFormat::WebP,
-            Format::Bmp => ImageFormat::Bmp,
-            Format::Tiff => ImageFormat::Tiff,
-            Format::Gif => ImageFormat::Gif,
-            Format::Pnm => ImageFormat::Pnm,
-            _ => ImageFormat::Png,
-        },
-    );
-    let mut limits = Limits::no_limits();
-    // Eight bytes per pixel for 16-bit RGBA, the widest pixels there are, and as much again for the decoders' own rows.
-    limits.max_alloc = Some(MAX_PIXELS * 16);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(refused)?;
+    let refused = |error| refused(error, bytes, format);
+    let mut decoder = open_decoder(bytes, format).map_err(refused)?;
     let (width, height) = decoder.dimensions();
     check_size(u64::from(width), u64::from(height))?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
@@ -114,6 +91,41 @@ pub(super) fn decode(
         transparent,
         has_pages: thorough && format == Format::Tiff && has_pages(bytes),
     })
+}
+
+/// A decoder of `bytes` that takes no more memory than the largest image that is read.
+fn open_decoder(bytes: &[u8], format: Format) -> ImageResult<impl ImageDecoder> {
+    let mut reader = ImageReader::with_format(
+        Cursor::new(bytes),
+        match format {
+            Format::WebP => ImageFormat::WebP,
+            Format::Bmp => ImageFormat::Bmp,
+            Format::Tiff => ImageFormat::Tiff,
+            Format::Gif => ImageFormat::Gif,
+            Format::Pnm => ImageFormat::Pnm,
+            _ => ImageFormat::Png,
+        },
+    );
+    let mut limits = Limits::no_limits();
+    // Eight bytes per pixel for 16-bit RGBA, the widest pixels there are, and as much again for the decoders' own rows.
+    limits.max_alloc = Some(MAX_PIXELS * 16);
+    reader.limits(limits);
+    reader.into_decoder()
+}
+
+/// Why `bytes` cannot be decoded.
+fn refused(error: ImageError, bytes: &[u8], format: Format) -> String {
+    match error {
+        ImageError::Unsupported(error) => {
+            let of_tiff = Some(bytes).filter(|_| format == Format::Tiff).and_then(channels_of_tiff);
+            unusual(format, &of_tiff.unwrap_or_else(|| unsupported(&error)))
+        }
+        // The outer message names the format once more.
+        error => match error.source() {
+            Some(cause) => format!("damaged {format}: {cause}"),
+            None => format!("damaged {format}: {error}"),
+        },
+    }
 }
 
 /// Describes the channels of a TIFF where they are not the usual ones.

@@ -60,25 +60,40 @@ pub(crate) fn open(list: &Path, options: DecodeOptions) -> Result<Opened, DataEr
         Some(delimiter) => parse_table(&text, delimiter, exists).map_err(bad)?,
         None => Table { rows: parse_lines(&text, exists).map_err(bad)?, note: None },
     };
-    // If none of the first paths exists, this is not a list of images.
-    let looked_at = rows.iter().take(SAMPLE_SIZE);
-    if !looked_at.clone().any(|row| exists(&row.path)) {
-        let which = match (rows.first(), looked_at.count()) {
-            (None, _) => "it is empty".to_owned(),
-            (Some(row), 1) => format!("the one path in it, {:?}, is not a file", row.path),
-            (Some(row), count) => {
-                format!("none of the first {count} paths in it, such as {:?}, is a file", row.path)
-            }
-        };
-        if rows.is_empty() {
-            return Err(bad(which));
-        }
-        let cells = delimiter.map_or_else(String::new, |delimiter| {
-            format!(", and {} taken to separate cells", words_of(delimiter))
-        });
-        let from = if folder.as_os_str().is_empty() { ".".to_owned() } else { shown(&folder) };
-        return Err(bad(format!("{which}; relative paths are looked up from its folder, {from}{cells}")));
+    check_paths_exist(&rows, &folder, delimiter).map_err(bad)?;
+    let mut left_out = LeftOut::default();
+    left_out.notes.extend(note.map(|note| format!("{}: {note}", shown(list))));
+    let (train, test) = split_rows(rows, &mut left_out);
+    let train = collect(&folder, train, options);
+    let mut test = test.map(|test| collect(&folder, test, options));
+    if let Some(test) = &mut test {
+        test.relabel(train.classes());
     }
+    Ok(Opened { train, test, unlabelled: None, left_out })
+}
+
+/// If none of the first paths exists in `folder`, this is not a list of images.
+fn check_paths_exist(rows: &[Row], folder: &Path, delimiter: Option<u8>) -> Result<(), String> {
+    let looked_at = rows.iter().take(SAMPLE_SIZE);
+    if looked_at.clone().any(|row| folder.join(&row.path).is_file()) {
+        return Ok(());
+    }
+    let which = match (rows.first(), looked_at.count()) {
+        (None, _) => return Err("it is empty".to_owned()),
+        (Some(row), 1) => format!("the one path in it, {:?}, is not a file", row.path),
+        (Some(row), count) => {
+            format!("none of the first {count} paths in it, such as {:?}, is a file", row.path)
+        }
+    };
+    let cells = delimiter.map_or_else(String::new, |delimiter| {
+        format!(", and {} taken to separate cells", words_of(delimiter))
+    });
+    let from = if folder.as_os_str().is_empty() { ".".to_owned() } else { shown(folder) };
+    Err(format!("{which}; relative paths are looked up from its folder, {from}{cells}"))
+}
+
+/// Parts the rows to train on from those to test on; those of further test parts are left out.
+fn split_rows(rows: Vec<Row>, left_out: &mut LeftOut) -> (Vec<Row>, Option<Vec<Row>>) {
     // A list that names only a validation part means the rest to be trained on.
     let (mut train, mut tests) = (Vec::new(), BTreeMap::<usize, Vec<Row>>::new());
     for row in rows {
@@ -94,8 +109,6 @@ pub(crate) fn open(list: &Path, options: DecodeOptions) -> Result<Opened, DataEr
     let labelled = |rows: &Vec<Row>| rows.iter().any(|row| row.label.is_some());
     let used = preferred_test(labelled(&train), tests.iter().map(labelled));
     let test = (used < tests.len()).then(|| tests.remove(used));
-    let mut left_out = LeftOut::default();
-    left_out.notes.extend(note.map(|note| format!("{}: {note}", shown(list))));
     for row in tests.into_iter().flatten() {
         left_out.push(inert(&row.path), "in a test part other than the one that is used");
         left_out.images += 1;
@@ -103,12 +116,7 @@ pub(crate) fn open(list: &Path, options: DecodeOptions) -> Result<Opened, DataEr
             left_out.outside.insert(TEST_NAMES[name].to_owned());
         }
     }
-    let train = collect(&folder, train, options);
-    let mut test = test.map(|test| collect(&folder, test, options));
-    if let Some(test) = &mut test {
-        test.relabel(train.classes());
-    }
-    Ok(Opened { train, test, unlabelled: None, left_out })
+    (train, test)
 }
 
 fn collect(folder: &Path, rows: Vec<Row>, options: DecodeOptions) -> ImageFiles {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use flate2::Crc;
 use flate2::bufread::DeflateDecoder;
+use zip::read::ZipFileEntry;
 use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
@@ -178,27 +179,8 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
         if name.ends_with(b"/") || for_macs || is_hidden(&name) {
             continue;
         }
-        let packed = entry.compressed_size();
-        let header = entry.header_start();
-        let least = header.checked_add(HEADER as u64).and_then(|start| start.checked_add(packed));
-        let usable = match entry.compression() {
-            _ if !is_image_name(&name) => Err("not an image, by its name".to_owned()),
-            _ if entry.encrypted() => Err("is encrypted; expected an archive without a password".to_owned()),
-            _ if least.is_none_or(|end| end > len) => Err(BEYOND.to_owned()),
-            CompressionMethod::Stored if packed == entry.size() => Ok(false),
-            CompressionMethod::Deflated => Ok(true),
-            CompressionMethod::Stored => Err(format!(
-                "damaged in the archive: stored without compression in {packed} bytes, but declares {}",
-                entry.size()
-            )),
-            method => Err(format!("is compressed by {method}; expected deflate or no compression")),
-        };
-        match usable {
-            Ok(deflated) => {
-                let member =
-                    Member { header, packed, bytes: entry.size(), checksum: entry.crc32(), deflated };
-                found.push((name, member));
-            }
+        match member_of(&entry, &name, len) {
+            Ok(member) => found.push((name, member)),
             Err(reason) => left_out.push(name_of(&name), reason),
         }
     }
@@ -220,4 +202,28 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
     });
     let folders: Vec<&[u8]> = names.iter().map(folder_of).collect();
     Ok(by_folders(files, &folders, Root::Common, left_out, options))
+}
+
+/// The member that is `entry` of an archive of `len` bytes, or why it is left out; `name` is its name with slashes.
+fn member_of(entry: &ZipFileEntry<'_>, name: &[u8], len: u64) -> Result<Member, String> {
+    let packed = entry.compressed_size();
+    let header = entry.header_start();
+    let least = header.checked_add(HEADER as u64).and_then(|start| start.checked_add(packed));
+    let deflated = match entry.compression() {
+        _ if !is_image_name(name) => return Err("not an image, by its name".to_owned()),
+        _ if entry.encrypted() => {
+            return Err("is encrypted; expected an archive without a password".to_owned());
+        }
+        _ if least.is_none_or(|end| end > len) => return Err(BEYOND.to_owned()),
+        CompressionMethod::Stored if packed == entry.size() => false,
+        CompressionMethod::Deflated => true,
+        CompressionMethod::Stored => {
+            return Err(format!(
+                "damaged in the archive: stored without compression in {packed} bytes, but declares {}",
+                entry.size()
+            ));
+        }
+        method => return Err(format!("is compressed by {method}; expected deflate or no compression")),
+    };
+    Ok(Member { header, packed, bytes: entry.size(), checksum: entry.crc32(), deflated })
 }
