@@ -61,59 +61,22 @@ impl TransferSet {
         open: &mut dyn FnMut(&Path) -> Result<Source, DataError>,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<TransferSet, EvalError> {
-        let mut all = |path: &PathBuf| Ok::<_, DataError>(LocatedImages::all(open(path)?, path));
-        let (train, own_test) = all(&spec.train)?;
-        let mut other = |path: &PathBuf| all(path).map(|(train, test)| test.unwrap_or(train));
-        let test = match (&spec.test, own_test) {
-            (Some(path), _) => other(path)?,
-            (None, Some(test)) => test,
-            (None, None) => {
-                // If no image has a label, that is the error to report: naming test images would not help.
-                if spec.labels.is_none() {
-                    matched("training", train.images, None)?;
-                }
-                return Err(without_test(spec, suite));
-            }
+        let parts = open_parts(spec, suite, open)?;
+        refuse_shared(&parts.named(), spec, suite)?;
+        let labelled = with_targets(&parts, spec)?;
+        let both = match &labelled.validation {
+            Some(validation) => labelled.train.then(validation)?,
+            None => labelled.train.clone(),
         };
-        let validation = spec.validation.as_ref().map(other).transpose()?;
-        let mut parts = vec![("train", &train), ("test", &test)];
-        parts.extend(validation.as_ref().map(|part| ("validation", part)));
-        refuse_shared(&parts, spec, suite)?;
-        let (classes, learnt, tested, chosen_by) = match &spec.labels {
-            Some(table) => {
-                let paths: Vec<String> = parts.iter().flat_map(|(_, part)| part.paths()).collect();
-                let (classes, targets) = ShownClasses::read(table)?.of(&paths)?;
-                let mut rows = 0..targets.rows() as u32;
-                let mut part = |LocatedImages { images, .. }: &LocatedImages| {
-                    let own: Vec<u32> = rows.by_ref().take(images.len()).collect();
-                    Examples { images: images.clone(), targets: targets.select(&own) }
-                };
-                // In the order of `parts`.
-                (classes, part(&train), part(&test), validation.as_ref().map(part))
-            }
-            None => {
-                let learnt = matched("training", train.images.clone(), None)?;
-                let classes = learnt.classes().to_vec();
-                let part = |set, part: &LocatedImages| {
-                    Ok::<_, EvalError>(Examples::labelled(matched(set, part.images.clone(), Some(&classes))?))
-                };
-                let tested = part("test", &test)?;
-                let chosen_by = validation.as_ref().map(|own| part("validation", own)).transpose()?;
-                (classes, Examples::labelled(learnt), tested, chosen_by)
-            }
-        };
-        let both = match &chosen_by {
-            Some(chosen_by) => learnt.then(chosen_by)?,
-            None => learnt.clone(),
-        };
-        let all = both.then(&tested)?.images;
+        let all = both.then(&labelled.test)?.images;
         progress(0, all.len());
         let same = copies(&*all, threads, &|done| progress(done, all.len()));
         // Images without a label are left out by now.
-        let mut places = vec![train.with(&learnt.images)];
-        places.extend(validation.zip(chosen_by.as_ref()).map(|(part, own)| part.with(&own.images)));
+        let mut places = vec![parts.train.with(&labelled.train.images)];
+        let validation = parts.validation.zip(labelled.validation.as_ref());
+        places.extend(validation.map(|(part, own)| part.with(&own.images)));
         let places: Vec<&LocatedImages> = places.iter().collect();
-        let shared = SharedPaths::of(&same, &places, &test.with(&tested.images));
+        let shared = SharedPaths::of(&same, &places, &parts.test.with(&labelled.test.images));
         let among = |group: &Vec<u32>| {
             let rows = group.iter().copied().filter(|&row| (row as usize) < both.len());
             rows.collect::<Vec<u32>>()
@@ -123,8 +86,9 @@ impl TransferSet {
             [train, validation] => SharedPaths::of(&same, &[train], validation),
             _ => None,
         };
-        let (train, validation) = match chosen_by {
-            Some(chosen_by) => (learnt, chosen_by),
+        let Labelled { classes, train, test, validation } = labelled;
+        let (train, validation) = match validation {
+            Some(validation) => (train, validation),
             None => {
                 let purpose = "choose settings on some of them";
                 both.set_apart(classes.len(), &same, VALIDATION, purpose, seed)?
@@ -132,7 +96,7 @@ impl TransferSet {
         };
         // Names are relative to paths in the suite: another folder may hold other images of the same names.
         let texts = std::iter::once(&spec.written).chain(&classes);
-        let fingerprint = fingerprint(texts, &[&train, &validation, &tested]);
+        let fingerprint = fingerprint(texts, &[&train, &validation, &test]);
         let spec = spec.clone();
         Ok(TransferSet {
             spec,
@@ -140,12 +104,87 @@ impl TransferSet {
             train,
             validation,
             both,
-            test: tested,
+            test,
             shared,
             shared_validation,
             fingerprint,
         })
     }
+}
+
+/// The parts of a data set, as they were opened.
+struct Parts {
+    train: LocatedImages,
+    test: LocatedImages,
+    /// Where the suite names them.
+    validation: Option<LocatedImages>,
+}
+
+impl Parts {
+    /// Each with its key in the suite; the order in which tables list their images.
+    fn named(&self) -> Vec<(&'static str, &LocatedImages)> {
+        let mut parts = vec![("train", &self.train), ("test", &self.test)];
+        parts.extend(self.validation.as_ref().map(|part| ("validation", part)));
+        parts
+    }
+}
+
+/// Opens the parts that `spec` names, each path with `open`.
+fn open_parts(
+    spec: &SetSpec,
+    suite: &Path,
+    open: &mut dyn FnMut(&Path) -> Result<Source, DataError>,
+) -> Result<Parts, EvalError> {
+    let mut all = |path: &PathBuf| Ok::<_, DataError>(LocatedImages::all(open(path)?, path));
+    let (train, own_test) = all(&spec.train)?;
+    let mut other = |path: &PathBuf| all(path).map(|(train, test)| test.unwrap_or(train));
+    let test = match (&spec.test, own_test) {
+        (Some(path), _) => other(path)?,
+        (None, Some(test)) => test,
+        (None, None) => {
+            // If no image has a label, that is the error to report: naming test images would not help.
+            if spec.labels.is_none() {
+                matched("training", train.images, None)?;
+            }
+            return Err(without_test(spec, suite));
+        }
+    };
+    let validation = spec.validation.as_ref().map(other).transpose()?;
+    Ok(Parts { train, test, validation })
+}
+
+/// The images of all parts that have labels, with these.
+struct Labelled {
+    /// The names of the classes, in the order of the labels of all parts.
+    classes: Vec<String>,
+    train: Examples,
+    test: Examples,
+    validation: Option<Examples>,
+}
+
+/// Takes the labels from the table that `spec` names, else from the images; classes are matched by name.
+fn with_targets(parts: &Parts, spec: &SetSpec) -> Result<Labelled, EvalError> {
+    let Parts { train, test, validation } = parts;
+    let Some(table) = &spec.labels else {
+        let train = matched("training", train.images.clone(), None)?;
+        let classes = train.classes().to_vec();
+        let part = |set, part: &LocatedImages| {
+            Ok::<_, EvalError>(Examples::labelled(matched(set, part.images.clone(), Some(&classes))?))
+        };
+        let test = part("test", test)?;
+        let validation = validation.as_ref().map(|own| part("validation", own)).transpose()?;
+        return Ok(Labelled { train: Examples::labelled(train), test, validation, classes });
+    };
+    let paths: Vec<String> = parts.named().iter().flat_map(|(_, part)| part.paths()).collect();
+    let (classes, targets) = ShownClasses::read(table)?.of(&paths)?;
+    let mut rows = 0..targets.rows() as u32;
+    let mut part = |LocatedImages { images, .. }: &LocatedImages| {
+        let own: Vec<u32> = rows.by_ref().take(images.len()).collect();
+        Examples { images: images.clone(), targets: targets.select(&own) }
+    };
+    // In the order of the paths.
+    let (train, test) = (part(train), part(test));
+    Ok(Labelled { classes, train, test, validation: validation.as_ref().map(part) })
 }
 
 /// Returns an error for an image in two of `parts`, each given with its key in the suite.
