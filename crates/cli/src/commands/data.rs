@@ -124,15 +124,31 @@ fn in_test_alone<'a>(source: &Source, whole: &'a Concat) -> &'a [String] {
 }
 
 fn lines(source: &Source, whole: &Concat, found: &Survey, decoding: DecodeOptions) -> Vec<String> {
-    let count = |number: usize| terminal::grouped(number as u64);
-    let row = |name: &str, text: String| format!("{name:<12} {text}");
+    let mut lines = vec![row("kind", source.kind.to_string()), row("images", images(source, whole))];
+    lines.extend(size_lines(found));
+    lines.extend(tone_lines(found, decoding));
+    lines.extend(class_lines(source, whole, found));
+    lines.extend(problem_lines(source, whole, found));
+    lines
+}
+
+fn row(name: &str, text: String) -> String {
+    format!("{name:<12} {text}")
+}
+
+fn grouped(number: usize) -> String {
+    terminal::grouped(number as u64)
+}
+
+/// Formats and sizes.
+fn size_lines(found: &Survey) -> Vec<String> {
     let range = |Spread { least, median, most }| match least == most {
         true => format!("{least}"),
         false => format!("{least} to {most}, median {median}"),
     };
-    let mut lines = vec![row("kind", source.kind.to_string()), row("images", images(source, whole))];
+    let mut lines = Vec::new();
     let formats: Vec<String> =
-        found.formats.iter().map(|(name, &n)| format!("{name} {}", count(n))).collect();
+        found.formats.iter().map(|(name, &n)| format!("{name} {}", grouped(n))).collect();
     if !formats.is_empty() {
         lines.push(row("formats", formats.join(", ")));
     }
@@ -140,6 +156,12 @@ fn lines(source: &Source, whole: &Concat, found: &Survey, decoding: DecodeOption
         lines.push(row("width", range(found.width)));
         lines.push(row("height", range(found.height)));
     }
+    lines
+}
+
+/// Brightness, colours, opacity and further pages.
+fn tone_lines(found: &Survey, decoding: DecodeOptions) -> Vec<String> {
+    let mut lines = Vec::new();
     let Values { images: deep, least, most } = found.tones.deep;
     let dark: Vec<_> = dark(&found.tones, decoding.window).collect();
     if deep > 0 && !dark.iter().any(|(kind, _)| *kind == DEEP) {
@@ -149,7 +171,7 @@ fn lines(source: &Source, whole: &Concat, found: &Survey, decoding: DecodeOption
     lines.extend(dark.into_iter().map(|(kind, values)| row(kind, values)));
     let grey = match found.grey == found.readable {
         true => "all; operators that change colours mean nothing here".to_owned(),
-        false => count(found.grey),
+        false => grouped(found.grey),
     };
     if found.readable > 0 {
         lines.push(row("grey", grey));
@@ -162,34 +184,44 @@ fn lines(source: &Source, whole: &Concat, found: &Survey, decoding: DecodeOption
         let files = terminal::counted(found.with_pages, "file");
         lines.push(row("pages", format!("{files} with several, of which only the first is read")));
     }
+    lines
+}
+
+/// The classes, and images without one.
+fn class_lines(source: &Source, whole: &Concat, found: &Survey) -> Vec<String> {
     let classes = whole.classes();
-    lines.push(row(
+    let mut lines = vec![row(
         "classes",
         match (classes.len(), source.test.as_ref().is_some_and(|test| !test.classes().is_empty())) {
             (0, _) => "none".to_owned(),
-            (classes, false) => count(classes),
+            (classes, false) => grouped(classes),
             (classes, true) => {
-                format!("{}; the counts include test images", count(classes))
+                format!("{}; the counts include test images", grouped(classes))
             }
         },
-    ));
+    )];
     let (names, without) = (classes.iter().zip(&found.per_class), found.per_class.last());
     lines.extend(
-        names.take(LISTED).map(|(name, &n)| row("", format!("{} {}", count(n), terminal::inert(name)))),
+        names.take(LISTED).map(|(name, &n)| row("", format!("{} {}", grouped(n), terminal::inert(name)))),
     );
     lines.extend(more(classes.len()));
     let alone = in_test_alone(source, whole);
     if !alone.is_empty() {
         let names: Vec<String> = alone.iter().take(LISTED).map(|name| terminal::inert(name)).collect();
         let rest = if alone.len() > LISTED { ", ..." } else { "" };
-        let count = count(alone.len());
+        let count = grouped(alone.len());
         let names = names.join(", ") + rest;
         lines.push(row("", format!("{count} in the test part alone, which evaluations refuse: {names}")));
     }
     if let Some(&without) = without.filter(|&&n| n > 0 && !classes.is_empty()) {
-        lines.push(row("", format!("{} without a label", count(without))));
+        lines.push(row("", format!("{} without a label", grouped(without))));
     }
-    lines.push(row("broken", count(found.broken.len())));
+    lines
+}
+
+/// Broken images, what was left out, duplicates, and classes that contradict each other.
+fn problem_lines(source: &Source, whole: &Concat, found: &Survey) -> Vec<String> {
+    let mut lines = vec![row("broken", grouped(found.broken.len()))];
     let broken = found.broken.iter().take(LISTED);
     lines.extend(broken.map(|image| row("", format!("{}: {}", terminal::inert(&image.name), image.reason))));
     lines.extend(more(found.broken.len()));
@@ -197,13 +229,13 @@ fn lines(source: &Source, whole: &Concat, found: &Survey, decoding: DecodeOption
     let LeftOut { broken, doubtful, .. } = &source.left_out;
     for (name, files) in [("unreadable", broken), ("doubtful", doubtful)] {
         if !files.is_empty() {
-            lines.push(row(name, count(files.len())));
+            lines.push(row(name, grouped(files.len())));
             let listed = files.iter().take(LISTED);
             lines.extend(listed.map(|file| row("", format!("{}: {}", file.name, file.reason))));
             lines.extend(more(files.len()));
         }
     }
-    lines.push(row("duplicates", count(found.superfluous())));
+    lines.push(row("duplicates", grouped(found.superfluous())));
     for group in found.duplicates.iter().take(LISTED) {
         let names: Vec<String> =
             group.iter().take(4).map(|&image| terminal::inert(&whole.name(image as usize))).collect();
@@ -213,7 +245,7 @@ fn lines(source: &Source, whole: &Concat, found: &Survey, decoding: DecodeOption
     lines.extend(more(found.duplicates.len()));
     let contradicting = contradicting(whole, &found.duplicates);
     if !contradicting.is_empty() {
-        lines.push(row("mislabelled", format!("{}, of several classes", count(contradicting.len()))));
+        lines.push(row("mislabelled", format!("{}, of several classes", grouped(contradicting.len()))));
         lines.extend(contradicting.iter().take(LISTED).map(|group| row("", labelled(whole, group))));
         lines.extend(more(contradicting.len()));
     }
@@ -228,23 +260,22 @@ fn lines(source: &Source, whole: &Concat, found: &Survey, decoding: DecodeOption
 
 /// The number of images, and of each part if there are several.
 fn images(source: &Source, whole: &Concat) -> String {
-    let count = |number: usize| terminal::grouped(number as u64);
     let parts: Vec<String> = [
         (Some(&source.train), "to train on"),
         (source.unlabelled.as_ref(), "more without labels"),
         (source.test.as_ref(), "to test on"),
     ]
     .into_iter()
-    .filter_map(|(part, what)| Some(format!("{} {what}", count(part?.len()))))
+    .filter_map(|(part, what)| Some(format!("{} {what}", grouped(part?.len()))))
     .collect();
     match &parts[..] {
-        [_] => count(whole.len()),
-        several => format!("{}: {}", count(whole.len()), several.join(", ")),
+        [_] => grouped(whole.len()),
+        several => format!("{}: {}", grouped(whole.len()), several.join(", ")),
     }
 }
 
 fn more(count: usize) -> Option<String> {
-    (count > LISTED).then(|| format!("{:<12} and {} more", "", terminal::grouped((count - LISTED) as u64)))
+    (count > LISTED).then(|| format!("{:<12} and {} more", "", grouped(count - LISTED)))
 }
 
 fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
