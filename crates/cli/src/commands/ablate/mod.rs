@@ -2,6 +2,7 @@
 
 mod folder;
 mod table;
+mod trial;
 mod warnings;
 
 use std::fs;
@@ -13,27 +14,20 @@ use serde_json::{Value, json};
 use simclr_data::{DataError, Source};
 use simclr_engine::Device;
 use simclr_eval::EvalError;
-use simclr_eval::protocols::{
-    self, Evaluation, LogisticOptions, Opened, Protocol, Representation, Splits, TrainedEncoder, Versus,
-    WhichCheckpoint,
-};
-use simclr_eval::report::history::{History, Kind};
+use simclr_eval::protocols::{Opened, Splits};
 use simclr_eval::report::study_page;
-use simclr_eval::study::{Measure, Study, Trial, Variant, rows};
-use simclr_exchange::write_encoder;
-use simclr_metrics::Knn;
+use simclr_eval::study::{Study, Trial, Variant, rows};
 use simclr_train::file_system::{Disk, write_atomically};
 use simclr_train::pretrain::{Failure, Identity, Worker, held_out, plan};
 use simclr_train::run_folder::{REPORT, RunFolder};
 use simclr_train::{Config, TrainError};
 
 use crate::data::Opening;
-use crate::evaluating::{pair, warn_of_broken};
-use crate::evaluation_progress::EvaluationProgress;
+use crate::evaluating::pair;
 use crate::exit::{Done, Rescued, Stopped, in_a_line, is_usage, usage};
 use crate::settings::{OnDevice, Settings, Threads, from_to, suggesting};
-use crate::workers::Rendezvous;
 use crate::{data, terminal, training};
+use trial::{Shared, images_tested};
 
 pub use folder::is_study;
 
@@ -159,37 +153,73 @@ impl Ablate {
             folder::check_runs(out, runs, Identity::of(source.to_pretrain().as_ref()))?;
         }
         let Some(out) = self.out.clone().filter(|_| !self.dry_run) else {
-            let steps: u64 = planned.iter().map(|planned| planned.steps).sum();
-            let (trained, left) = self.progress(&planned, &source)?;
-            if left < steps {
-                terminal::say(&format!(
-                    "{trained} of {} are there already, {} left",
-                    terminal::counted(planned.len(), "run"),
-                    terminal::counted(left as usize, "step"),
-                ));
-            }
-            if self.json {
-                let variants: Vec<Value> = study.variants.iter().map(table::described).collect();
-                let object = json!({
-                    "study": study.title, "source": study.source, "set": study.set, "seeds": self.seeds,
-                    "steps": steps, "trained": trained, "steps_left": left, "variants": variants,
-                    "left_out": study.left_out,
-                });
-                terminal::print_json(&object)?;
-            }
+            self.tell_progress(&study, &planned, &source)?;
             return Ok(Done::Finished);
         };
         let splits = self.splits(&mut opening, &source)?.strict(base.data.strict);
         fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
         folder::mark(&out, &study)?;
 
+        let shared = Shared { source: &source, splits: &splits, device: &device };
+        let Some((trials, tested)) = self.try_all(&out, &study, &planned, &shared, &base)? else {
+            return Ok(Done::Interrupted);
+        };
+        let rows = rows(&study, &trials);
+        match self.json {
+            true => table::tell_json(&study, self.seeds, tested, &rows)?,
+            false => table::tell(&study, tested, &rows)?,
+        }
+        terminal::say(&format!("report: {}", out.join(REPORT).display()));
+        let failures = trials.iter().filter_map(|trial| Some((trial, trial.failure.clone()?)));
+        let (failed, why): (Vec<String>, Vec<String>) = failures
+            .map(|(trial, why)| (format!("{}, seed {}", study.variants[trial.variant].name, trial.seed), why))
+            .unzip();
+        match why.into_iter().next() {
+            Some(first) => Err(anyhow!(first).context(format!("no result: {}", failed.join("; ")))),
+            None => Ok(Done::Finished),
+        }
+    }
+
+    /// Says how much of a study is done; as JSON what it will do, too.
+    fn tell_progress(&self, study: &Study, planned: &[Planned], source: &Source) -> Result<()> {
+        let steps: u64 = planned.iter().map(|planned| planned.steps).sum();
+        let (trained, left) = self.progress(planned, source)?;
+        if left < steps {
+            terminal::say(&format!(
+                "{trained} of {} are there already, {} left",
+                terminal::counted(planned.len(), "run"),
+                terminal::counted(left as usize, "step"),
+            ));
+        }
+        if self.json {
+            let variants: Vec<Value> = study.variants.iter().map(table::described).collect();
+            let object = json!({
+                "study": study.title, "source": study.source, "set": study.set, "seeds": self.seeds,
+                "steps": steps, "trained": trained, "steps_left": left, "variants": variants,
+                "left_out": study.left_out,
+            });
+            terminal::print_json(&object)?;
+        }
+        Ok(())
+    }
+
+    /// All trials, in the order in which they are planned, and the number of images that they were tested on. `None`
+    /// after Ctrl-C.
+    fn try_all(
+        &self,
+        out: &Path,
+        study: &Study,
+        planned: &[Planned],
+        shared: &Shared,
+        base: &Config,
+    ) -> Result<Option<(Vec<Trial>, usize)>> {
         let mut trials: Vec<Trial> = Vec::new();
         let mut tested = None;
         for (number, planned) in planned.iter().enumerate() {
             let name = format!("{}, seed {}", study.variants[planned.variant].name, planned.seed);
             let of = study.variants.len() as u64 * self.seeds;
             terminal::say(&format!("{} of {of}: {name}", number + 1));
-            let trial = match self.trial(planned, &source, &splits, &device) {
+            let trial = match self.trial(planned, shared) {
                 // Ctrl-C before the first step.
                 Err(error) if error.is::<Stopped>() => None,
                 // Wrong usage makes the other runs fail, too. So does an outside cause, which costs no step once it is
@@ -206,29 +236,15 @@ impl Ablate {
             };
             let Some(trial) = trial else {
                 terminal::say("continue with the same command");
-                return Ok(Done::Interrupted);
+                return Ok(None);
             };
             if tested.is_none() && trial.failure.is_none() {
                 tested = images_tested(&planned.folder);
             }
             trials.push(trial);
-            self.write_page(&out, &study, &trials, tested.unwrap_or(splits.test().len()), &base)?;
+            self.write_page(out, study, &trials, tested.unwrap_or(shared.splits.test().len()), base)?;
         }
-        let tested = tested.unwrap_or(splits.test().len());
-        let rows = rows(&study, &trials);
-        match self.json {
-            true => table::tell_json(&study, self.seeds, tested, &rows)?,
-            false => table::tell(&study, tested, &rows)?,
-        }
-        terminal::say(&format!("report: {}", out.join(REPORT).display()));
-        let failures = trials.iter().filter_map(|trial| Some((trial, trial.failure.clone()?)));
-        let (failed, why): (Vec<String>, Vec<String>) = failures
-            .map(|(trial, why)| (format!("{}, seed {}", study.variants[trial.variant].name, trial.seed), why))
-            .unzip();
-        match why.into_iter().next() {
-            Some(first) => Err(anyhow!(first).context(format!("no result: {}", failed.join("; ")))),
-            None => Ok(Done::Finished),
-        }
+        Ok(Some((trials, tested.unwrap_or(shared.splits.test().len()))))
     }
 
     /// Leaves out the variants whose own batch is larger than the images to train on, with a warning. Too few are left
@@ -362,99 +378,6 @@ impl Ablate {
         pair(train, self.test.as_ref().map(open).transpose()?, self.threads.counted())
     }
 
-    /// Trains and evaluates one variant with one seed, as far as that is not done yet. `None` after Ctrl-C.
-    fn trial(
-        &self,
-        planned: &Planned,
-        source: &Source,
-        splits: &Splits,
-        device: &Device,
-    ) -> Result<Option<Trial>> {
-        let Planned { variant, seed, config, folder, .. } = planned;
-        let images = source.to_pretrain();
-        let identity = Identity::of(images.as_ref());
-        let failed = |why: String| Ok(Some(planned.failed(why)));
-        let mut training = match RunFolder::exists(folder) {
-            true => {
-                let (run, _) = RunFolder::open(folder)?;
-                // It would fail in the same way.
-                if let Some(failure) = Failure::of(&run).filter(|failure| failure.is_of(config, identity)) {
-                    return failed(not_converged(failure.step));
-                }
-                training::resume(folder, |_| Ok(config.clone()))?
-            }
-            false => training::begin(folder, config.clone())?,
-        };
-        training.saved().map_or(Ok(()), |meta| identity.check(folder, meta))?;
-        if training.is_finished() {
-            training.complete()?;
-        } else {
-            training.record_data(&self.data);
-            match training.go(&images, &Rendezvous::ALONE, "the same command") {
-                Ok(outcome) if outcome.finished => {
-                    write_encoder(&training.folder, &outcome.checkpoint)?;
-                }
-                Ok(_) => return Ok(None),
-                Err(error) => match error.downcast_ref() {
-                    // Another attempt would fail in the same way.
-                    Some(TrainError::NotFinite { step, .. }) => {
-                        terminal::warn(&error.to_string());
-                        return failed(not_converged(step + 1));
-                    }
-                    _ => return Err(error),
-                },
-            }
-        }
-        drop(training);
-        match self.measure(folder, splits, device) {
-            Err(error) if is_useless(&error) => {
-                terminal::warn(&error.to_string());
-                failed(format!("did not converge: {error}"))
-            }
-            scores => Ok(Some(Trial { variant: *variant, seed: *seed, scores: scores?, failure: None })),
-        }
-    }
-
-    /// The scores of the encoder in `folder`, in the order of [`Measure::ALL`].
-    fn measure(&self, folder: &Path, splits: &Splits, device: &Device) -> Result<[Option<f64>; 4]> {
-        let encoder = TrainedEncoder::load(folder, WhichCheckpoint::Newest, device)?;
-        let judged_by = splits.fingerprint();
-        let mut wanted = vec![Measure::Knn, Measure::Linear];
-        wanted.extend(Some(Measure::LinearOfZ).filter(|_| self.projection));
-        let mut scores = [None; 4];
-        for &measure in &wanted {
-            scores[measure as usize] = measured(&encoder, measure, judged_by, splits.is_strict());
-        }
-        wanted.retain(|&measure| scores[measure as usize].is_none());
-        if !wanted.is_empty() {
-            let mut progress = EvaluationProgress::default();
-            let mut watch = |report| progress.see(report);
-            let with_z = wanted.contains(&Measure::LinearOfZ);
-            let encoded =
-                protocols::encode(&Versus::alone(encoder.model.clone()), splits, with_z, &mut watch)?;
-            let device = &encoder.model.device;
-            for measure in wanted {
-                let options = LogisticOptions::default();
-                let mut evaluation = match measure {
-                    Measure::Linear => protocols::logistic(device, &encoded, &options, &mut watch)?,
-                    Measure::LinearOfZ => protocols::logistic_z(device, &encoded, &options, &mut watch)?,
-                    Measure::Knn | Measure::Contrastive => {
-                        protocols::knn(&encoded, &Knn::among(splits.train().len()))?
-                    }
-                };
-                evaluation.trained.details.insert(JUDGED_BY.to_owned(), json!(judged_by));
-                evaluation.data = splits.origin().cloned();
-                encoder.record(&mut evaluation)?;
-                scores[measure as usize] = Some(evaluation.trained.top1);
-            }
-        }
-        let log = encoder.run.metrics();
-        let history = History::read(&log).with_context(|| format!("{} cannot be read", log.display()))?;
-        let contrastive = history.series(Kind::Epoch, "train_contrastive_accuracy");
-        scores[Measure::Contrastive as usize] = contrastive.last().map(|&(_, value)| value);
-        Ok(scores)
-    }
-
     fn write_page(
         &self,
         out: &Path,
@@ -485,10 +408,6 @@ fn check_sets(sets: &[String], study: &Study) -> Result<()> {
     Ok(())
 }
 
-fn not_converged(step: u64) -> String {
-    format!("did not converge: loss, gradient or network not finite at step {step}")
-}
-
 /// Whether the error is that of an image that cannot be read.
 fn is_of_an_image(error: &anyhow::Error) -> bool {
     matches!(
@@ -498,38 +417,4 @@ fn is_of_an_image(error: &anyhow::Error) -> bool {
                 | EvalError::Train(TrainError::Data(DataError::Image { .. }))
         )
     )
-}
-
-/// Whether the error says that a network computes nothing that can be evaluated.
-fn is_useless(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(EvalError::Train(TrainError::FeaturesNotFinite { .. })))
-}
-
-/// The detail of a result that holds the fingerprint of the images it was measured on.
-const JUDGED_BY: &str = "judged_by";
-
-fn protocol_of(measure: Measure) -> Protocol {
-    match measure {
-        Measure::Linear => Protocol::Logistic(Representation::H),
-        Measure::LinearOfZ => Protocol::Logistic(Representation::Z),
-        Measure::Knn | Measure::Contrastive => Protocol::Knn,
-    }
-}
-
-/// The number of images that an evaluated run was tested on. Warns of those that could not be read, which are the same
-/// for all runs of a study.
-fn images_tested(run: &Path) -> Option<usize> {
-    let folder = RunFolder::open(run).ok()?.0.evaluations();
-    let evaluation = Evaluation::read(&folder, &protocol_of(Measure::Knn))?;
-    warn_of_broken(&evaluation, &folder);
-    Some(evaluation.test_images)
-}
-
-/// The earlier result of this very encoder on these images, if there is one.
-fn measured(encoder: &TrainedEncoder, measure: Measure, judged_by: u32, is_strict: bool) -> Option<f64> {
-    let found = encoder.recorded(&protocol_of(measure))?;
-    let same = found.step == Some(encoder.step)
-        && found.trained.details.get(JUDGED_BY) == Some(&json!(judged_by))
-        && (found.skipped == 0 || !is_strict);
-    same.then_some(found.trained.top1)
 }
