@@ -381,7 +381,7 @@ fn runs_that_cannot_be_continued_are_found_first() {
 }
 
 #[test]
-fn what_is_wrong_is_said_before_anything_is_trained() {
+fn wrong_studies_are_refused_before_anything_is_trained() {
     let (dir, data) = small_data();
     let out = dir.path().join("out");
     let wrong = |text: &str, words: &[&str]| {

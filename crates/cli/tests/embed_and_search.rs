@@ -78,7 +78,7 @@ fn features_in_each_kind_of_file() {
 }
 
 #[test]
-fn what_cannot_be_written() {
+fn outputs_that_cannot_be_written_are_refused() {
     let (dir, data, run) = trained();
     let embed = |out: &Path, more: &[&str]| {
         simclr(&[&["embed", path(&run), path(&data), "--out", path(out)][..], more].concat())

@@ -110,7 +110,7 @@ fn from_fine_tuning_to_a_table_of_labels() {
 }
 
 #[test]
-fn what_is_no_such_network() {
+fn networks_without_a_classifier_and_wrong_options_are_refused() {
     let (dir, data, run) = trained();
     let predict = |network: &Path, more: &[&str]| {
         simclr(&[&["predict", path(network), path(&data)][..], more].concat())

@@ -162,7 +162,7 @@ fn killed_and_begun_again() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn wrong_suites_are_refused_by_file_and_key() {
     let (dir, run) = run_and_data();
     let missing = dir.path().join("missing.toml");
     simclr(&["transfer", path(&run), path(&missing)]).expect(2, &["missing.toml: no such file"]);

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_named() {
+    fn wrong_patterns_are_refused() {
         assert!(expanded("a{0..3").unwrap_err().contains("not closed"));
         assert!(expanded("a{x}").unwrap_err().contains("{x}"));
         assert!(expanded("a{5..3}").unwrap_err().contains("not a range"));

@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_file_is_named() {
+    fn paths_that_are_no_files_are_told() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a");
         assert_eq!(

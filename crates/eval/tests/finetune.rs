@@ -145,7 +145,7 @@ fn settings_follow_the_paper_and_the_images() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said() {
+fn impossible_options_and_divergence_are_errors() {
     let models = Versus::alone(models(1).trained);
     let fail = |options: FineTune| finetune(&models, &splits(), &options, &mut |_| ()).unwrap_err();
     let few = fail(quick(Labels::Percent(1.0))).to_string();

@@ -123,7 +123,7 @@ fn classes_are_matched_by_name_and_quoted() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said() {
+fn wrong_networks_and_options_are_refused() {
     let tuned = tuned(1);
     for top in [0, 4] {
         let error = predict(&classifier(&tuned, 1), &test_images(), top).unwrap_err().to_string();

@@ -25,7 +25,7 @@ fn load(path: &Path, which: WhichCheckpoint) -> Result<TrainedEncoder, EvalError
 }
 
 #[test]
-fn what_is_no_encoder_is_said() {
+fn folders_without_a_checkpoint_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let error = load(folder.path(), WhichCheckpoint::Newest).unwrap_err();
     assert!(matches!(error, EvalError::Train(TrainError::NoRun { .. })), "{error}");

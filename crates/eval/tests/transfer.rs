@@ -431,7 +431,7 @@ fn images_that_show_several_classes() {
 }
 
 #[test]
-fn what_does_not_fit_is_named() {
+fn sets_whose_parts_do_not_fit_are_refused() {
     let error = |toml: &str, toys: &[(&str, Toy)]| open(toml, toys, 0).err().unwrap().to_string();
     let [train, test] = toys();
     let other = ("test", Toy::new(&["red", "grey"], 10, 1));

@@ -179,7 +179,7 @@ fn signs_that_are_turned() {
 }
 
 #[test]
-fn what_no_state_dict_is() {
+fn files_without_a_state_dict_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("net.pt");
     let archive = |name: &str, bytes: &[u8]| {

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_odd_is_declined() {
+    fn odd_markers_are_declined() {
         for odd in [
             &[1, 2, 3][..],
             &[1, 0xff],

@@ -22,7 +22,7 @@ fn every_pixel_is_that_of_libjpeg() {
 }
 
 #[test]
-fn what_the_header_says() {
+fn headers_tell_of_grey_and_exif() {
     for file in golden() {
         let header = Header::read(&file.file).unwrap();
         assert_eq!(header.grey, file.name.contains("grey"));

@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn wrong_studies_are_refused_by_line_and_key() {
         let two = "title = \"t\"\n[[variant]]\nname = \"a\"\n[[variant]]\n";
         for (text, words) in [
             ("title = ", "s.toml: TOML parse error at line 1"),

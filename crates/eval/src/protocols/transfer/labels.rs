@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_named() {
+    fn tables_of_classes_that_do_not_fit_the_images_are_refused() {
         let lines = "a/1.jpg,cat\nb/1.jpg,dog\n2.jpg,cat\n";
         let images = ["a/1.jpg", "a/2.jpg", "b/1.jpg"];
         // An image that occurs twice has one line.

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_file_and_key() {
+    fn wrong_suites_are_refused_by_file_and_key() {
         let set = |lines: &str| format!("[[set]]\nname = \"own\"\n{lines}\n");
         let whole = "train = \"a\"\nmetric = \"top1\"";
         let cases = [

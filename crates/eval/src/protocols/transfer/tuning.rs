@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_range_is_named() {
+    fn settings_out_of_range_are_refused() {
         let fail = |tuning: Tuning| tuning.check().unwrap_err().to_string();
         let grid = |rates: &[f64], decays: &[f64]| Grid { rates: rates.to_vec(), decays: decays.to_vec() };
         let usual = Tuning::default;
