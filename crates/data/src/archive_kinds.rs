@@ -99,8 +99,8 @@ impl<'a> Archives<'a> {
         self.all.iter().filter(|(.., path)| !self.is_given(path))
     }
 
-    /// Whether there are tables, and no images in them: img2dataset writes a table of addresses and captions for each of
-    /// its shards.
+    /// Whether there are tables, and no images in them: img2dataset writes a table of addresses and captions for each
+    /// of its shards.
     fn tables_are_bare(&self) -> bool {
         let mut tables = self.all.iter().filter(|(kind, ..)| *kind == ArchiveKind::Parquet).peekable();
         tables.peek().is_some() && !parquet::hold_images(tables.map(|(.., path)| path.as_path()))

@@ -64,8 +64,9 @@ impl Cached {
         Self::new(inner, Store::Memory { budget: budget_bytes, used: AtomicU64::new(0) })
     }
 
-    /// Keeps images of `inner`, decoded as `decode` says, in a file at `path`, within `budget`. A file left by an earlier run is reused if it holds the same
-    /// images (judged by their names and by comparing a few) decoded in the same way; damage is detected.
+    /// Keeps images of `inner`, decoded as `decode` says, in a file at `path`, within `budget`. A file left by an
+    /// earlier run is reused if it holds the same images (judged by their names and by comparing a few) decoded in the
+    /// same way; damage is detected.
     ///
     /// # Errors
     /// [`DataError::Io`] if the file cannot be made.

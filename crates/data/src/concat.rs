@@ -128,8 +128,8 @@ impl Dataset for Concat {
     }
 }
 
-/// What of each prefix stays wherever the parts lie: the last folder or file of a prefix that is a path, with its slash.
-/// Where that does not tell the parts apart, the path below the folder that all have in common.
+/// What of each prefix stays wherever the parts lie: the last folder or file of a prefix that is a path, with its
+/// slash. Where that does not tell the parts apart, the path below the folder that all have in common.
 fn prefixes_within<'p>(prefixes: impl Iterator<Item = &'p str>) -> Vec<String> {
     // A path like "." has a last folder only as a whole; no prefix is no path.
     let path = |prefix: &str| if prefix.is_empty() { PathBuf::new() } else { whole(prefix) };

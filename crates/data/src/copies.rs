@@ -19,8 +19,8 @@ pub enum HashExtent {
 /// whatever they are called, and other images with the same pixels. No file is decoded, and a file is read only if
 /// another has the same size. An unreadable image equals no other.
 ///
-/// Uses `threads` threads. There are three passes (sizes, samples, all bytes), and `progress` is told how many images of
-/// all would be done if each pass took a third.
+/// Uses `threads` threads. There are three passes (sizes, samples, all bytes), and `progress` is told how many images
+/// of all would be done if each pass took a third.
 pub fn copies(dataset: &dyn Dataset, threads: usize, progress: &(dyn Fn(usize) + Sync)) -> Vec<Vec<u32>> {
     let images = dataset.len();
     let pass = |before: f64| move |share: f64| progress(((before + share) / 3.0 * images as f64) as usize);
@@ -62,8 +62,8 @@ enum Missing {
 /// Images between two reports of the progress.
 const REPORTED: usize = 64;
 
-/// Splits the groups by `key`, and drops groups of a single image. The groups keep the order of the data set. `progress`
-/// is told which share is done.
+/// Splits the groups by `key`, and drops groups of a single image. The groups keep the order of the data set.
+/// `progress` is told which share is done.
 fn parted(
     groups: Vec<Vec<u32>>,
     threads: usize,

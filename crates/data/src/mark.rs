@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The times of a file or a folder in nanoseconds since 1970, and its number in its file system. Programs that unpack or
-/// copy set the first time as they like, and so two versions of a data set may agree in it.
+/// The times of a file or a folder in nanoseconds since 1970, and its number in its file system. Programs that unpack
+/// or copy set the first time as they like, and so two versions of a data set may agree in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mark {
     /// When it was last written; of a folder, when an entry was added, removed or renamed.

@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// Why a path is not a file to read: "no such file", "is a folder" or "is not a regular file"; `None` if it is one, or the
-/// system does not tell.
+/// Why a path is not a file to read: "no such file", "is a folder" or "is not a regular file"; `None` if it is one, or
+/// the system does not tell.
 ///
 /// Opening a pipe waits for a writer, and reading a device may never end.
 pub fn not_a_file(path: &Path) -> Option<&'static str> {

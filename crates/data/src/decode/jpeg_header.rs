@@ -12,7 +12,7 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// Why images of this kind are not read, if they are not.
+    /// Returns the reason why images of this kind are not read, or `None` if they are.
     pub fn unread_kind(self) -> Option<String> {
         match (self.marker, self.bits) {
             (0xc3, _) => Some("lossless".to_owned()),

@@ -70,8 +70,8 @@ pub struct StoredAs {
     pub grey: bool,
     /// Whether some of its pixels are transparent, at least in part; looked for only with [`DecodeScratch::thorough`].
     pub transparent: bool,
-    /// Whether the file has more pages than the one that is read. Only those of TIFF are known, and smaller copies of the
-    /// first are none. Looked for only with [`DecodeScratch::thorough`].
+    /// Whether the file has more pages than the one that is read. Only those of TIFF are known, and smaller copies of
+    /// the first are none. Looked for only with [`DecodeScratch::thorough`].
     pub has_pages: bool,
 }
 
@@ -153,8 +153,8 @@ pub fn decode_part<'a>(
     finish(decoded, || inert(name), scratch)
 }
 
-/// Decodes the bytes that `read` puts into the buffer, for which it returns the room; errors call the image `name`, which
-/// must be inert.
+/// Decodes the bytes that `read` puts into the buffer, for which it returns the room; errors call the image `name`,
+/// which must be inert.
 pub(crate) fn decode_from<'a>(
     read: impl FnOnce(&mut Vec<u8>) -> Result<Claim, String>,
     name: impl Fn() -> String,
@@ -225,8 +225,8 @@ const SAMPLE: u64 = 4096;
 /// Files of up to this many bytes are read as quickly as a sample of them.
 const SAMPLED: u64 = 32 * 1024;
 
-/// Reads some bytes from the middle of the `len` bytes at `start` of a file into `out`; returns false if they are so few
-/// that reading all of them is as quick. The same bytes give the same sample, wherever they are.
+/// Reads some bytes from the middle of the `len` bytes at `start` of a file into `out`; returns false if they are so
+/// few that reading all of them is as quick. The same bytes give the same sample, wherever they are.
 pub(crate) fn read_sample(file: &File, start: u64, len: u64, out: &mut Vec<u8>) -> Result<bool, String> {
     if len <= SAMPLED {
         return Ok(false);

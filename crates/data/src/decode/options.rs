@@ -22,10 +22,10 @@ impl Default for DecodeOptions {
 
 /// The range of stored values that is mapped to 0 to 255; values outside are clamped.
 ///
-/// It acts on images of 16 bits per channel and on grey images of up to 8 bits. Colour images of 8 bits stay as they are.
+/// It acts on 16-bit images and on grey images of up to 8 bits. 8-bit colour images stay as they are.
 ///
-/// Values are those that the file stores: those of a PNM up to the maximum that it declares, such as 4095. But grey values
-/// of fewer than 8 bits count as scaled to 8: programs that write PNG store images with few levels so, unasked.
+/// Values are meant as the file stores them: in a PNM up to the maximum that it declares, such as 4095. But grey values
+/// of fewer than 8 bits are first scaled to 8, because programs that write PNG store images of few levels so, unasked.
 ///
 /// Written as `"full"`, `"image"` or `[low, high]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,9 +34,8 @@ pub enum Window {
     /// The full range of the depth: 0 to 65535, or 0 to 255.
     #[default]
     Full,
-    /// The range of each image's values, over all its channels, without the darkest and the brightest 0.1% of them
-    /// (rounded), so that a few hot pixels do not leave the image dark. Where that leaves a single value, the whole range
-    /// of its values.
+    /// The range of each image's values, over all its channels, without the darkest and the brightest 0.1% (rounded):
+    /// a few hot pixels do not leave the image dark. If that leaves a single value, the range of all its values.
     Image,
     /// From `low` to `high`, as stored: `low` becomes 0 and `high` 255.
     Values {
@@ -79,8 +78,8 @@ impl Window {
         }
     }
 
-    /// The map of 16-bit values to 8 bits for an image whose `values` are scaled from 0 to `most`, as it stores them, to
-    /// 16 bits.
+    /// The map of 16-bit values to 8 bits for an image whose `values` are scaled from 0 to `most`, as it stores them,
+    /// to 16 bits.
     pub(super) fn of_16_bits(
         self,
         values: impl Iterator<Item = u16> + Clone,
@@ -99,8 +98,8 @@ impl Window {
         self.apply_to_scaled_grey(pixels, u8::MAX.into());
     }
 
-    /// Like [`apply_to_grey`](Self::apply_to_grey), for values that are scaled from 0 to `most`, as the image stores them,
-    /// to 8 bits.
+    /// Like [`apply_to_grey`](Self::apply_to_grey), for values that are scaled from 0 to `most`, as the image stores
+    /// them, to 8 bits.
     pub(super) fn apply_to_scaled_grey(self, pixels: &mut [u8], most: u16) {
         self.apply_to_each(1, pixels, most);
     }
@@ -128,8 +127,8 @@ pub(crate) fn thousandth(total: u64) -> u64 {
     (total + 500) / 1000
 }
 
-/// The darkest and the brightest value without the `beyond` darkest and the `beyond` brightest; `counts` has the number of
-/// each value.
+/// The darkest and the brightest value without the `beyond` darkest and the `beyond` brightest; `counts` has the number
+/// of each value.
 pub(crate) fn range(counts: &[u32], beyond: u64) -> (u16, u16) {
     fn first<'a>(mut counts: impl Iterator<Item = &'a u32>, beyond: u64) -> usize {
         let mut sum = 0;

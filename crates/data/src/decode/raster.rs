@@ -17,8 +17,8 @@ use super::options::DecodeOptions;
 use super::room::Claim;
 use super::{Format, MAX_PIXELS, Stored, bytes_after, check_size, free_if_huge, gif, resize};
 
-/// Decodes the whole image into `pixels`; `spare` holds pixels as they are stored, of 8 and of 16 bits. Whether the image is
-/// transparent, and has further pages, is looked for only if `thorough`.
+/// Decodes the whole image into `pixels`; `spare` holds pixels as they are stored, of 8 and of 16 bits. Whether the
+/// image is transparent, and has further pages, is looked for only if `thorough`.
 pub(super) fn decode(
     bytes: &[u8],
     format: Format,
@@ -246,8 +246,8 @@ fn is_deep(color: ColorType) -> bool {
     color.bytes_per_pixel() > color.channel_count()
 }
 
-/// Converts 8-bit values other than RGB to RGB: grey through the window, transparency over the background. The values of
-/// a grey image are scaled from 0 to `most`, as it stores them.
+/// Converts 8-bit values other than RGB to RGB: grey through the window, transparency over the background. The values
+/// of a grey image are scaled from 0 to `most`, as it stores them.
 fn to_rgb(stored: &mut [u8], (color, most): (ColorType, u16), options: &DecodeOptions, out: &mut [u8]) {
     let over = |value: u8, alpha: u8, channel: usize| over(value, alpha, options.background[channel]);
     match color {

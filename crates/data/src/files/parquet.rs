@@ -290,8 +290,8 @@ fn load(paths: &[PathBuf]) -> Result<(Arc<dyn Files>, Labels), DataError> {
 /// The tables that are looked at to find out whether there are images in any.
 const TABLE_SAMPLE_SIZE: usize = 16;
 
-/// Whether tables hold images, judging by the first of them. It is false only if one can be read and none of them has any:
-/// what is wrong with the others is told when they are opened.
+/// Whether tables hold images, judging by the first of them. It is false only if one can be read and none of them has
+/// any: what is wrong with the others is told when they are opened.
 pub(crate) fn hold_images<'a>(paths: impl Iterator<Item = &'a Path>) -> bool {
     let mut is_any_without = false;
     for path in paths.take(TABLE_SAMPLE_SIZE) {
@@ -398,8 +398,8 @@ const MAX_GROWTH: i64 = 1000;
 /// The values of a column that are looked at for an image.
 const SAMPLE_SIZE: usize = 16;
 
-/// Checks that one of the first values in the column of images begins like an image. Nulls, empty values and what cannot
-/// be read are let pass as broken images: the table may hold others.
+/// Checks that one of the first values in the column of images begins like an image. Nulls, empty values and what
+/// cannot be read are let pass as broken images: the table may hold others.
 fn begins_with_images(table: &Table) -> Result<Result<(), NoImages>, String> {
     let Some(group) =
         (0..table.metadata.num_row_groups()).find(|&at| table.metadata.row_group(at).num_rows() > 0)

@@ -174,8 +174,8 @@ impl Index {
         Ok(listing)
     }
 
-    /// The members of each archive, from the index if it is unchanged, else as `scan` finds them, with `threads` threads.
-    /// It gets the canonical path of the archive, and the given one for messages.
+    /// The members of each archive, from the index if it is unchanged, else as `scan` finds them, with `threads`
+    /// threads. It gets the canonical path of the archive, and the given one for messages.
     ///
     /// # Errors
     /// The error of the first archive that has one.
