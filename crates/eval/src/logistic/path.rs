@@ -62,8 +62,8 @@ pub(crate) struct PathOutcome {
 
 /// Fits on `train` with each weight, on `device`, scores on `validation`, and refits on both with the best weight.
 ///
-/// Goes from strong to weak weights, each fit starting from the one before. `watch` is told how many weights were tried,
-/// and of how many; the path may end before the last.
+/// Goes from strong to weak weights, each fit starting from the one before. `watch` is told how many weights were
+/// tried, and of how many; the path may end before the last.
 ///
 /// # Errors
 /// An empty split, targets that do not fit or are of the wrong kind for the metric, splits of different widths, no

@@ -58,7 +58,7 @@ pub fn random_encoder(
     Ok(model)
 }
 
-/// The means of the batches' statistics over views of `train`: of each running average of `model`, which stays as it is.
+/// The mean of the batches' statistics over views of `train`, for each running average of `model`, which is unchanged.
 fn means(
     model: &Model,
     train: &Arc<dyn Dataset>,

@@ -35,8 +35,8 @@ impl Default for LogisticOptions {
 
 /// Fits a classifier on standardised h by L-BFGS with each of 45 L2 weights from 1e-6 to 1e5, keeps the weight that
 /// does best on a stratified validation split of the training images, and refits on all of them (arXiv:2002.05709,
-/// B.8). The sums over images run on `device`. Images with bit-identical h, such as copies, stay on one side of the split,
-/// unless that leaves nothing to choose by.
+/// B.8). The sums over images run on `device`. Images with bit-identical h, such as copies, stay on one side of the
+/// split, unless that leaves nothing to choose by.
 ///
 /// # Errors
 /// [`EvalError::TooFewToSplit`], options out of range, features that are not finite, a GPU that fails.

@@ -277,8 +277,8 @@ mod tests {
         assert!(!page.contains("<script"));
         assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'));
         // Title twice, subtitle, the encoder six times, figure thrice, protocol with settings and data, transfer
-        // four times, a probe's images, two pictures and their names, a map's title twice, its class once and at both points, their
-        // names, class, its protocol, data and warning, configuration, skipped file twice.
+        // four times, a probe's images, two pictures and their names, a map's title twice, its class once and at both
+        // points, their names, class, its protocol, data and warning, configuration, skipped file twice.
         assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 38);
         // Nothing is fetched from anywhere.
         for outside in ["http://", "https://", "url(", "@import", "<link"] {

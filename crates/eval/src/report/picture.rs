@@ -48,8 +48,8 @@ pub enum PictureError {
 }
 
 impl Picture {
-    /// Encodes `pixels`: RGB, 8 bits, row-major, `width * height * 3` bytes. `name` is shown on hover,
-    /// `class` under the picture; it decides whether a neighbour is of the same class; `None` where there are no labels.
+    /// Encodes `pixels`: RGB, 8 bits, row-major, `width * height * 3` bytes. `name` is shown on hover. `class`, `None`
+    /// without labels, is shown below the picture, and tells whether a neighbour is of the same class.
     ///
     /// # Errors
     /// [`PictureError`] when the pixels do not fit the size.

@@ -171,8 +171,8 @@ pub struct Chance {
 
 impl Chance {
     /// Of the accuracies by `measure`: half the 95% interval ([`wilson`]) of their mean, times the square root of 2,
-    /// since either of the two that are compared may be off. It leaves out what another seed would change. Nothing where no
-    /// variant was measured, or not by test images.
+    /// since either of the two that are compared may be off. It leaves out what another seed would change. Nothing
+    /// where no variant was measured, or not by test images.
     pub fn of(rows: &[Row], measure: Measure, test_images: usize) -> Option<Chance> {
         let means: Vec<f64> = rows.iter().filter_map(|row| Some(row.mean(measure)?.mean)).collect();
         if means.is_empty() || test_images == 0 || measure == Measure::Contrastive {

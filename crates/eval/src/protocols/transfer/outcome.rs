@@ -228,8 +228,8 @@ impl Entry {
         tried.filter(|point| point.validation.is_some() && !point.fails_on_all).reduce(better)
     }
 
-    /// The chosen rate, if others beyond it may do better: it is the lowest or the highest of those tried with its decay,
-    /// and better than the next.
+    /// The chosen rate and its edge, if it is the lowest or the highest that was tried with its decay, and better than
+    /// the next, so that a rate beyond it may be better still.
     pub fn rate_at_edge(&self) -> Option<(f64, Edge)> {
         let chosen = &self.trained.as_ref()?.chosen;
         let number = |key| chosen.get(key).and_then(Value::as_f64);
@@ -262,8 +262,8 @@ impl Entry {
         Ok(run.write_evaluation(&self.name(), self)?)
     }
 
-    /// Merges `other`, which was stored first: of a point that both tried it keeps that one's score, and of two outcomes
-    /// that of the best point, or else the one that did better on the validation images.
+    /// Merges `other`, which was stored first. If both tried a point, the score of `other` counts. If both have an
+    /// outcome, that of the best point counts, or else the one that did better on the validation images.
     fn take_in(&mut self, other: Entry) {
         for point in other.grid {
             match self.grid.iter_mut().find(|own| (own.rate, own.decay) == (point.rate, point.decay)) {

@@ -46,8 +46,8 @@ impl TransferSet {
     /// images are named, `seed` draws a tenth of each class of the training images; images that show several classes
     /// count for the rarest; copies of an image stay on one side.
     ///
-    /// Compares all images by contents ([`copies`]) on `threads` threads; `progress` gets the number done and the total,
-    /// from any of these threads.
+    /// Compares all images by contents ([`copies`]) on `threads` threads; `progress` gets the number done and the
+    /// total, from any of these threads.
     ///
     /// # Errors
     /// Those of `open`; [`EvalError::NoLabels`], [`EvalError::UnknownClass`], [`EvalError::OneClass`],
