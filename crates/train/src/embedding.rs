@@ -118,8 +118,8 @@ impl Embedding {
         Ok(embedding)
     }
 
-    /// As [`Embedding::of`], by each of several models of the same image size: every image is read once for all of them.
-    /// Also returns how long each took ([`EmbeddedBatch::took`]).
+    /// As [`Embedding::of`], by each of several models of the same image size: every image is read once for all of
+    /// them. Also returns how long each took ([`EmbeddedBatch::took`]).
     ///
     /// # Errors
     /// As [`Embedding::of`] and [`embed_images_by`].

@@ -42,8 +42,8 @@ fn lines(folder: &Path) -> Vec<serde_json::Map<String, serde_json::Value>> {
     log.lines().map(line).collect()
 }
 
-/// Goes on with the run to its end, and compares it with one that nothing has disturbed, of which its log may be `missing`
-/// lines of steps.
+/// Goes on with the run to its end, and compares it with one that nothing has disturbed, of which its log may be
+/// `missing` lines of steps.
 fn ends_as_undisturbed(path: &Path, missing: usize) {
     let device = Device::cpu(1).unwrap();
     let folder = tempfile::tempdir().unwrap();

@@ -201,8 +201,8 @@ fn projections_that_stay_narrow_are_warned_of() {
     for sets in [&["data.holdout=16"][..], &["data.holdout=0"], &["data.holdout=16", "train.health_every=0"]]
     {
         assert_eq!(warned(sets, 1.0, None, &[]), [""; 0], "{sets:?}");
-        // Projections that are narrow in the first epoch may still widen. On held-out images they do so for some epochs,
-        // until the running averages have settled.
+        // Projections that are narrow in the first epoch may still widen. On held-out images they do so for some
+        // epochs, until the running averages have settled.
         let warnings = warned(sets, 0.1, None, &[]);
         assert!((2..=7).contains(&warnings.len()), "{sets:?}: {warnings:?}");
         assert!(warnings[0].contains("lower optim.rate or raise loss.temperature"), "{warnings:?}");

@@ -59,8 +59,8 @@ fn ten_captured_steps_follow_pytorch() {
     }
 }
 
-/// Checks the loss of each step to a relative tolerance, one for each head, and the move of each parameter to a fraction
-/// of `moves`, that of most to half as much.
+/// Checks the loss of each step to a relative tolerance, one for each head, and the move of each parameter to a
+/// fraction of `moves`, that of most to half as much.
 fn follow(device: &Device, precision: &str, tolerances: [f64; 2], moves: f64) {
     for ((norms, golden), tolerance) in HEADS.into_iter().zip(tolerances) {
         println!("{precision}, BatchNorm in the head: {norms}");

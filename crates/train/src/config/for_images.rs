@@ -37,8 +37,8 @@ pub struct ForImages {
 impl Layers<'_> {
     /// [`Config::resolve`] for a run on `images`. Unless [`Layers::chosen`] is set, the preset `photos` gets sizes that
     /// suit the images and the `machine` with the device of `train.device`. With it, or if `train.batch` is "auto", the
-    /// batch of the layers below is halved until it suits both ([`batch::choose`]). A resumed run ([`Layers::base`]) keeps the
-    /// values that were chosen for it.
+    /// batch of the layers below is halved until it suits both ([`batch::choose`]). A resumed run ([`Layers::base`])
+    /// keeps the values that were chosen for it.
     ///
     /// `machine` returns [`Machine::processors`], or a GPU ([`Trainer::Gpu`]) with its free memory.
     ///

@@ -7,7 +7,7 @@ use toml::Table;
 use super::{Cache, Config, DeviceName, HeadKind, Stem, Variant, operators};
 
 impl Config {
-    /// Returns why `key` has no effect in this configuration, if so: the setting that disables it, as `key=value`.
+    /// Returns the setting, as `key=value`, that leaves `key` without effect in this configuration, or `None`.
     pub fn idle(&self, key: &str) -> Option<String> {
         let (head, optimizer, loss) = (self.head.kind, self.optim.name, self.loss.name);
         match key {

@@ -67,8 +67,8 @@ impl Layers<'_> {
         Ok(KEYS.iter().filter(is_given).map(|key| key.path).collect())
     }
 
-    /// The operators in lists of the file or a setting that are never applied in `config`, which was resolved from these
-    /// layers, though they do not say so themselves.
+    /// The operators in lists of the file or a setting that are never applied in `config`, which was resolved from
+    /// these layers, though they do not say so themselves.
     ///
     /// # Errors
     /// As [`Config::resolve`].

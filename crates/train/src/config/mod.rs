@@ -89,8 +89,8 @@ impl Config {
         Ok(config)
     }
 
-    /// What keeps the run that is resumed ([`Layers::base`]) from going on with the values of `layers`, if each of them is
-    /// valid, even where they contradict each other; `None` if nothing does.
+    /// What keeps the run that is resumed ([`Layers::base`]) from going on with the values of `layers`, if each of them
+    /// is valid, even where they contradict each other; `None` if nothing does.
     pub fn unlike_base(layers: &Layers<'_>) -> Option<TrainError> {
         let given: Self = Self::completed(layers).ok()?.try_into().ok()?;
         layers.base?.check_resume(&given.settled()).err()
@@ -109,8 +109,8 @@ impl Config {
         Ok(merged)
     }
 
-    /// Reads a configuration as [`Config::to_toml`] writes it; absent keys have their defaults, those of listed operators
-    /// too.
+    /// Reads a configuration as [`Config::to_toml`] writes it; absent keys have their defaults, those of listed
+    /// operators too.
     ///
     /// # Errors
     /// As [`Config::resolve`]; `origin` is named in the message.

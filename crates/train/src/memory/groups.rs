@@ -1,4 +1,4 @@
-//! The memory that control groups leave to this process: those of containers, of systemd and of schedulers such as Slurm.
+//! The memory that control groups (of containers, systemd, or schedulers such as Slurm) leave to this process.
 
 use std::path::{Path, PathBuf};
 
@@ -55,7 +55,7 @@ fn least(read: Read, of: &dyn Fn(&Path, &Names, Read) -> Option<u64>) -> Option<
 
 /// The folders of a group at `path` of its hierarchy and of those around it, as far as they can be seen.
 fn folders(mounts: &str, second: bool, path: &Path) -> Option<Vec<PathBuf>> {
-    // ID PARENT DEVICE ROOT PLACE OPTIONS ... - TYPE SOURCE OPTIONS: the part ROOT of the hierarchy is mounted at PLACE.
+    // ID PARENT DEVICE ROOT PLACE OPTIONS ... - TYPE SOURCE OPTIONS: ROOT of the hierarchy is mounted at PLACE.
     let found: Vec<(&Path, &Path)> = mounts
         .lines()
         .filter_map(|line| {

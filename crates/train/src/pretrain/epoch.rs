@@ -115,8 +115,8 @@ impl Run<'_> {
             // The health figures are not due.
             None => return false,
         };
-        // Projections are narrow when training begins; that is a fault only if they stay so after warm-up, no wider than
-        // before.
+        // Projections are narrow when training begins; that is a fault only if they stay so after warm-up, no wider
+        // than before.
         let narrow = narrow.filter(|_| self.state.step >= self.schedule.warmup_steps());
         let before = std::mem::replace(&mut self.state.warnings.narrow, narrow);
         let widens = |now: f64| before.is_none_or(|before| now > WIDENING * before);

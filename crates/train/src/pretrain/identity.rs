@@ -20,8 +20,8 @@ pub struct Identity {
     pub images: u64,
     /// The CRC-32C of all names in order, each followed by a zero byte.
     pub names: u32,
-    /// The same of the names as far as they do not depend on where the data lie ([`Dataset::name_within`]) where those are
-    /// others; older records lack it.
+    /// The same of the names as far as they do not depend on where the data lie ([`Dataset::name_within`]) where those
+    /// are others; older records lack it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names_within: Option<u32>,
     /// The CRC-32C of file sizes, of at most 4096 evenly spread files; `None` if the data set does not report sizes.
@@ -66,7 +66,7 @@ impl Identity {
         }
     }
 
-    /// Returns why these images cannot be used to resume from a checkpoint, if so.
+    /// Returns the reason why a run cannot be resumed from a checkpoint on these images, or `None` if it can.
     pub fn problem(&self, meta: &Meta) -> Option<String> {
         if meta.images != self.images {
             return Some(format!(

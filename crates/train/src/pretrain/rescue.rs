@@ -6,11 +6,12 @@ use super::run::Run;
 use super::{Batches, Failure, Observer};
 
 impl Run<'_> {
-    /// What ended the run from outside (the data, the disk, another worker) costs none of the steps that were taken:
-    /// their state is saved once more, also where the figures of an epoch that has ended are still due. Where it is not
-    /// known any more, since a GPU has failed for example, the steps after the newest checkpoint are lost. That checkpoint is
-    /// told in either case, and how many steps followed it. A step that a log did not take is offered to it once more, but the log may go without it. What ended the run from inside is recorded,
-    /// and names the checkpoint itself.
+    /// Saves the state of a run that ended from outside (by the data, the disk or another worker), so that no step is
+    /// lost, even if the figures of the last epoch are still due. If the state is no longer known, because a GPU failed
+    /// for example, the steps after the newest checkpoint are lost. In both cases the observer is told of that
+    /// checkpoint and of the number of steps after it. A step that could not be logged is logged now, if possible.
+    ///
+    /// An error from inside (values that are not finite) is recorded. It names its checkpoint itself.
     pub(super) fn rescue(&mut self, error: &TrainError, batches: &Batches, observer: &mut dyn Observer) {
         if let Some(writer) = &self.writer {
             // The first error is the one to report.

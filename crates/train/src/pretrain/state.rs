@@ -149,8 +149,8 @@ impl State {
 
 /// The positions of `workers` workers that train on `images` images. If their number is unchanged, each goes on where
 /// it was; otherwise the positions are divided evenly, the first workers going one place further where they must: their
-/// sum tells which epochs are done. The positions are even already unless one worker met more broken images than another;
-/// then a few images are seen once more or once less.
+/// sum tells which epochs are done. The positions are even already unless one worker met more broken images than
+/// another; then a few images are seen once more or once less.
 fn positions_of(meta: &Meta, images: usize, workers: usize) -> Vec<Position> {
     let passed = meta.epoch.saturating_mul(images as u64).saturating_add(meta.next);
     // Older versions recorded positions within the epoch: those are divided evenly too.

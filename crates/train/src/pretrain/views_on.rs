@@ -62,8 +62,8 @@ impl ViewsPlace {
         }
     }
 
-    /// Decides where to make views of `images` from `families`, in a run with the memory `choice` on `device`, in batches
-    /// of `batch` images of these `sizes`.
+    /// Decides where a run on `device` with the memory `choice` makes its views from `families`, in batches of `batch`
+    /// of `images`, which have these `sizes`.
     ///
     /// # Errors
     /// [`TrainError::ViewsOnGpu`] if `config` requires a GPU for views, and none can make them.
@@ -98,8 +98,9 @@ impl ViewsPlace {
     }
 }
 
-/// Why batches of `batch` of these `images` are too large to be sent to `device`, if they are. All of its memory and of
-/// the system's counts, not what is free now: a run that is taken up again makes its views in the same place.
+/// Returns the reason why batches of `batch` of these `images` are too large to be sent to `device`, or `None` if they
+/// are not. All memory counts, of the device and of the system, not what is free now, so that a resumed run makes its
+/// views in the same place.
 fn too_large(device: &Device, images: &memory::Images, batch: usize) -> Result<Option<String>, TrainError> {
     let sent = images.of_batch(batch);
     Ok(device.total_bytes()?.and_then(|gpu| too_large_for(sent, images.workers, gpu, memory::allowed())))

@@ -60,8 +60,8 @@ impl RunFolder {
     /// records `config` as [resolved](Config::resolved).
     ///
     /// # Errors
-    /// Those of [`Config::validate`], [`TrainError::RunExists`], [`TrainError::NotARun`] for a folder that holds anything else,
-    /// [`TrainError::RunLocked`], [`TrainError::Io`].
+    /// Those of [`Config::validate`], [`TrainError::RunExists`], [`TrainError::NotARun`] for a folder that holds
+    /// anything else, [`TrainError::RunLocked`], [`TrainError::Io`].
     pub fn create(path: &Path, config: &Config) -> Result<Self, TrainError> {
         Self::create_on(path, config, Arc::new(Disk))
     }
@@ -284,8 +284,8 @@ impl RunFolder {
         Ok(())
     }
 
-    /// The recorded paths of the data that the run is trained on, relative ones from the folder in which the program ran
-    /// then. None if they are not recorded.
+    /// The recorded paths of the data that the run is trained on; empty if there are none. Relative paths start from
+    /// the folder in which the program ran then.
     pub fn data(&self) -> Vec<PathBuf> {
         self.marker.data()
     }

@@ -45,8 +45,8 @@ impl RunFolder {
         }
     }
 
-    /// Removes unfinished files of programs that have ended, or that run elsewhere and have not written for a day; those
-    /// of checkpoints are removed when the next one is saved. What cannot be removed stays.
+    /// Removes unfinished files of programs that have ended, or that run elsewhere and have not written for a day;
+    /// those of checkpoints are removed when the next one is saved. What cannot be removed stays.
     pub(super) fn remove_unfinished(&self) {
         let names = |folder: &Path| self.files.list(folder).unwrap_or_default().into_iter();
         let parts = names(&self.path).filter(|path| place_of(&name_of(path)).is_some());

@@ -228,8 +228,8 @@ fn leave_out_gone(come: &mut [Option<(TcpStream, SocketAddr, String)>]) {
     }
 }
 
-/// Returns why the sender of `hello` cannot be a worker of a run of `size` workers, if so. `come` are the workers from
-/// rank 1 that have already connected.
+/// Returns the reason why the sender of `hello` cannot be a worker of a run of `size` workers, or `None` if it can.
+/// `come` are the workers from rank 1 that have already connected.
 fn refusal<T>(hello: &Hello, size: usize, come: &[Option<T>]) -> Option<String> {
     let Hello { program: theirs, rank, size: wanted, .. } = hello;
     if *theirs != program() {
