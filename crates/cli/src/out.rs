@@ -18,8 +18,8 @@ pub fn check_ending(out: &Path, ending: &str) -> Result<()> {
     }
 }
 
-/// Rejects a folder that cannot be written to, before hours of work go into what belongs there; `instead` says what to do.
-/// It need not exist yet.
+/// Rejects a folder that cannot be written to, before hours of work go into what belongs there; `instead` says what to
+/// do. It need not exist yet.
 pub fn check_folder(folder: &Path, instead: &str) -> Result<()> {
     let there = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
     match AtomicFile::create(&Disk, &there.join("new")) {

@@ -198,8 +198,8 @@ impl Threads {
     }
 }
 
-/// What trains on `device`, and how much of its memory is free. The number of threads is not part of it, as no result may
-/// depend on that.
+/// What trains on `device`, and how much of its memory is free. The number of threads is not part of it, as no result
+/// may depend on that.
 fn machine(device: DeviceName) -> Machine {
     if !device.is_gpu() {
         return Machine::processors();
@@ -241,8 +241,8 @@ impl DataSettings {
 }
 
 impl Settings {
-    /// Rejects an option that sets a key to one value where `--set` sets it to another. Beside those that are given here,
-    /// the caller's `others` count: option, key and value.
+    /// Rejects an option that sets a key to one value where `--set` sets it to another. Beside those that are given
+    /// here, the caller's `others` count: option, key and value.
     pub fn check_options(
         &self,
         threads: Threads,
@@ -301,8 +301,8 @@ impl Settings {
         self.with_layers(None, Threads::default(), |layers| Ok(layers.given()?))
     }
 
-    /// Says of operators in lists that `config`, which was resolved from these settings, never applies them, unless they
-    /// say so themselves.
+    /// Says of operators in lists that `config`, which was resolved from these settings, never applies them, unless
+    /// they say so themselves.
     pub fn unapplied(&self, config: &Config) -> Result<Vec<String>> {
         let unapplied = self.with_layers(None, Threads::default(), |layers| Ok(layers.unapplied(config)?))?;
         let said = unapplied.into_iter().map(|Unapplied { place, op, key }| {
@@ -325,8 +325,8 @@ impl Settings {
         Ok(())
     }
 
-    /// Warns if a stem for large images was given for small ones, which loses much of their accuracy. A preset or the run
-    /// to begin with means it.
+    /// Warns if a stem for large images was given for small ones, which loses much of their accuracy. A preset or the
+    /// run to begin with means it.
     pub fn warn_of_stem(&self, config: &Config) -> Result<()> {
         let (stem, size) = (config.encoder.stem_at(config.data.image_size), config.data.image_size);
         let usual = EncoderConfig { stem: Auto::Auto, ..config.encoder.clone() }.stem_at(size);
@@ -353,8 +353,8 @@ impl Settings {
         self.with_layers(Some(base), threads, |layers| Ok(Config::resolve(layers)?))
     }
 
-    /// Resolves the configuration that a run goes on with. Once there is a checkpoint, a value that would make it another
-    /// run is reported before one that contradicts others.
+    /// Resolves the configuration that a run goes on with. Once there is a checkpoint, a value that would make it
+    /// another run is reported before one that contradicts others.
     pub fn resolve_resumed(&self, resumed: &Resumed, threads: Threads) -> Result<Config> {
         let has_begun = resumed.from.is_some();
         self.with_layers(Some(&resumed.config), threads, |layers| {
@@ -363,9 +363,9 @@ impl Settings {
         })
     }
 
-    /// Resolves a variant of `base`, which was resolved from these settings: they once more, on top of what was chosen for
-    /// the images, and then those of the variant. What operators in the lists of these settings leave out thus follows
-    /// the keys of the variant.
+    /// Resolves a variant of `base`, which was resolved from these settings: they once more, on top of what was chosen
+    /// for the images, and then those of the variant. What operators in the lists of these settings leave out thus
+    /// follows the keys of the variant.
     pub fn resolve_variant(&self, base: &Config, set: &[String], threads: Threads) -> Result<Config> {
         self.of_variant(set).resolve_over(base, threads)
     }

@@ -337,8 +337,8 @@ impl Device {
         }
     }
 
-    /// Why each process chooses the fastest convolutions and products of a GPU anew, if it does: there is no folder to
-    /// remember them in, or it cannot be written. Another choice may round differently.
+    /// Returns the reason why each process chooses the fastest convolutions and products of a GPU anew, or `None` if
+    /// they are remembered: there is no folder for them, or it cannot be written. Another choice may round differently.
     pub fn forgets_choices(&self) -> Option<&str> {
         match &self.shared.place {
             Place::Host(_) => None,

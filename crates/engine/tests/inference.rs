@@ -1,4 +1,4 @@
-//! A convolution and the BatchNorm behind it as one kernel, where nothing is trained, against the operators it replaces.
+//! A convolution and its BatchNorm as one kernel, where nothing is trained, against the operators that it replaces.
 
 mod common;
 

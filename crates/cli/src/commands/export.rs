@@ -89,8 +89,8 @@ impl Format {
         }
     }
 
-    /// The name of its file in a run folder. That of the best checkpoint does not take the place of the newest's, which a
-    /// finished run has.
+    /// The name of its file in a run folder. That of the best checkpoint does not take the place of the newest's, which
+    /// a finished run has.
     fn file(self, best: bool) -> &'static str {
         match (self, best) {
             (Format::Torchvision, false) => ENCODER,

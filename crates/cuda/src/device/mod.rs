@@ -58,7 +58,8 @@ pub struct Searched {
 const CONVOLUTIONS: &str = "convolutions";
 const PRODUCTS: &str = "products";
 
-/// Why choices are not kept in the folder `cache`, unless they are. What is there already is used all the same.
+/// Returns the reason why choices cannot be kept in the folder `cache`, or `None` if they can. What is already there is
+/// used in both cases.
 fn why_forgotten(cache: Option<&Path>) -> Option<String> {
     let Some(cache) = cache else {
         return Some("neither XDG_CACHE_HOME nor HOME names a folder".to_owned());
@@ -91,7 +92,7 @@ struct Shared {
     name: String,
     /// The folder for compiled kernels and chosen algorithms, if there is one.
     cache: Option<PathBuf>,
-    /// Why chosen algorithms are not kept there, unless they are.
+    /// The reason why chosen algorithms are not kept there, or `None` if they are.
     forgets: Option<String>,
     capturing: AtomicBool,
     searched: Mutex<Searched>,
@@ -233,8 +234,8 @@ impl Device {
         *lock(&self.shared.searched)
     }
 
-    /// Why choices are not remembered from one process to the next, unless they are: there is no folder for them, or
-    /// it cannot be written.
+    /// Returns the reason why choices are not remembered from one process to the next, or `None` if they are: there is
+    /// no folder for them, or it cannot be written.
     pub fn forgets(&self) -> Option<&str> {
         self.shared.forgets.as_deref()
     }

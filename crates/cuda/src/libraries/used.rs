@@ -16,7 +16,8 @@ use super::Library;
 use super::load::{ask, version_function};
 
 /// Returns an error, which says what to do, if cudarc would call a library of another major version than that of
-/// `handle`, which was loaded from `path`, or one that does not work. Call this before any function of cudarc: it panics if the library lacks one.
+/// `handle`, which was loaded from `path`, or one that does not work. Call this before any function of cudarc: it
+/// panics if the library lacks one.
 pub(super) fn expect_used(library: Library, path: &Path, handle: &Handle) -> Result<(), String> {
     type Present = unsafe fn() -> bool;
     type Opened = unsafe fn() -> &'static libloading::Library;

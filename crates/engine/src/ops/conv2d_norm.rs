@@ -10,8 +10,8 @@ pub fn fuses_conv2d_norm(tape: &Tape, x: &Var) -> bool {
     tape.mode() == Mode::Eval && x.tensor().device().kernels().conv2d_norm().is_some()
 }
 
-/// [`batch_norm`] of [`conv2d`] of x (N, H, W, C) with the weights `weight`, (K, R, S, C), plus `residual`, followed by a
-/// ReLU if `relu`: (N, P, Q, K). Takes x by value, so that nothing but the tape keeps it longer than needed.
+/// [`batch_norm`] of [`conv2d`] of x (N, H, W, C) with the weights `weight`, (K, R, S, C), plus `residual`, followed by
+/// a ReLU if `relu`: (N, P, Q, K). Takes x by value, so that nothing but the tape keeps it longer than needed.
 ///
 /// In 16 bits, where both are fused ([`fuses_conv2d_norm`]), the convolution's output may not be rounded.
 ///

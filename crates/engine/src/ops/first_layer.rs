@@ -8,8 +8,8 @@ use crate::tape::BackwardContext;
 use crate::{Conv2dGeometry, DType, ParameterId, Result, Tape, Tensor, Var};
 
 /// ReLU([`batch_norm`](super::batch_norm()) of [`conv2d`](super::conv2d()) of images (N, H, W, C) with the weights
-/// `weight`, (K, R, S, C)): (N, P, Q, K). Takes the images by value, so that nothing but the tape keeps them longer than
-/// needed.
+/// `weight`, (K, R, S, C)): (N, P, Q, K). Takes the images by value, so that nothing but the tape keeps them longer
+/// than needed.
 ///
 /// It is fused if the device has kernels for such images and their gradient is not needed (otherwise it is
 /// [`conv2d_norm`]); in 16 bits, the convolution's output is then not rounded. `images` may be any other tensor, but

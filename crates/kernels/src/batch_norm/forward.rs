@@ -102,8 +102,8 @@ impl<E: Element> Forward<'_, E> {
                 let lanes = S::LANES.min(len - column);
                 let at = start + column;
                 // SAFETY: at + lanes <= y.len() and column + lanes <= wide, to which the assertions compare all
-                // other lengths; each value is read before it is written. Streamed rows begin at whole cache lines, as `batch_norm_forward` has checked, so
-                // full vectors are aligned.
+                // other lengths; each value is read before it is written. Streamed rows begin at whole cache lines, as
+                // `batch_norm_forward` has checked, so full vectors are aligned.
                 unsafe {
                     let x = E::load_some(simd, x.add(at), lanes);
                     let scale = f32::load_some(simd, self.scale.as_ptr().add(column), lanes);

@@ -64,7 +64,7 @@ struct Figures {
 impl Encode {
     pub fn run(self) -> Result<Done> {
         let config = self.network.config(&["head.kind=none".to_owned()])?;
-        // Measured on a device of its own, which stays open: closing a GPU's last device would close the driver's context.
+        // On a device of its own, which stays open: closing a GPU's last device would close the driver's context.
         let (first, _) = self.network.device()?;
         let peak = peak_of(first.measured_peak()?, config.train.precision);
         first.trim();

@@ -1,10 +1,10 @@
-//! Floating-point operations of a training step and of encoding, counted from the shapes of the convolutions and dense layers.
+//! Floating-point operations of training and of encoding, counted from the shapes of convolutions and dense layers.
 
 use simclr_engine::Parameters;
 
 /// Operations of a training step for one view: the forward pass, and the backward pass to inputs and weights. A
-/// multiplication and an addition count as two. What is not a product (BatchNorm, ReLU, the loss, the optimiser) is below
-/// a hundredth, and is not counted.
+/// multiplication and an addition count as two. What is not a product (BatchNorm, ReLU, the loss, the optimiser) is
+/// below a hundredth, and is not counted.
 pub fn per_view(parameters: &Parameters, image_size: usize) -> u64 {
     // The images need no gradient.
     count(parameters, image_size, |name| if FIRST.contains(&name) { 2 } else { 3 })

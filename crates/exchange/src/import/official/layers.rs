@@ -27,9 +27,9 @@ enum Kind {
 }
 
 impl Layers {
-    /// The layers of the network that has as many as these variables. With `pooled` shortcuts it is a ResNet-D. Checkpoints
-    /// of TensorFlow 1 do not show this for a ResNet-18 or 34 with the stem for small images, which is then taken to be a
-    /// standard one.
+    /// The layers of the network that has as many as these variables. With `pooled` shortcuts it is a ResNet-D.
+    /// Checkpoints of TensorFlow 1 do not show this for a ResNet-18 or 34 with the stem for small images, which is then
+    /// taken to be a standard one.
     ///
     /// # Errors
     /// A description of a number of layers that no network of this program has.

@@ -1,9 +1,9 @@
 //! Checkpoints of the official code (google-research/simclr), under torchvision's names.
 //!
 //! Its layers are numbered in the order of their creation, under `base_model`: `conv2d`, `conv2d_1`, ..., and likewise
-//! `batch_normalization`. The stem comes first, then the blocks, and within a block the shortcut's projection before the
-//! branch. The projection head is under `head_contrastive`, a classifier under `head_supervised`. An optimiser's slot of
-//! a variable has the variable's name and one more word.
+//! `batch_normalization`. The stem comes first, then the blocks, and within a block the shortcut's projection before
+//! the branch. The projection head is under `head_contrastive`, a classifier under `head_supervised`. An optimiser's
+//! slot of a variable has the variable's name and one more word.
 
 mod layers;
 mod objects;

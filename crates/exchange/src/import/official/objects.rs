@@ -1,7 +1,7 @@
 //! Translates TensorFlow 2's names of variables to those of version 1.
 //!
-//! A TensorFlow 2 checkpoint has a graph of objects: attributes and list indices lead from the root to each variable. The
-//! name in the index is one of the paths to it, not always the one through the official code's attributes
+//! A TensorFlow 2 checkpoint has a graph of objects: attributes and list indices lead from the root to each variable.
+//! The name in the index is one of the paths to it, not always the one through the official code's attributes
 //! (`model.resnet_model.block_groups[0]...`).
 
 use std::collections::BTreeMap;
