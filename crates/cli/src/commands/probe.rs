@@ -16,9 +16,9 @@ use crate::settings::seed;
 use crate::{data, terminal};
 
 const ABOUT: &str = "\
-The paper's table 3: z, which is discarded after training, has lost information that h still holds. Some images are made grey, rotated, \
-corrupted by noise, or reduced to their edges, and logistic regression on h and on z has to tell which. At most 6,000 images are used, a \
-third of them to test on.
+The paper's table 3: z, which is discarded after training, has lost information that h still holds. Some images are \
+made grey, rotated, corrupted by noise, or reduced to their edges, and logistic regression on h and on z has to tell \
+which (in the paper a small MLP). At most 6,000 images are used, a third of them to test on.
 
 Example:
   simclr probe runs/first photos/";

@@ -39,7 +39,7 @@ STUDY is one of the paper's, or a TOML file:
   head-size     32 to 2048 values of z (figure 8)
   batch         256 to 8192, as far as there are as many images (figure 9)
   color         strengths of colour distortion, AutoAugment (table 1)
-  views         augmentations of one of the two views (figure 5)
+  views         augmentations of one of the two views: alone, and after cropping (13 of the 49 cells of figure 5)
 
   title = \"Width\"
   set = [\"train.epochs=20\"]      # optional: for all variants; --set overrides it
