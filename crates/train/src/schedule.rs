@@ -68,13 +68,13 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Scaling;
+    use crate::config::{Auto, Scaling};
 
     fn config(batch: usize, epochs: u64, rate: f64, scaling: Scaling, warmup: f64) -> Config {
         let mut config = Config::default();
         config.train.batch = batch;
         config.train.epochs = epochs;
-        config.optim.rate = rate;
+        config.optim.rate = Auto::Value(rate);
         config.optim.scaling = scaling;
         config.optim.warmup_epochs = warmup;
         config

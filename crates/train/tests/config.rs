@@ -142,7 +142,8 @@ fn the_defaults_are_the_papers() {
     let config = with_sets(&[]).unwrap();
     assert_eq!(config.data.image_size, 224);
     assert_eq!((config.loss.temperature, config.head.dim, config.head.batch_norm), (0.1, 128, true));
-    assert_eq!((config.optim.rate, config.optim.weight_decay, config.optim.warmup_epochs), (0.3, 1e-6, 10.0));
+    let optim = &config.optim;
+    assert_eq!((optim.rate, optim.weight_decay, optim.warmup_epochs), (Auto::Value(0.3), 1e-6, 10.0));
     assert_eq!(config.view.blur_prob, Some(0.5));
     assert_eq!(config.encoder.stem, Auto::Value(Stem::ImageNet));
     // "auto" is resolved to what is fast on this machine.
@@ -163,7 +164,7 @@ fn presets_are_what_they_say() {
         Config::resolve(&Layers { preset: Some(preset.name), ..Layers::default() }).unwrap();
     }
     let cifar = preset("cifar10");
-    assert_eq!((cifar.train.batch, cifar.train.epochs, cifar.optim.rate), (512, 1000, 1.0));
+    assert_eq!((cifar.train.batch, cifar.train.epochs, cifar.optim.rate), (512, 1000, Auto::Value(1.0)));
     assert_eq!(cifar.optim.peak_rate(cifar.train.batch), 2.0);
     assert_eq!(
         (cifar.view.color_strength, cifar.view.blur_prob, cifar.encoder.stem),
@@ -230,7 +231,7 @@ fn what_is_written_is_read_again_and_is_complete() {
 fn set_values_are_toml_and_bare_words_are_strings() {
     assert_eq!(with_sets(&["optim.name=sgd"]).unwrap().optim.name, OptimizerName::Sgd);
     assert_eq!(with_sets(&["optim.name=\"sgd\""]).unwrap().optim.name, OptimizerName::Sgd);
-    assert_eq!(with_sets(&["optim.rate=1"]).unwrap().optim.rate, 1.0);
+    assert_eq!(with_sets(&["optim.rate=1"]).unwrap().optim.rate, Auto::Value(1.0));
     assert_eq!(with_sets(&["train.device=cuda:9"]).unwrap().train.device, DeviceName::Cuda(9));
     assert_eq!(with_sets(&["view.blur_prob=auto"]).unwrap().view.blur_prob, Some(0.5));
     assert_eq!(with_sets(&["view.blur_prob=auto", "data.image_size=32"]).unwrap().view.blur_prob, Some(0.0));
@@ -294,8 +295,8 @@ fn wrong_values_name_key_value_and_what_would_be_right() {
         ("encoder.width=0.001", "`encoder.width` is 0.001, expected a number from 0.015625 to 16"),
         ("loss.temperature=0", "`loss.temperature` is 0, expected a number from 1e-30 to 1e30"),
         ("loss.temperature=nan", "`loss.temperature` is nan, expected a number from 1e-30 to 1e30"),
-        ("optim.rate=inf", "`optim.rate` is inf, expected a number above 0"),
-        ("optim.rate=fast", "`optim.rate` is \"fast\", expected a number above 0"),
+        ("optim.rate=inf", "`optim.rate` is inf, expected \"auto\" or a number above 0"),
+        ("optim.rate=fast", "`optim.rate` is \"fast\", expected \"auto\" or a number above 0"),
         ("train.batch=1", "`train.batch` is 1, expected \"auto\" or a whole number from 2 to 1,048,576"),
         ("train.batch=1e3", "`train.batch` is 1000.0, expected \"auto\" or a whole number"),
         ("train.batch=many", "`train.batch` is \"many\", expected \"auto\" or a whole number"),
@@ -423,6 +424,49 @@ fn a_batch_that_is_left_to_the_program_goes_out_from_the_recipes() {
     let base = with_sets(&["train.batch=12"]).unwrap();
     assert_eq!(batch(&Layers { base: Some(&base), ..left.clone() }), 12);
     assert_eq!(left.given().unwrap(), ["train.batch"]);
+}
+
+#[test]
+fn a_rate_that_is_not_given_suits_the_optimiser_and_the_scaling() {
+    let rate = |sets: &[&str]| with_sets(sets).unwrap().optim.settled_rate();
+    let peak = |sets: &[&str], batch| with_sets(sets).unwrap().optim.peak_rate(batch);
+    // The paper's, linear and with the square root of the batch.
+    assert_eq!((rate(&[]), rate(&["optim.scaling=sqrt"])), (0.3, 0.075));
+    assert_eq!(rate(&["optim.scaling=none"]), 0.3);
+    for (name, usual) in [("adamw", 0.001), ("sgd", 0.3)] {
+        for scaling in Scaling::ALL {
+            let sets = [format!("optim.name={name}"), format!("optim.scaling={scaling}")];
+            let peak = peak(&sets.each_ref().map(String::as_str), 256);
+            assert!((peak / usual - 1.0).abs() < 1e-12, "{name}, {scaling}: {peak}");
+        }
+    }
+    // A given one stands, and "auto" takes back that of a preset.
+    assert_eq!(rate(&["optim.rate=0.3", "optim.scaling=sqrt"]), 0.3);
+    let preset = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        Config::resolve(&Layers { preset: Some("cifar10"), sets: &sets, ..Layers::default() }).unwrap()
+    };
+    assert_eq!(preset(&["optim.name=adamw"]).optim.rate, Auto::Value(1.0));
+    assert_eq!(preset(&["optim.name=adamw", "optim.rate=auto"]).optim.rate, Auto::Value(0.001));
+    // A resolved configuration holds the number.
+    let text = with_sets(&["optim.name=adamw"]).unwrap().to_toml().unwrap();
+    assert!(text.contains("\nrate = 0.001\n"), "{text}");
+}
+
+#[test]
+fn a_rate_follows_the_optimiser_over_a_configuration_unless_it_was_chosen() {
+    let over = |base: &Config, sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        Config::resolve(&Layers { base: Some(base), sets: &sets, ..Layers::default() }).unwrap()
+    };
+    let usual = with_sets(&[]).unwrap();
+    assert_eq!(over(&usual, &[]), usual);
+    assert_eq!(over(&usual, &["optim.name=adamw"]), with_sets(&["optim.name=adamw"]).unwrap());
+    assert_eq!(over(&usual, &["optim.scaling=sqrt", "optim.rate=0.3"]).optim.rate, Auto::Value(0.3));
+    // As runs had it that were begun when the rate did not depend on these.
+    let chosen = with_sets(&["optim.name=adamw", "optim.rate=0.3"]).unwrap();
+    assert_eq!(over(&chosen, &[]), chosen);
+    assert_eq!(over(&chosen, &["optim.scaling=sqrt"]).optim.rate, Auto::Value(0.3));
 }
 
 #[test]

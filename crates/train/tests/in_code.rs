@@ -87,7 +87,7 @@ fn what_is_out_of_range_is_named_before_anything_is_made() {
         ("train.log_every", |config| config.train.log_every = Auto::Value(0)),
         ("train.keep_checkpoints", |config| config.train.keep_checkpoints = 0),
         ("data.image_size", |config| config.data.image_size = 0),
-        ("optim.rate", |config| config.optim.rate = f64::NAN),
+        ("optim.rate", |config| config.optim.rate = Auto::Value(f64::NAN)),
     ];
     for (key, change) in changes {
         let mut wrong = config();

@@ -59,18 +59,18 @@ fn what_would_be_another_run_is_refused_once_there_is_a_checkpoint() {
     let [begun, new] = ["begun", "new"].map(|name| folder.path().join(name));
     let config = stopped(&begun, &[]);
     let mut given = config.clone();
-    given.optim.rate *= 2.0;
+    given.optim.rate = Auto::Value(config.optim.settled_rate() * 2.0);
     let error = resume(&begun).unwrap().change(&given).unwrap_err();
     assert!(matches!(&error, TrainError::Conflict { key, .. } if key == "optim.rate"), "{error}");
     assert_eq!(RunFolder::open(&begun).unwrap().1, config);
-    given.optim.rate = f64::NAN;
+    given.optim.rate = Auto::Value(f64::NAN);
     assert!(matches!(resume(&begun).unwrap().change(&given), Err(TrainError::BadValue { .. })));
 
     drop(RunFolder::create(&new, &config).unwrap());
-    given.optim.rate = 0.5;
+    given.optim.rate = Auto::Value(0.5);
     let resumed = resume(&new).unwrap().change(&given).unwrap();
     assert!(resumed.from.is_none() && !resumed.is_finished());
-    assert_eq!(RunFolder::open(&new).unwrap().1.optim.rate, 0.5);
+    assert_eq!(RunFolder::open(&new).unwrap().1.optim.rate, Auto::Value(0.5));
 
     // A configuration that the checkpoint was not trained with.
     let file = begun.join("config.toml");
@@ -101,7 +101,7 @@ fn what_ended_a_run_is_known_until_it_is_another_one() {
     given.train.log_every = Auto::Value(7);
     let begun = begun.change(&given).unwrap();
     assert!(begun.failed.is_some());
-    given.optim.rate = 0.1;
+    given.optim.rate = Auto::Value(0.1);
     assert!(begun.change(&given).unwrap().failed.is_none());
 }
 

@@ -7,7 +7,7 @@ use simclr_augment::{ViewConfig, ViewFamily};
 use simclr_data::{DataError, Loader, LoaderConfig, Position, Reading, Share, Skipped};
 use simclr_engine::{Parameters, Tensor};
 use simclr_metrics::likeliest;
-use simclr_train::config::{OptimConfig, OptimizerName, Scaling, ScheduleKind};
+use simclr_train::config::{Auto, OptimConfig, OptimizerName, Scaling, ScheduleKind};
 use simclr_train::optim::Optimizer;
 use simclr_train::{Config, Embedding, Model, Schedule, TrainError};
 
@@ -74,7 +74,7 @@ impl Sgd {
     fn optim(&self) -> OptimConfig {
         OptimConfig {
             name: OptimizerName::Sgd,
-            rate: self.rate,
+            rate: Auto::Value(self.rate),
             scaling: Scaling::None,
             momentum: MOMENTUM,
             nesterov: true,

@@ -234,15 +234,16 @@ pub const KEYS: &[Key] = &[
     ),
     key("loss.normalize", Flag, "scale z to unit length before the similarities"),
     key("optim.name", Word(OptimizerName::WORDS), "the optimiser").also(&["optimizer", "optimiser"]),
-    key("optim.rate", Number(POSITIVE), "learning rate, before it is scaled with the batch").also(&[
-        "lr",
-        "learning_rate",
-        "base_lr",
-    ]),
+    key(
+        "optim.rate",
+        NumberOrAuto(POSITIVE),
+        "learning rate, before it is scaled with the batch; auto: 0.3 for LARS and SGD, 0.001 for AdamW; with optim.scaling=sqrt 0.075, as in the paper, for LARS, 0.01875 for SGD, 0.0000625 for AdamW",
+    )
+    .also(&["lr", "learning_rate", "base_lr"]),
     key(
         "optim.scaling",
         Word(Scaling::WORDS),
-        "peak learning rate: none = rate, linear = rate x batch / 256, sqrt = rate x sqrt(batch) (the paper: optim.rate=0.075)",
+        "peak learning rate: none = rate, linear = rate x batch / 256, sqrt = rate x sqrt(batch)",
     )
     .also(&["learning_rate_scaling"]),
     key(

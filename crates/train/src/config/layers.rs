@@ -115,6 +115,12 @@ impl Layers<'_> {
         if let Some(Value::Table(encoder)) = merged.get_mut("encoder") {
             encoder.insert(VARIANT.to_owned(), AUTO.into());
         }
+        // A rate that is the usual one of its optimiser and scaling follows them where they are changed.
+        if self.base.is_some_and(|base| base.optim.settled_rate() == base.optim.usual_rate())
+            && let Some(Value::Table(optim)) = merged.get_mut("optim")
+        {
+            optim.insert("rate".to_owned(), AUTO.into());
+        }
         if let Some(name) = self.preset {
             overlay(&mut merged, presets::table(name)?, &format!("preset {name}"))?;
         }

@@ -258,6 +258,7 @@ impl Config {
         self.view = self.view.settled_at(size);
         self.encoder.stem = Auto::Value(self.encoder.stem_at(size));
         self.encoder.variant = Auto::Value(self.encoder.settled_variant());
+        self.optim.rate = Auto::Value(self.optim.settled_rate());
         if self.train.precision == Precision::Auto {
             let multiplied = self.train.device.is_gpu() || simclr_engine::has_bf16();
             self.train.precision = if multiplied { Precision::Bf16 } else { Precision::F32 };

@@ -395,8 +395,8 @@ impl std::fmt::Display for LossConfig {
 pub struct OptimConfig {
     /// The optimiser.
     pub name: OptimizerName,
-    /// The learning rate before scaling.
-    pub rate: f64,
+    /// The learning rate before scaling; auto: what suits the optimiser and the scaling.
+    pub rate: Auto<f64>,
     /// How the peak learning rate depends on the batch.
     pub scaling: Scaling,
     /// Momentum; the first beta of AdamW.
@@ -421,7 +421,7 @@ impl Default for OptimConfig {
     fn default() -> Self {
         Self {
             name: OptimizerName::Lars,
-            rate: 0.3,
+            rate: Auto::Auto,
             scaling: Scaling::Linear,
             momentum: 0.9,
             nesterov: false,
@@ -436,12 +436,31 @@ impl Default for OptimConfig {
 }
 
 impl OptimConfig {
+    /// The learning rate before scaling; "auto" is [`OptimConfig::usual_rate`].
+    pub fn settled_rate(&self) -> f64 {
+        self.rate.unwrap_or_else(|| self.usual_rate())
+    }
+
+    /// The learning rate before scaling that suits the optimiser and the scaling: the paper's for LARS; for the others,
+    /// one whose peak at a batch of 256 is the same with each scaling.
+    pub(super) fn usual_rate(&self) -> f64 {
+        match (self.name, self.scaling) {
+            (OptimizerName::Lars, Scaling::None | Scaling::Linear) => 0.3,
+            (OptimizerName::Lars, Scaling::Sqrt) => 0.075,
+            (OptimizerName::Sgd, Scaling::None | Scaling::Linear) => 0.3,
+            (OptimizerName::Sgd, Scaling::Sqrt) => 0.3 / 16.0,
+            (OptimizerName::Adamw, Scaling::None | Scaling::Linear) => 0.001,
+            (OptimizerName::Adamw, Scaling::Sqrt) => 0.001 / 16.0,
+        }
+    }
+
     /// The peak learning rate for a batch of `batch` images.
     pub fn peak_rate(&self, batch: usize) -> f64 {
+        let rate = self.settled_rate();
         match self.scaling {
-            Scaling::None => self.rate,
-            Scaling::Linear => self.rate * batch as f64 / 256.0,
-            Scaling::Sqrt => self.rate * (batch as f64).sqrt(),
+            Scaling::None => rate,
+            Scaling::Linear => rate * batch as f64 / 256.0,
+            Scaling::Sqrt => rate * (batch as f64).sqrt(),
         }
     }
 }

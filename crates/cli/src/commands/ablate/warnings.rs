@@ -59,13 +59,14 @@ pub fn of_unscaled<'c>(variants: impl Iterator<Item = &'c Config>) {
     let unscaled: Vec<&Config> = variants.filter(|config| config.optim.scaling == Scaling::None).collect();
     let alike = |pair: &&[&Config]| {
         let [a, b] = [&pair[0], &pair[1]];
-        a.train.batch != b.train.batch && (a.optim.name, a.optim.rate) == (b.optim.name, b.optim.rate)
+        let alike = (a.optim.name, a.optim.settled_rate()) == (b.optim.name, b.optim.settled_rate());
+        a.train.batch != b.train.batch && alike
     };
     if let Some(pair) = unscaled.windows(2).find(alike) {
         terminal::warn(&format!(
             "optim.scaling=none: batches of every size are trained at the learning rate {}; in the paper it follows the batch \
              (--set optim.scaling=linear: optim.rate x batch / 256)",
-            pair[0].optim.rate
+            pair[0].optim.settled_rate()
         ));
     }
 }
