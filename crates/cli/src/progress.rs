@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use simclr_eval::report::short;
+use simclr_train::Schedule;
 use simclr_train::pretrain::{EpochRecord, Observer, Plan, StepRecord, ViewsPlace};
 
 use crate::terminal::Bar;
@@ -204,6 +206,15 @@ fn left(time: Duration) -> String {
     format!("  {} left", terminal::clock(time))
 }
 
+/// What is worth knowing of a schedule before the first step.
+fn rates(schedule: &Schedule) -> String {
+    let warmup = match schedule.warmup_steps() {
+        0 => "without warm-up".to_owned(),
+        steps => format!("after {} of warm-up", terminal::counted(steps as usize, "step")),
+    };
+    format!("peak learning rate {}, {warmup}", short(schedule.peak()))
+}
+
 /// Prints a plan over `epochs` epochs. `does` is what the program does or would do with it.
 pub fn tell(does: &str, plan: &Plan, epochs: u64) {
     let held_out = match plan.holdout {
@@ -223,6 +234,7 @@ pub fn tell(does: &str, plan: &Plan, epochs: u64) {
         terminal::grouped(plan.parameters as u64),
         plan.device,
     ));
+    terminal::say(&rates(&plan.schedule));
     if let Some(starts_from) = &plan.starts_from {
         terminal::say(starts_from);
     }
@@ -243,8 +255,21 @@ pub fn tell(does: &str, plan: &Plan, epochs: u64) {
 #[cfg(test)]
 mod tests {
     use simclr_train::pretrain::Health;
+    use simclr_train::{Config, Layers};
 
     use super::*;
+
+    #[test]
+    fn a_plan_says_how_fast_a_run_learns() {
+        let told = |set: &str| {
+            let sets = ["train.batch=4096".to_owned(), set.to_owned()];
+            let config = Config::resolve(&Layers { sets: &sets, ..Layers::default() }).unwrap();
+            rates(&Schedule::new(&config, 1_281_167))
+        };
+        assert_eq!(told("optim.scaling=sqrt"), "peak learning rate 4.8, after 3,127 steps of warm-up");
+        assert_eq!(told("optim.warmup_epochs=0"), "peak learning rate 4.8, without warm-up");
+        assert_eq!(told("optim.rate=1e-50"), "peak learning rate 1.6e-49, after 3,127 steps of warm-up");
+    }
 
     #[test]
     fn a_slow_run_does_not_stand_still() {

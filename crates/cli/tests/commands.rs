@@ -176,8 +176,9 @@ fn keys_are_listed_as_a_file_that_can_be_used() {
     let file = dir.path().join("keys.toml");
     fs::write(&file, listed).unwrap();
     let given = ["pretrain", path(&data), "--dry-run", "--config", path(&file), "--set"];
+    let steps = "would train on 48 images: 100 epochs, 1,200 steps of 4 images";
     simclr(&[&given[..], &["train.batch=4", "encoder.width=0.0625", "data.image_size=16"]].concat())
-        .expect(0, &["would train on 48 images: 100 epochs, 1,200 steps of 4 images"]);
+        .expect(0, &[steps, "peak learning rate 0.00469, after 120 steps of warm-up"]);
 }
 
 #[test]

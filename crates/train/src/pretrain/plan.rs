@@ -29,6 +29,8 @@ pub struct Plan {
     pub steps: u64,
     /// Steps already done.
     pub done: u64,
+    /// The learning rate of each step.
+    pub schedule: Schedule,
     /// A description of what the run starts from, unless that is random weights.
     pub starts_from: Option<String>,
     /// How many workers share the steps.
@@ -148,6 +150,7 @@ impl Prepared {
             batch: config.train.batch,
             steps: Schedule::steps(train.len() as u64, config.train.batch as u64, config.train.epochs),
             done: state.step,
+            schedule: Schedule::new(config, train.len() as u64),
             starts_from: None,
             workers: worker.world_size,
             parameters: state.model.parameters.trained_values(),
