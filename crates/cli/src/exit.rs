@@ -174,7 +174,7 @@ fn advice_on_exchange(error: &ExchangeError) -> Option<String> {
 fn advice_on_training(error: &TrainError) -> Option<String> {
     let advice = match error {
         TrainError::Data(error) => return advice_on_data(error),
-        TrainError::RunExists { trains: true, .. } => "--resume",
+        TrainError::RunExists { trains: true, .. } => "--resume; --force replaces it",
         TrainError::CannotResume { path, .. } if is_imported(path) => {
             return Some(format!("simclr pretrain DATA --from {} --out NEW", terminal::quoted_path(path)));
         }
@@ -306,7 +306,7 @@ mod tests {
         for (error, end) in [
             (
                 TrainError::RunExists { path: path(), trains: true },
-                "give another folder, or continue this one: --resume",
+                "give another folder, or continue this one: --resume; --force replaces it",
             ),
             (
                 TrainError::RunExists { path: path(), trains: false },

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use simclr_eval::report::short;
 use simclr_train::Schedule;
 use simclr_train::pretrain::{EpochRecord, Observer, Plan, StepRecord, ViewsPlace};
+use simclr_words::text::short;
 
 use crate::terminal::Bar;
 use crate::{data, interrupt, terminal};

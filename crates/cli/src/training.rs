@@ -11,12 +11,13 @@ use simclr_engine::{Device, EngineError};
 use simclr_exchange::has_encoder;
 use simclr_train::checkpoint::{LoadedCheckpoint, Meta};
 use simclr_train::config::DeviceName;
-use simclr_train::pretrain::{self, Outcome, Resumed, Worker, lead};
+use simclr_train::pretrain::{self, Outcome, Resumed, lead};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, TrainError};
 
-use crate::exit::{Done, Rescued, Stopped};
+use crate::exit::{Done, Rescued, Stopped, usage};
 use crate::interrupt::{self, Watch};
+use crate::out::is_among;
 use crate::progress::{Assisting, Progress, Rescue};
 use crate::workers::{ConnectedWorkers, Rendezvous, WorkerRole};
 use crate::{terminal, weights};
@@ -238,12 +239,43 @@ pub fn assist(
     Ok(if finished? { Done::Finished } else { Done::Interrupted })
 }
 
-/// Checks that a new run of `config` on `dataset` could take its first step. Creates nothing.
-pub fn check(dataset: &Arc<dyn Dataset>, config: &Config) -> Result<()> {
-    let (name, threads) = (config.train.device, config.train.threads.value().unwrap_or(0));
-    let (device, _) = open(name, threads, &WorkerRole::Alone)?;
-    pretrain::plan(dataset, config, &device, Worker::ALONE)?;
-    Ok(())
+/// Checks that a new run may be created in `out`. Returns whether it is to replace one, which only `force` allows.
+pub fn check_new(out: &Path, force: bool) -> Result<bool, TrainError> {
+    let replaces = force && RunFolder::exists(out);
+    match replaces {
+        true => RunFolder::check_removable(out)?,
+        false => RunFolder::check_new(out)?,
+    }
+    Ok(replaces)
+}
+
+/// Checks that the run in `out` may be removed for one of `config` on `data`: that begins with neither its encoder nor
+/// its files.
+pub fn check_unneeded(out: &Path, config: &Config, data: &[PathBuf]) -> Result<()> {
+    let lies_there = |path: &Path| is_among(path, &[out.to_path_buf()]);
+    if config.train.begins_with().is_some_and(lies_there) {
+        return Err(usage(format!("train.from is {}, which --force removes", out.display())));
+    }
+    match data.iter().find(|path| lies_there(path)) {
+        Some(path) => {
+            let (path, out) = (path.display(), out.display());
+            Err(usage(format!("{path} is in the run {out}, which --force removes; take it elsewhere")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Removes the run in `out` for a new one of `config` on `dataset`, unless that could not take its first step.
+pub fn remove(
+    out: &Path,
+    config: &Config,
+    dataset: &Arc<dyn Dataset>,
+    rendezvous: &Rendezvous,
+) -> Result<()> {
+    let role = &rendezvous.role;
+    let (device, _) = open(config.train.device, rendezvous.threads(config), role)?;
+    pretrain::plan(dataset, config, &device, role.worker())?;
+    Ok(RunFolder::remove(out)?)
 }
 
 /// Opens the device of a configuration; see [`device`].

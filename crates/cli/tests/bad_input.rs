@@ -449,6 +449,31 @@ fn an_output_folder_that_is_taken() {
         assert_eq!(fs::read(&checkpoints(&out)[0]).unwrap(), before);
     }
 
+    let forced = |sets: &[&str]| [pretrain(&data, &out, sets), vec!["--force".to_owned()]].concat();
+    for (set, told) in [
+        ("train.epohcs=20", "train.epochs"),
+        ("train.batch=100000", "train.batch is 100,000"),
+        ("train.device=cuda:99", "cuda:99"),
+    ] {
+        let reply = simclr(&forced(&[set]));
+        assert!(reply.code != Some(0) && reply.err.contains(told), "{}", reply.err);
+    }
+    let from = [forced(&[]), ["--from", path(&out)].map(str::to_owned).to_vec()].concat();
+    for words in [from.clone(), [from, vec!["--dry-run".to_owned()]].concat()] {
+        simclr(&words).expect(2, &["train.from is", "which --force removes"]);
+    }
+    let inside = out.join("evaluation");
+    class_folders(&inside, 2, 16);
+    let words = [pretrain(&inside, &out, &[]), vec!["--force".to_owned()]].concat();
+    simclr(&words).expect(2, &["evaluation is in the run", "take it elsewhere"]);
+    fs::remove_dir_all(inside).unwrap();
+    simclr(&[forced(&[]), vec!["--resume".to_owned()]].concat()).expect(2, &["--force", "--resume"]);
+    simclr(&[forced(&[]), vec!["--dry-run".to_owned()]].concat()).expect(0, &["would train"]);
+    fs::write(out.join("notes.txt"), "words").unwrap();
+    simclr(&forced(&[])).expect(2, &["holds notes.txt beside its run"]);
+    fs::remove_file(out.join("notes.txt")).unwrap();
+    assert_eq!(fs::read(&checkpoints(&out)[0]).unwrap(), before);
+
     let taken = dir.path().join("thesis");
     fs::create_dir(&taken).unwrap();
     fs::write(taken.join("chapter.txt"), "words").unwrap();
@@ -456,7 +481,13 @@ fn an_output_folder_that_is_taken() {
     let file = taken.join("chapter.txt");
     simclr(&pretrain(&data, &file, &[])).expect(1, &["chapter.txt", "give a folder"]);
     simclr(&["quickstart", "--force", "--out", path(&taken)]).expect(2, &["not empty"]);
+    simclr(&[pretrain(&data, &taken, &[]), vec!["--force".to_owned()]].concat()).expect(2, &["not empty"]);
     assert_eq!(fs::read_to_string(taken.join("chapter.txt")).unwrap(), "words");
+
+    // A new run takes the place of the old one, and begins from its first step.
+    let other = simclr(&forced(&["train.seed=9"])).expect(0, &[]);
+    assert!(!other.err.contains("resuming"), "{}", other.err);
+    assert_ne!(fs::read(&checkpoints(&out)[0]).unwrap(), before);
 
     // A run is not resumed on other data.
     let fewer = dir.path().join("fewer");

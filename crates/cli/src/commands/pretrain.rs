@@ -70,6 +70,10 @@ pub struct Pretrain {
     #[arg(long, value_name = "RUN", conflicts_with = "resume")]
     from: Option<PathBuf>,
 
+    /// Replace the run in the folder, if there is one
+    #[arg(long, conflicts_with = "resume")]
+    force: bool,
+
     /// Continue the run in the folder, from its newest good checkpoint
     #[arg(long)]
     resume: bool,
@@ -133,7 +137,7 @@ impl Pretrain {
     /// Creates the run folder, once the images and the configuration are known to be good.
     fn begin(&self, out: &Path, role: &WorkerRole) -> Result<(Training, Source)> {
         // Reported before the configuration is resolved: the existing run may be why its keys are not given again.
-        RunFolder::check_new(out)?;
+        let replaces = training::check_new(out, self.force)?;
         check_folder(out, "give another: --out RUN")?;
         let decoding = self.settings.data()?;
         let mut opening = Opening::new(&decoding, self.threads.count());
@@ -143,6 +147,11 @@ impl Pretrain {
         let images = source.to_pretrain().len();
         role.worker().batch_size(&config, images - held_out(&config, images)?)?;
         self.advise(&config)?;
+        if replaces {
+            training::check_unneeded(out, &config, &self.data)?;
+            let rendezvous = Rendezvous { role: role.clone(), spawn: None };
+            training::remove(out, &config, &source.to_pretrain(), &rendezvous)?;
+        }
         let mut training = training::begin(out, config)?;
         training.record_data(&self.data);
         opening.save(&training.folder.index());
@@ -290,8 +299,9 @@ impl Pretrain {
                 (config, source)
             }
             (out, false) => {
+                let mut replaces = false;
                 if let Some(out) = out {
-                    RunFolder::check_new(out)?;
+                    replaces = training::check_new(out, self.force)?;
                     check_folder(out, "give another: --out RUN")?;
                 }
                 let decoding = self.settings.data()?;
@@ -299,6 +309,9 @@ impl Pretrain {
                 data::look_at(&*source.to_pretrain(), decoding.window)?;
                 let config = self.settings.resolve_shared(&source, self.threads, role.worker().world_size)?;
                 self.advise(&config)?;
+                if let Some(out) = out.filter(|_| replaces) {
+                    training::check_unneeded(out, &config, &self.data)?;
+                }
                 (config, source)
             }
         };

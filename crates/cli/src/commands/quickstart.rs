@@ -1,6 +1,6 @@
 //! `simclr quickstart`: the whole workflow in minutes and without data: made images, pretraining, evaluation, report.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -169,13 +169,8 @@ impl Quickstart {
         }
         let config = self.config()?;
         if replaces {
-            // What would keep the new run from beginning must not cost the old one.
-            training::check(&self.source(&config).train, &config)?;
-            let whole = |path: &Path| path.canonicalize().ok();
-            if whole(Path::new(&config.train.from)).is_some_and(|from| Some(from) == whole(&self.out)) {
-                return Err(usage(format!("train.from is {}, which --force removes", self.out.display())));
-            }
-            RunFolder::remove(&self.out)?;
+            training::check_unneeded(&self.out, &config, &[])?;
+            training::remove(&self.out, &config, &self.source(&config).train, &Rendezvous::ALONE)?;
         }
         training::begin(&self.out, config)
     }

@@ -19,15 +19,22 @@ impl RunFolder {
     /// [`TrainError::NoRun`], [`TrainError::RunLocked`], [`TrainError::NotOnlyARun`], all before anything is removed;
     /// [`TrainError::Io`].
     pub fn remove(path: &Path) -> Result<(), TrainError> {
-        if !Self::exists(path) {
-            return Err(TrainError::NoRun { path: path.to_path_buf() });
-        }
+        Self::check_removable(path)?;
         let _lock = Lock::take(path)?;
-        let Entries { parts, others } = Entries::of(path)?;
-        if let Some(name) = others.into_iter().next() {
-            return Err(TrainError::NotOnlyARun { path: path.to_path_buf(), name });
+        Entries::of_run(path)?
+            .iter()
+            .try_for_each(|part| remove_part(part).map_err(TrainError::io("remove", part)))
+    }
+
+    /// Checks that [`RunFolder::remove`] would remove the run, unless a process is training it.
+    ///
+    /// # Errors
+    /// [`TrainError::NoRun`], [`TrainError::NotOnlyARun`], [`TrainError::Io`].
+    pub fn check_removable(path: &Path) -> Result<(), TrainError> {
+        match Self::exists(path) {
+            true => Entries::of_run(path).map(drop),
+            false => Err(TrainError::NoRun { path: path.to_path_buf() }),
         }
-        parts.iter().try_for_each(|part| remove_part(part).map_err(TrainError::io("remove", part)))
     }
 
     /// Removes a run that has come to nothing, and its folder if that was created for it. Anything else in the folder
@@ -96,6 +103,15 @@ impl Entries {
         }
         parts.sort();
         Ok(Entries { parts: parts.into_iter().map(|(_, part)| part).collect(), others })
+    }
+
+    /// The parts of a run in whose folder there is nothing else.
+    fn of_run(path: &Path) -> Result<Vec<PathBuf>, TrainError> {
+        let Entries { parts, others } = Entries::of(path)?;
+        match others.into_iter().next() {
+            None => Ok(parts),
+            Some(name) => Err(TrainError::NotOnlyARun { path: path.to_path_buf(), name }),
+        }
     }
 }
 
