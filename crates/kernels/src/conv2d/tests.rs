@@ -175,8 +175,8 @@ fn check_shape_in<E: Element>(g: &Conv2dGeometry) {
         for (name, error) in errors {
             assert!(error <= tolerance, "{name} of {what}: relative error {error:e}");
         }
-        // They are sums of y as it was computed, whatever its errors (Winograd's before it is rounded). Sums may cancel,
-        // so theirs are measured relative to their terms.
+        // They are sums of y as it was computed, whatever its errors (Winograd's before it is rounded). Sums may
+        // cancel, so theirs are measured relative to their terms.
         let tolerance = if form == Form::Direct { self::tolerance::<f32>() } else { tolerance };
         let mut own = vec![0.0; 2 * g.out_channels];
         portable::channel_sums(&got.y, &mut own);
@@ -289,8 +289,8 @@ fn networks_shapes_match_the_portable_form() {
     }
 }
 
-/// Images so small that AMX's tiles hold a pixel of 16 of them: batches that are no multiple of that, rows that are none
-/// of four pixels, channels beyond the last tile, taps that meet no pixel at all.
+/// Images so small that AMX's tiles hold a pixel of 16 of them: batches that are no multiple of that, rows that are
+/// none of four pixels, channels beyond the last tile, taps that meet no pixel at all.
 #[test]
 fn small_images_match_the_portable_form() {
     for g in [

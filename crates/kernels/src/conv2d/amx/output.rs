@@ -1,6 +1,6 @@
 //! What becomes of a block of sums: they are rounded to bf16 and written, and their sums per channel are taken, or they
-//! are normalised before, while they are in registers. This happens a few rows at a time between the products of the next block, which take as long:
-//! the processor's window is too short to overlap whole blocks.
+//! are normalised before, while they are in registers. This happens a few rows at a time between the products of the
+//! next block, which take as long: the processor's window is too short to overlap whole blocks.
 
 use super::super::epilogue::{Normalize, PieceEpilogue};
 use super::lattice::NOWHERE;

@@ -1,9 +1,9 @@
 //! The gradient of the weights of small images: the sums of a product of tiles go over one pixel of 32 images.
 //!
 //! Each tap has the products of those output pixels that it gives a source pixel, and no others (see
-//! [`super::stacked`]). Both factors join two images, as in [`super::weight`]; dy's rows are output channels, x's columns
-//! input channels. The sums of all taps of a kernel row, for two tiles of output channels, stay in registers while all
-//! images of a piece pass by.
+//! [`super::stacked`]). Both factors join two images, as in [`super::weight`]; dy's rows are output channels, x's
+//! columns input channels. The sums of all taps of a kernel row, for two tiles of output channels, stay in registers
+//! while all images of a piece pass by.
 
 use super::super::blocks::{Block, Blocks};
 use super::super::class::Class;
@@ -21,10 +21,11 @@ use crate::{Conv2dGeometry, Cpu, Element, scratch};
 const STACK: usize = 2 * SIDE;
 /// Output channels that share registers.
 const OUT_PAIR: usize = 2 * SIDE;
-/// Output and input channels in a block: the most whose copies of a stack stay near.
-const BLOCKS: [(usize, usize); 3] = [(64, 128), (64, 64), (32, 64)];
+/// Input and output channels in a block.
+const IN_BLOCK: usize = 128;
+const OUT_BLOCK: usize = 64;
 /// About the most values of a block's copies that are read again and again: they stay in the second-level cache.
-const NEAR: usize = 400 << 10;
+const NEAR: usize = 256 << 10;
 /// About the most values of all copies.
 const COPIES: usize = 4 << 20;
 /// Channels that are copied at a time.
@@ -36,12 +37,13 @@ pub fn pays(g: &Conv2dGeometry) -> bool {
     if !in_rows(&class) || !g.in_channels.is_multiple_of(SIDE) || Plan::new(g).near == 0 {
         return false;
     }
-    // The products for a batch, each of 32 images here, and of 16 places of two images on the lattice.
+    // The products for a batch, each of 32 images here, and of 16 places of two images on the lattice. Unless they are
+    // much fewer, they are not worth reading the copies again for each block.
     let many = Piece { image: 0, images: SIDE, row: 0, rows: g.out_height() };
     let lattice = Lattice::new(&class.taps, g.stride, &Images::input(g), &many, g.out_width(), 1);
     let here = class.meetings() * g.batch.div_ceil(STACK);
     let there = lattice.places() * class.taps.len() * g.batch / (SIDE * STACK);
-    here < there
+    10 * here < 7 * there
 }
 
 /// The cut of the work, which depends on the geometry alone.
@@ -85,16 +87,13 @@ impl Plan {
     fn new(g: &Conv2dGeometry) -> Plan {
         let dy = Copy { from: Images::output(g), tiles: out_tiles(g.out_channels) };
         let x = Copy { from: Images::input(g), tiles: g.in_channels.div_ceil(SIDE) };
-        let near = |blocks: &Blocks| {
-            let dy_len = out_tiles(blocks.out_block) * dy.tile_len();
-            NEAR / (dy_len + blocks.in_block.div_ceil(SIDE) * x.tile_len())
-        };
-        let [most, others @ ..] = BLOCKS.map(|(output, input)| Blocks::new(g, input, output));
-        let blocks = others.into_iter().fold(most, |most, fewer| if near(&most) > 0 { most } else { fewer });
+        let blocks = Blocks::new(g, IN_BLOCK, OUT_BLOCK);
+        let block_len =
+            out_tiles(blocks.out_block) * dy.tile_len() + blocks.in_block.div_ceil(SIDE) * x.tile_len();
         let stacks = g.batch.div_ceil(STACK);
         let together = (COPIES / (dy.len() + x.len())).clamp(1, stacks);
         let parts = UNITS.div_ceil(blocks.count()).min(together);
-        Plan { g: *g, blocks, dy, x, stacks, together, near: near(&blocks), parts }
+        Plan { g: *g, blocks, dy, x, stacks, together, near: NEAR / block_len, parts }
     }
 
     /// The length of the sums of two tiles of output channels, 16 input channels and a kernel row, (tap, tile).
@@ -183,8 +182,8 @@ fn copy(
     });
 }
 
-/// Copies channels of dy from `channel` on for the stack that begins with `image`, transposed: (tile of channels, pixel,
-/// channel, pair of images), zeros for missing channels and images.
+/// Copies channels of dy from `channel` on for the stack that begins with `image`, transposed: (tile of channels,
+/// pixel, channel, pair of images), zeros for missing channels and images.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn copy_dy<E: Element>(dy: &[E], shape: &Copy, image: usize, channel: usize, to: &mut [f32]) {
     let (len, channels) = (shape.from.len(), shape.from.channels);
@@ -252,8 +251,8 @@ fn unpack<'s>(
         for (k, sums) in total.chunks_exact(SIDE).enumerate().take(outputs.saturating_sub(below)) {
             let k = block.first_out + out_first + below + k;
             let tap = (k * g.kernel_height + r) * g.kernel_width + s;
-            // SAFETY: blocks are disjoint in (output channel, input channel), their rows of sums in these and the kernel
-            // row, and each has one writer.
+            // SAFETY: blocks are disjoint in (output channel, input channel), their rows of sums in these and the
+            // kernel row, and each has one writer.
             let dw = unsafe { dw.slice(tap * g.in_channels + block.first_in + in_first, inputs) };
             dw.copy_from_slice(&sums[..inputs]);
         }
@@ -336,9 +335,9 @@ mod tests {
     #[test]
     fn batches_too_small_for_a_stack_are_left_to_the_lattice() {
         let stacked = |batch, side| pays(&geometry(batch, side, side, 64, 64, (3, 3), 1, 1));
-        assert!(stacked(256, 4) && stacked(32, 7) && stacked(32, 8) && stacked(256, 16));
+        assert!(stacked(256, 4) && stacked(32, 7) && stacked(32, 8));
         assert!(!stacked(1, 4) && !stacked(16, 8) && !stacked(33, 8));
-        assert!(!stacked(256, 32), "too large for the cache");
+        assert!(!stacked(256, 16), "few zeros");
     }
 
     /// More stacks than are copied at a time, the last round with fewer.
