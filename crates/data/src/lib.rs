@@ -86,6 +86,7 @@ pub use decode::{
 };
 pub use error::DataError;
 pub use evaluation::EvalLoader;
+pub use files::parquet::table_column;
 pub use glance::Glance;
 pub use in_memory::InMemory;
 pub use index::Index;

@@ -4,6 +4,8 @@
 //! A row group is a strand: its images are read from its beginning, a block of rows at a time. Labels come from an
 //! integer or text column called `label` or the like; the class names come from Hugging Face's metadata in the file.
 
+mod delta;
+mod header;
 mod labels;
 mod pages;
 
@@ -185,8 +187,35 @@ fn column<T: DataType>(
     fault: &Fault,
 ) -> Result<ColumnReaderImpl<T>, String> {
     let file = Shared::open(&table.path, fault).map_err(|error| error.to_string())?;
-    let group = table.metadata.row_group(group);
+    values(file, &table.metadata, group, column)
+}
+
+/// Opens the values of a column of a row group of the table in `file`, which has `metadata`. Counts and sizes that the
+/// file declares are checked before memory is allocated for them; to be called, and read from, within [`caught`].
+///
+/// # Errors
+/// A column that lies beyond the end of the file, or has values that are not of type `T`.
+pub fn table_column<T: DataType>(
+    file: &Arc<File>,
+    metadata: &ParquetMetaData,
+    group: usize,
+    column: usize,
+) -> Result<ColumnReaderImpl<T>, String> {
+    let len = file.metadata().map_err(|error| error.to_string())?.len();
+    values(Shared { file: Arc::clone(file), len, fault: Fault::default() }, metadata, group, column)
+}
+
+fn values<T: DataType>(
+    file: Shared,
+    metadata: &ParquetMetaData,
+    group: usize,
+    column: usize,
+) -> Result<ColumnReaderImpl<T>, String> {
+    let group = metadata.row_group(group);
     let chunk = group.column(column);
+    if chunk.column_type() != T::get_physical_type() {
+        return Err("a column is of another type".to_owned());
+    }
     let end = chunk.byte_range().0.checked_add(chunk.byte_range().1);
     if end.is_none_or(|end| end > file.len) {
         return Err("a column lies beyond the end of the file, which is cut short".to_owned());
@@ -194,7 +223,7 @@ fn column<T: DataType>(
     let rows = usize::try_from(group.num_rows()).map_err(|_| "declares a negative number of rows")?;
     let most = chunk.uncompressed_size().clamp(0, MAX_PAGE_BYTES) as u64;
     let pages = pages::open(file, chunk, rows, most).map_err(|error| error.to_string())?;
-    Ok(ColumnReaderImpl::new(descriptor(table, column), pages))
+    Ok(ColumnReaderImpl::new(chunk.column_descr_ptr(), pages))
 }
 
 impl Files for BlockReader<Rows> {
