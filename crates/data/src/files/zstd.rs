@@ -1,10 +1,9 @@
 //! Zstandard decompression, for archives and the pages of tables.
 
-use std::io::{BufRead, Read};
+use std::io::{BufRead, Error, Read, copy, sink};
 
-use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
-
-type Frame<R> = StreamingDecoder<R, FrameDecoder>;
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 /// Replaces the decoder's messages, which mean something only to its authors.
 const BROKEN: &str = "incomplete or damaged Zstandard data";
@@ -12,15 +11,14 @@ const BROKEN: &str = "incomplete or damaged Zstandard data";
 /// A decompressing reader of Zstandard frames one after another, as parallel compressors write them. The checksum of a
 /// frame, if it has one, is checked at its end.
 pub(crate) struct ZstdFrames<R: BufRead> {
-    /// The input, between two frames.
-    reader: Option<R>,
+    reader: R,
     /// The current frame, within one.
-    frame: Option<Frame<R>>,
+    frame: Option<FrameDecoder>,
 }
 
 impl<R: BufRead> ZstdFrames<R> {
     pub fn new(reader: R) -> Self {
-        Self { reader: Some(reader), frame: None }
+        Self { reader, frame: None }
     }
 }
 
@@ -28,31 +26,59 @@ impl<R: BufRead> Read for ZstdFrames<R> {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         loop {
             if let Some(frame) = &mut self.frame {
-                let count = frame.read(out).map_err(|error| std::io::Error::new(error.kind(), BROKEN))?;
+                while frame.can_collect() == 0 && !frame.is_finished() {
+                    frame
+                        .decode_blocks(&mut self.reader, BlockDecodingStrategy::UptoBlocks(1))
+                        .map_err(|_| Error::other(BROKEN))?;
+                }
+                let count = frame.read(out)?;
                 if count > 0 || out.is_empty() {
                     return Ok(count);
                 }
-                let stored = frame.decoder.get_checksum_from_data();
-                if stored.is_some() && stored != frame.decoder.get_calculated_checksum() {
-                    return Err(std::io::Error::other("the Zstandard data do not match their checksum"));
+                let stored = frame.get_checksum_from_data();
+                if stored.is_some() && stored != frame.get_calculated_checksum() {
+                    return Err(Error::other("the Zstandard data do not match their checksum"));
                 }
-                self.reader = self.frame.take().map(Frame::into_inner);
+                self.frame = None;
             }
-            let Some(mut reader) = self.reader.take() else { return Ok(0) };
-            let head = reader.fill_buf()?;
-            if head.is_empty() {
+            if self.reader.fill_buf()?.is_empty() {
                 return Ok(0);
             }
-            let skippable = head.get(1..4) == Some(&[0x2a, 0x4d, 0x18]) && head[0] & 0xf0 == 0x50;
-            if skippable {
-                let mut head = [0; 8];
-                reader.read_exact(&mut head)?;
-                let len = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-                std::io::copy(&mut reader.by_ref().take(len.into()), &mut std::io::sink())?;
-                self.reader = Some(reader);
-                continue;
+            let mut frame = FrameDecoder::new();
+            match frame.init(&mut self.reader) {
+                Ok(()) => self.frame = Some(frame),
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                    length,
+                    ..
+                })) => {
+                    copy(&mut self.reader.by_ref().take(length.into()), &mut sink())?;
+                }
+                Err(error) => return Err(Error::other(error)),
             }
-            self.frame = Some(Frame::new(reader).map_err(std::io::Error::other)?);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufReader;
+
+    use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+
+    use super::*;
+
+    #[test]
+    fn frames_to_skip_lie_anywhere_in_the_buffer() {
+        let frame = |bytes: &[u8]| compress_to_vec(bytes, CompressionLevel::Fastest);
+        let skipped = [&[0x5a, 0x2a, 0x4d, 0x18, 4, 0, 0, 0][..], b"size"].concat();
+        let packed =
+            [&skipped, &frame(b"one")[..], &skipped, &skipped, &frame(b" and two"), &skipped].concat();
+        for buffer in 1..=packed.len() {
+            let mut read = String::new();
+            ZstdFrames::new(BufReader::with_capacity(buffer, &packed[..])).read_to_string(&mut read).unwrap();
+            assert_eq!(read, "one and two");
+        }
+        let cut = &packed[..packed.len() - skipped.len() - 3];
+        assert!(ZstdFrames::new(cut).read_to_end(&mut Vec::new()).is_err());
     }
 }
