@@ -36,8 +36,9 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Bytes of pixels; more than a file has where the sides are damaged.
     fn bytes(&self) -> u64 {
-        u64::from(self.width) * u64::from(self.height) * 3
+        (u64::from(self.width) * u64::from(self.height)).saturating_mul(3)
     }
 }
 
@@ -211,5 +212,18 @@ fn free_bytes(file: &File) -> Option<u64> {
     {
         let _ = file;
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides_of_damaged_records_are_of_no_small_image() {
+        let of = |width, height| Place { offset: START, width, height, checksum: 0 }.bytes();
+        assert_eq!(of(5, 4), 60);
+        // 2^64 + 2^31 bytes.
+        assert_eq!(of(1 << 31, 2_863_311_531), u64::MAX);
     }
 }
