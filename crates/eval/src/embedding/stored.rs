@@ -4,13 +4,13 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, FloatType, Int64Type};
 use parquet::errors::ParquetError;
-use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::schema::parser::parse_message_type;
-use simclr_data::caught;
+use simclr_data::{caught, table_column};
 use simclr_train::Model;
 
 use super::images::{Image, Split};
@@ -27,9 +27,15 @@ const FEATURES: usize = 4;
 /// The h of images in a .parquet file, with what is known of each image.
 pub struct StoredFeatures {
     path: PathBuf,
-    reader: SerializedFileReader<File>,
+    table: Table,
     classes: Vec<String>,
     rows: Vec<Row>,
+}
+
+/// An open file and its metadata.
+struct Table {
+    file: Arc<File>,
+    metadata: ParquetMetaData,
 }
 
 struct Row {
@@ -59,7 +65,7 @@ impl StoredFeatures {
                 "is not a .parquet file, the one format in which features are searched; write them so",
             ));
         }
-        let (reader, said) = guarded(path, || described(file))?;
+        let (table, said) = guarded(path, || described(file))?;
         if said.of != notes::OF_H {
             return Err(unfit(
                 path,
@@ -76,11 +82,11 @@ impl StoredFeatures {
                 ),
             ));
         }
-        let rows = guarded(path, || rows(&reader, said.classes.len()))?;
+        let rows = guarded(path, || rows(&table, said.classes.len()))?;
         if rows.is_empty() {
             return Err(unfit(path, "holds no images"));
         }
-        Ok(StoredFeatures { path: path.to_path_buf(), reader, classes: said.classes, rows })
+        Ok(StoredFeatures { path: path.to_path_buf(), table, classes: said.classes, rows })
     }
 
     /// The number of images.
@@ -124,8 +130,8 @@ impl StoredFeatures {
         dim: usize,
         sink: &mut dyn FnMut(&[f32]) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {
-        for group in 0..self.reader.num_row_groups() {
-            let features = guarded(&self.path, || features(&*self.reader.get_row_group(group)?, dim))?;
+        for group in 0..self.table.metadata.num_row_groups() {
+            let features = guarded(&self.path, || features(&self.table, group, dim))?;
             sink(&features)?;
         }
         Ok(())
@@ -146,9 +152,9 @@ struct Said {
     step: String,
 }
 
-fn described(file: File) -> Result<(SerializedFileReader<File>, Said), ParquetError> {
-    let reader = SerializedFileReader::new(file)?;
-    let about = reader.metadata().file_metadata();
+fn described(file: File) -> Result<(Table, Said), ParquetError> {
+    let metadata = ParquetMetaDataReader::new().parse_and_finish(&file)?;
+    let about = metadata.file_metadata();
     if about.schema() != &parse_message_type(SCHEMA)? {
         return Err(damaged("it has other columns"));
     }
@@ -164,16 +170,21 @@ fn described(file: File) -> Result<(SerializedFileReader<File>, Said), ParquetEr
         fingerprint: note(notes::FINGERPRINT)?,
         step: note(notes::STEP)?,
     };
-    Ok((reader, said))
+    Ok((Table { file: Arc::new(file), metadata }, said))
 }
 
-fn rows(reader: &SerializedFileReader<File>, classes: usize) -> Result<Vec<Row>, ParquetError> {
+fn rows(table: &Table, classes: usize) -> Result<Vec<Row>, ParquetError> {
+    let declared = table.metadata.row_groups().iter().map(|group| group.num_rows().max(0) as u64);
+    let declared = declared.fold(0, u64::saturating_add);
+    // Each has features, of four bytes each, which are not compressed.
+    if declared > table.file.metadata()?.len() / 4 {
+        return Err(damaged(format!("it declares {declared} rows, more than it has room for")));
+    }
     let mut rows = Vec::new();
-    for group in 0..reader.num_row_groups() {
-        let group = reader.get_row_group(group)?;
-        let names = column::<ByteArrayType>(&*group, NAME)?;
-        let splits = column::<ByteArrayType>(&*group, SPLIT)?;
-        let labels = column::<Int64Type>(&*group, LABEL)?;
+    for group in 0..table.metadata.num_row_groups() {
+        let names = column::<ByteArrayType>(table, group, NAME)?;
+        let splits = column::<ByteArrayType>(table, group, SPLIT)?;
+        let labels = column::<Int64Type>(table, group, LABEL)?;
         for ((name, split), label) in names.optional().zip(splits.optional()).zip(labels.optional()) {
             let name = name.as_ref().map(text).transpose()?.unwrap_or_default();
             let split = match split {
@@ -196,8 +207,8 @@ fn rows(reader: &SerializedFileReader<File>, classes: usize) -> Result<Vec<Row>,
     Ok(rows)
 }
 
-fn features(group: &dyn RowGroupReader, dim: usize) -> Result<Vec<f32>, ParquetError> {
-    let Column { values, repeats, .. } = column::<FloatType>(group, FEATURES)?;
+fn features(table: &Table, group: usize, dim: usize) -> Result<Vec<f32>, ParquetError> {
+    let Column { values, repeats, .. } = column::<FloatType>(table, group, FEATURES)?;
     // The repetition level is 0 where a list begins.
     let begins = |place: usize| place.is_multiple_of(dim);
     let is_even = values.len() == repeats.len()
@@ -231,10 +242,9 @@ impl<T> Column<T> {
     }
 }
 
-fn column<T: DataType>(group: &dyn RowGroupReader, number: usize) -> Result<Column<T::T>, ParquetError> {
-    let reader = T::get_column_reader(group.get_column_reader(number)?);
-    let mut reader: ColumnReaderImpl<T> = reader.ok_or_else(|| damaged("a column is of another type"))?;
-    let all = group.metadata().num_rows() as usize;
+fn column<T: DataType>(table: &Table, group: usize, number: usize) -> Result<Column<T::T>, ParquetError> {
+    let mut reader = table_column::<T>(&table.file, &table.metadata, group, number).map_err(damaged)?;
+    let all = usize::try_from(table.metadata.row_group(group).num_rows())?;
     let mut column = Column { values: Vec::new(), present: Vec::new(), repeats: Vec::new(), rows: 0 };
     while column.rows < all {
         let Column { values, present, repeats, rows } = &mut column;
@@ -272,7 +282,9 @@ fn unfit(path: &Path, reason: impl Into<String>) -> EvalError {
 #[cfg(test)]
 mod tests {
     use super::super::format::{Description, Rows, Writer};
-    use super::super::parquet::Table;
+    use super::super::parquet::Table as Written;
+    use parquet::file::metadata::ParquetMetaDataWriter;
+
     use super::*;
 
     /// Rows of three values, two in a group, of two classes; every third row has no label.
@@ -281,7 +293,7 @@ mod tests {
         let notes = notes.into_iter().chain([(notes::FINGERPRINT, "0badcafe"), (notes::STEP, "7")]);
         let notes = notes.map(|(name, note)| (name, note.to_owned())).collect();
         let what = Description { most_rows: count as usize, dim: 3, notes };
-        let mut table = Box::new(Table::create(path, &what).unwrap());
+        let mut table = Box::new(Written::create(path, &what).unwrap());
         table.most_values = 8;
         let features: Vec<f32> = (0..3 * count).map(|value| value as f32).collect();
         let image = |row: u32| {
@@ -298,10 +310,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.parquet");
         written(&path, 7);
-        let (reader, said) = described(File::open(&path).unwrap()).unwrap();
+        let (table, said) = described(File::open(&path).unwrap()).unwrap();
         assert_eq!((said.of.as_str(), said.fingerprint.as_str(), said.step.as_str()), ("h", "0badcafe", "7"));
-        let rows = rows(&reader, said.classes.len()).unwrap();
-        let stored = StoredFeatures { path, reader, classes: said.classes, rows };
+        let rows = rows(&table, said.classes.len()).unwrap();
+        let stored = StoredFeatures { path, table, classes: said.classes, rows };
         assert_eq!(stored.len(), 7);
         assert_eq!(
             [stored.image(2), stored.image(6)],
@@ -332,23 +344,56 @@ mod tests {
         assert!(error.contains("not every image has 2 values"), "{error}");
     }
 
+    /// Reads all of a file of these bytes; returns the number of its rows.
+    fn read(path: &Path, bytes: &[u8]) -> Result<usize, EvalError> {
+        std::fs::write(path, bytes).unwrap();
+        guarded(path, || {
+            let (table, said) = described(File::open(path).unwrap())?;
+            let rows = rows(&table, said.classes.len())?;
+            for group in 0..table.metadata.num_row_groups() {
+                features(&table, group, 3)?;
+            }
+            Ok(rows.len())
+        })
+    }
+
+    #[test]
+    fn more_than_there_is_room_for_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        written(&path, 7);
+        let whole = std::fs::read(&path).unwrap();
+        let declared = |rows: i64| {
+            let metadata =
+                ParquetMetaDataReader::new().parse_and_finish(&File::open(&path).unwrap()).unwrap();
+            let mut groups = metadata.row_groups().to_vec();
+            groups[0] = groups[0].clone().into_builder().set_num_rows(rows).build().unwrap();
+            let len = u32::from_le_bytes(*whole[..whole.len() - 4].last_chunk().unwrap()) as usize;
+            let mut bytes = whole[..whole.len() - 8 - len].to_vec();
+            let metadata = metadata.into_builder().set_row_groups(groups).build();
+            ParquetMetaDataWriter::new(&mut bytes, &metadata).finish().unwrap();
+            bytes
+        };
+        let (same, more) = (declared(2), declared(1 << 40));
+        assert_eq!(read(&path, &same).unwrap(), 7);
+        let message = read(&path, &more).unwrap_err().to_string();
+        assert!(message.contains("more than it has room for"), "{message}");
+        // The page of a dictionary of one value, in Thrift twice that.
+        let head = [0x4c, 0x15, 2, 0x15, 0];
+        let at = whole.windows(head.len()).position(|bytes| bytes == head).unwrap();
+        let mut bytes = whole.clone();
+        bytes[at + 2] = 126;
+        let message = read(&path, &bytes).unwrap_err().to_string();
+        assert!(message.contains("declares 63 values, and can have 2"), "{message}");
+    }
+
     #[test]
     fn damage_is_told_or_changes_values_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.parquet");
         written(&path, 7);
         let whole = std::fs::read(&path).unwrap();
-        let read = |bytes: &[u8]| {
-            std::fs::write(&path, bytes).unwrap();
-            guarded(&path, || {
-                let (reader, said) = described(File::open(&path).unwrap())?;
-                let rows = rows(&reader, said.classes.len())?;
-                for group in 0..reader.num_row_groups() {
-                    features(&*reader.get_row_group(group)?, 3)?;
-                }
-                Ok(rows.len())
-            })
-        };
+        let read = |bytes: &[u8]| read(&path, bytes);
         assert_eq!(read(&whole).unwrap(), 7);
         assert!((0..whole.len()).step_by(31).all(|end| read(&whole[..end]).is_err()));
         // No panic, and no more rows than there were.
