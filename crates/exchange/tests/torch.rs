@@ -93,6 +93,29 @@ fn damage_is_told() {
     }
 }
 
+#[test]
+fn values_that_tensors_share_have_a_checksum() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("net.pth");
+    let mut bytes = fs::read(golden("plain.pth")).unwrap();
+    let mut archive = ZipArchive::new(std::io::Cursor::new(&bytes)).unwrap();
+    let values = archive.by_name("plain/data/0").unwrap();
+    let (at, checksum) = (values.data_start().unwrap() as usize, values.crc32().to_le_bytes());
+    drop(values);
+    drop(archive);
+    bytes[at + 2] ^= 0x10;
+    fs::write(&path, &bytes).unwrap();
+    says(Imported::read(&path, &OPTIONS).unwrap_err().to_string(), &["net.pth", "damaged", "checksum"]);
+    // 0 is that of a file that was written without.
+    let places: Vec<usize> = (0..bytes.len() - 4).filter(|&at| bytes[at..at + 4] == checksum).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at..at + 4].fill(0);
+    }
+    fs::write(&path, &bytes).unwrap();
+    Imported::read(&path, &OPTIONS).unwrap();
+}
+
 /// The archive that `plain.pth` is with one more file, of zeros, which is compressed.
 fn with_zeros(path: &Path, name: &str, zeros: usize) {
     let mut archive = ZipArchive::new(File::open(golden("plain.pth")).unwrap()).unwrap();
