@@ -320,6 +320,8 @@ fn heads_that_almost_fit() {
     says(two, &["is [16, 31], expected [16, 32] as in a head of 2 layers after 32 features"]);
     let three = changed(["head.layers=3", "head.hidden=24"], "head.1.linear.weight", [16, 24]);
     says(three, &["is [16, 24], expected [24, 24] as in a head of 3 layers", "all as wide as the first, 24"]);
+    let none = changed(["head.kind=linear", "head.dim=8"], "head.0.linear.weight", [1 << 63, 0]);
+    says(none, &["weights.safetensors", "head is [9223372036854775808, 0], expected [outputs, inputs]"]);
     let mut file = File::of(&[TINY[0], TINY[1], "head.layers=2"]);
     file.add("head.0.norm.weight");
     says(file.refused(&PLAIN), &["`head.0.norm.weight` is no part of a head of 2 layers"]);

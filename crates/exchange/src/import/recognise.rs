@@ -109,7 +109,8 @@ fn head(file: &Weights) -> Result<HeadConfig> {
         return Ok(HeadConfig { kind: HeadKind::None, ..HeadConfig::default() });
     };
     let outputs = |shape: &[usize]| match *shape {
-        [outputs, _] => Ok(outputs),
+        // A layer without inputs has no values, and may claim any number of outputs.
+        [outputs, inputs] if inputs > 0 => Ok(outputs),
         _ => Err(file.problem(format!("a layer of the head is {shape:?}, expected [outputs, inputs]"))),
     };
     let mut head = HeadConfig {
