@@ -8,7 +8,8 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::Value;
 use simclr_eval::protocols::{
-    self, Edge, Evaluation, FineTune, FineTuned, Labels, Rate, Scores, TrainedEncoder, network_file,
+    self, Edge, Evaluation, FineTune, FineTuned, Labels, Protocol, Rate, Scores, Splits, TrainedEncoder,
+    network_file, network_of_other_data,
 };
 use simclr_exchange::{StateDict, Trained};
 
@@ -27,7 +28,8 @@ the same number of steps. With --rate tuned each of the two has the rate that su
 
 The fine-tuned network is saved next to its result, as RUN/evaluation/finetune-10%.safetensors, under torchvision's names: \
 the encoder, and the classifier as fc.weight and fc.bias. With --out both lie there, and the run and its report keep what they have. `simclr predict` labels images with it. Settings that are given and not the \
-default are part of both names, such as finetune-10%-seed-1. Nothing is saved before the end.
+default are part of both names, such as finetune-10%-seed-1. A network that was fine-tuned on other data is never \
+replaced: give --out, or move it away. Nothing is saved before the end.
 
 Examples:
   simclr finetune runs/cifar --train cifar/ --labels 1%
@@ -108,7 +110,7 @@ impl Finetune {
             seed: self.seed,
             ..FineTune::new(self.labels)
         };
-        options.check(&encoder.model, &splits)?;
+        self.check_unneeded(&encoder, &splits, &options.check(&encoder.model, &splits)?)?;
         let mut progress = EvaluationProgress::default();
         let models = self.args.encoders(&encoder, &splits, &mut progress)?;
         let tuned = protocols::finetune(&models, &splits, &options, &mut |report| progress.see(report))?;
@@ -144,6 +146,20 @@ impl Finetune {
         ));
         written?;
         Ok(Done::Finished)
+    }
+
+    /// Refuses to replace a network that was fine-tuned on other data: its classes may be others, and only training
+    /// brings it back.
+    fn check_unneeded(&self, encoder: &TrainedEncoder, splits: &Splits, protocol: &Protocol) -> Result<()> {
+        let folder = self.args.results.folder(encoder);
+        let train = splits.origin().map_or("", |origin| &*origin.train);
+        let Some(before) = network_of_other_data(&folder, protocol, train) else { return Ok(()) };
+        let file = network_file(&folder, protocol);
+        Err(usage(format!(
+            "{} was fine-tuned on {before}, and the network of {train} would replace it; give another folder with --out \
+             DIR, or move the file away",
+            file.display()
+        )))
     }
 
     /// Writes the fine-tuned network next to its result.

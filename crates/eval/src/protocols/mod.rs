@@ -74,7 +74,7 @@ pub use evaluation::{BrokenImage, ClassScore, Evaluation, Origin, Scores};
 pub use examples::Examples;
 pub use finetune::{
     BadLabels, BadRate, FineTune, FineTuned, Labels, Rate, SavedNetwork, finetune, network_file,
-    saved_networks,
+    network_of_other_data, saved_networks,
 };
 pub use knn::{knn, knn_of_images};
 pub use linear_sgd::{linear_sgd, linear_sgd_z};

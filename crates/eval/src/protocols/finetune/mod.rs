@@ -14,7 +14,7 @@ use simclr_train::checkpoint::NamedTensor;
 pub use labels::{BadLabels, Labels};
 pub(super) use rate::BEST_OF;
 pub use rate::{BadRate, Rate};
-pub use saved::{SavedNetwork, network_file, saved_networks};
+pub use saved::{SavedNetwork, network_file, network_of_other_data, saved_networks};
 pub use settings::FineTune;
 
 use super::evaluation::Evaluation;

@@ -31,6 +31,19 @@ pub fn network_file(folder: &Path, protocol: &Protocol) -> PathBuf {
     result_file(folder, &protocol.to_string()).with_extension(ENDING)
 }
 
+/// The name of the data set that the network of `protocol` in `folder` was fine-tuned on, if there is such a network and
+/// that is another one than the data set named `train`. Two paths to the same place are the same; a network without
+/// a record of its data is taken to be of the same.
+pub fn network_of_other_data(folder: &Path, protocol: &Protocol, train: &str) -> Option<String> {
+    if !network_file(folder, protocol).exists() {
+        return None;
+    }
+    let before = Evaluation::read(folder, protocol)?.data?.train;
+    let place = |name: &str| Path::new(name).canonicalize().ok();
+    let is_same = before == train || place(&before).is_some_and(|path| place(train) == Some(path));
+    (!is_same).then_some(before)
+}
+
 /// The fine-tuned networks beside the results of `run`, the newest first.
 ///
 /// # Errors

@@ -96,15 +96,17 @@ impl FineTune {
         }
     }
 
-    /// Checks whether fine-tuning can run with a model on the training images of `data`.
+    /// Checks whether fine-tuning can run with a model on the training images of `data`. Returns the protocol of its
+    /// result.
     ///
     /// # Errors
     /// Those of [`finetune`](super::finetune) that can be found without training.
-    pub fn check(&self, model: &Model, data: &Splits) -> Result<(), EvalError> {
+    pub fn check(&self, model: &Model, data: &Splits) -> Result<Protocol, EvalError> {
         let few = data.labelled(self.labels, self.seed)?;
-        self.settle(model, few.classes().len(), few.train().len(), data.train().len())?;
+        let (images, of) = (few.train().len(), data.train().len());
+        let (sgd, _) = self.settle(model, few.classes().len(), images, of)?;
         self.parts(&few, model.device.threads())?;
-        Ok(())
+        Ok(self.protocol(&sgd, images, of))
     }
 
     /// Splits the labels of `few` to choose a rate by; `None` if the rate is fixed. Images that have not been compared
