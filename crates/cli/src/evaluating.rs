@@ -166,8 +166,8 @@ pub fn warn_of_few_validation_images(what: &str, images: usize) {
 
 /// [`warn_of_few_validation_images`], if validation images chose a setting of the evaluation.
 pub fn warn_of_chosen(what: &str, evaluation: &Evaluation) {
-    if let Some(images) = evaluation.trained.details.get("validation_images").and_then(Value::as_u64) {
-        warn_of_few_validation_images(what, images as usize);
+    if let Some(images) = evaluation.trained.validation_images() {
+        warn_of_few_validation_images(what, images);
     }
 }
 

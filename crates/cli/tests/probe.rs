@@ -12,16 +12,31 @@ fn what_h_and_z_know_is_told_and_reported() {
     let run = dir.path().join("run");
     simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
     let command = ["probe", path(&run), path(&data)];
-    let reply = simclr(&command).expect(0, &["written to"]);
-    for words in ["trained on 32 images, tested on 16", "colour or grey", "rotation", "99.3%, 97.4%"] {
+    let few = "warning: the weights of L2 were chosen on 3 validation images: a matter of chance";
+    let reply = simclr(&command).expect(0, &["written to", few]);
+    for words in [
+        "trained on 32 images, tested on 16",
+        "  95% of h      z       95% of z",
+        "colour or grey                  80.0% ",
+        "rotation                        25.0% ",
+        "99.3%, 97.4%",
+    ] {
         assert!(reply.out.contains(words), "no {words} in {}", reply.out);
     }
     let json = simclr(&[&command[..], &["--json"]].concat()).expect(0, &[]).json();
     let rows = json["rows"].as_array().unwrap();
     assert!(
-        rows.len() == 4 && rows.iter().all(|row| row["z"].is_number() && row["chance"].is_number()),
+        rows.len() == 4 && rows.iter().all(|row| row["z"].is_number() && row["z_interval"].is_array()),
         "{json}"
     );
+    // Whatever was drawn for these few.
+    let chances: Vec<f64> = rows.iter().map(|row| row["chance"].as_f64().unwrap()).collect();
+    assert_eq!(chances, [0.8, 0.25, 0.5, 0.5]);
+    for row in rows {
+        let [h, low, high] =
+            [&row["h"], &row["h_interval"][0], &row["h_interval"][1]].map(|it| it.as_f64().unwrap());
+        assert!(low < high && low <= h && h <= high, "{row}");
+    }
     assert_eq!(simclr(&[&command[..], &["--json"]].concat()).json(), json, "the same each time");
     simclr(&["report", path(&run)]).expect(0, &[]);
     let page = fs::read_to_string(run.join("report.html")).unwrap();

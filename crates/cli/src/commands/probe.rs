@@ -9,7 +9,7 @@ use simclr_eval::protocols::{self, Probe as Probed, ProbeOptions, ProbeRow, Tran
 use simclr_train::config::HeadKind;
 
 use crate::encoding::{Encoding, open_for};
-use crate::evaluating::Results;
+use crate::evaluating::{Results, warn_of_few_validation_images};
 use crate::evaluation_progress::EvaluationProgress;
 use crate::exit::Done;
 use crate::settings::seed;
@@ -18,7 +18,8 @@ use crate::{data, terminal};
 const ABOUT: &str = "\
 The paper's table 3: z, which is discarded after training, has lost information that h still holds. Some images are \
 made grey, rotated, corrupted by noise, or reduced to their edges, and logistic regression on h and on z has to tell \
-which (in the paper a small MLP). At most 6,000 images are used, a third of them to test on.
+which (in the paper a small MLP). At most 6,000 images are used, a third of them to test on. Chance is the share of the \
+answer that is right most often: four of five images keep their colours.
 
 Example:
   simclr probe runs/first photos/";
@@ -69,6 +70,9 @@ impl Probe {
                 "all images are grey, so whether they were turned grey cannot be measured; that row is left out",
             );
         }
+        if let Some(images) = found.validation_images {
+            warn_of_few_validation_images("the weights of L2 were", images);
+        }
         // The result is printed even if it cannot be written, and written even if it cannot be printed.
         let file = found.record(&encoder.run, &self.results.folder(&encoder));
         self.tell(&found)?;
@@ -82,13 +86,15 @@ impl Probe {
             let row = |row: &ProbeRow| {
                 let [h, z] = row.transformation.paper();
                 json!({
-                    "transformation": row.transformation, "chance": row.chance, "h": row.h, "z": row.z,
-                    "paper_h": h, "paper_z": z,
+                    "transformation": row.transformation, "chance": row.chance, "h": row.h,
+                    "h_interval": row.h_interval, "z": row.z, "z_interval": row.z_interval, "paper_h": h,
+                    "paper_z": z,
                 })
             };
             let rows: Vec<Value> = rows.iter().map(row).collect();
             let object = json!({
-                "rows": rows, "train_images": train_images, "test_images": test_images, "skipped": found.skipped, "data": found.data, "seed": found.seed,
+                "rows": rows, "train_images": train_images, "validation_images": found.validation_images,
+                "test_images": test_images, "skipped": found.skipped, "data": found.data, "seed": found.seed,
             });
             terminal::print_json(&object)?;
             return Ok(());
@@ -98,17 +104,28 @@ impl Probe {
             terminal::counted(*train_images, "image"),
             terminal::grouped(*test_images as u64)
         ))?;
-        terminal::print(&format!("{:<32} {:>8} {:>8} {:>8} {:>16}", "", "chance", "h", "z", "paper: h, z"))?;
-        for ProbeRow { transformation, chance, h, z } in rows {
-            let [paper_h, paper_z] = transformation.paper().map(terminal::percent);
+        let line = |[task, chance, h, h_interval, z, z_interval, paper]: [&str; 7]| {
             terminal::print(&format!(
-                "{:<32} {:>8} {:>8} {:>8} {:>16}",
+                "{task:<30} {chance:>6} {h:>6} {h_interval:>14} {z:>6} {z_interval:>14} {paper:>12}"
+            ))
+        };
+        line(["", "chance", "h", "95% of h", "z", "95% of z", "paper: h, z"])?;
+        let interval = |found: &Option<[f64; 2]>| {
+            found.map_or("-".to_owned(), |[low, high]| {
+                format!("{:.1} to {}", 100.0 * low, terminal::percent(high))
+            })
+        };
+        for row @ ProbeRow { transformation, .. } in rows {
+            let [paper_h, paper_z] = transformation.paper().map(terminal::percent);
+            line([
                 transformation.title(),
-                terminal::percent(*chance),
-                terminal::percent(*h),
-                z.map_or("-".to_owned(), terminal::percent),
-                format!("{paper_h}, {paper_z}"),
-            ))?;
+                &terminal::percent(row.chance),
+                &terminal::percent(row.h),
+                &interval(&row.h_interval),
+                &row.z.map_or("-".to_owned(), terminal::percent),
+                &interval(&row.z_interval),
+                &format!("{paper_h}, {paper_z}"),
+            ])?;
         }
         terminal::print(
             "the paper's are of other networks, with these transformations in their pretraining, and used MLP classifiers (arXiv:2002.05709, table 3)",

@@ -152,6 +152,11 @@ impl Scores {
         self.largest_class().filter(|&(_, share)| share >= least)
     }
 
+    /// How many images a setting was chosen by, if one was.
+    pub fn validation_images(&self) -> Option<usize> {
+        self.details.get("validation_images").and_then(Value::as_u64).map(|images| images as usize)
+    }
+
     /// From the class predicted for every test image, and the fraction whose class was among the five likeliest.
     pub(super) fn of_predictions(
         predictions: &[u32],

@@ -14,6 +14,7 @@ use simclr_train::{Embedding, Model};
 use simclr_words::text::counted;
 
 use super::encode::Encoded;
+use super::evaluation::Scores;
 use super::regression::{LogisticOptions, logistic};
 use super::versus::{Progress, Side, Versus};
 use crate::EvalError;
@@ -67,6 +68,15 @@ impl Transformation {
         }
     }
 
+    /// The share of its most frequent class in expectation: what always giving that answer is right on.
+    pub fn chance(self) -> f64 {
+        match self {
+            Transformation::Gray => 0.8,
+            Transformation::Rotation => 0.25,
+            Transformation::Noise | Transformation::Sobel => 0.5,
+        }
+    }
+
     /// The classes: what may have been done to an image, the first being nothing.
     fn classes(self) -> Vec<String> {
         let words: &[&str] = match self {
@@ -102,12 +112,19 @@ impl Transformation {
 pub struct ProbeRow {
     /// The transformation.
     pub transformation: Transformation,
-    /// The share of the most frequent class among the test images.
+    /// [`Transformation::chance`]; in results of earlier versions the share of the most frequent class of the test
+    /// images.
     pub chance: f64,
     /// Accuracy of logistic regression on h.
     pub h: f64,
+    /// The 95% interval of that by the number of test images; `None` in results of earlier versions.
+    #[serde(default)]
+    pub h_interval: Option<[f64; 2]>,
     /// Accuracy on z, if it was probed.
     pub z: Option<f64>,
+    /// Its 95% interval.
+    #[serde(default)]
+    pub z_interval: Option<[f64; 2]>,
 }
 
 /// The results for a run's encoder.
@@ -123,6 +140,9 @@ pub struct Probe {
     pub seed: u64,
     /// Training images of the classifiers.
     pub train_images: usize,
+    /// The fewest of those that chose the L2 weight of one of them; `None` in results of earlier versions.
+    #[serde(default)]
+    pub validation_images: Option<usize>,
     /// Test images of the classifiers.
     pub test_images: usize,
     /// Images that could not be read.
@@ -196,6 +216,7 @@ pub fn probe(
         data: None,
         seed: options.seed,
         train_images: 0,
+        validation_images: None,
         test_images: 0,
         skipped: skipped.len(),
         rows: Vec::new(),
@@ -208,19 +229,27 @@ pub fn probe(
         drop(all);
         (out.train_images, out.test_images) = (train.labels.len(), test.labels.len());
         let classes = transformation.classes();
-        let mut counts = vec![0usize; classes.len()];
-        test.labels.iter().for_each(|&label| counts[label as usize] += 1);
-        let chance = counts.into_iter().max().unwrap_or(0) as f64 / test.labels.len() as f64;
         let encoded = Encoded { train, test, classes, seconds: 0.0 };
         let mut fit = |encoded: Encoded| {
             let found = logistic(&model.device, &Versus::alone(encoded), &LogisticOptions::default(), watch)?;
-            Ok::<f64, EvalError>(found.trained.top1)
+            let fewest =
+                [out.validation_images, found.trained.validation_images()].into_iter().flatten().min();
+            out.validation_images = fewest;
+            Ok::<Scores, EvalError>(found.trained)
         };
         let z = match options.with_z {
             true => encoded.projected().map(&mut fit).transpose()?,
             false => None,
         };
-        out.rows.push(ProbeRow { transformation, chance, h: fit(encoded)?, z });
+        let h = fit(encoded)?;
+        out.rows.push(ProbeRow {
+            transformation,
+            chance: transformation.chance(),
+            h: h.top1,
+            h_interval: h.interval,
+            z: z.as_ref().map(|z| z.top1),
+            z_interval: z.and_then(|z| z.interval),
+        });
     }
     Ok(out)
 }
@@ -404,9 +433,14 @@ mod tests {
             (Transformation::Sobel, 0.5),
         ] {
             let class = |image| transformation.draw(&mut Stream::new(7, 0, image, PROBED)).0;
-            let share = (0..DRAWS).filter(|&image| class(image) > 0).count() as f64 / DRAWS as f64;
-            let five_deviations = 5.0 * (changed * (1.0 - changed) / DRAWS as f64).sqrt();
-            assert!((share - changed).abs() < five_deviations, "{transformation:?} {share}");
+            let mut counts = vec![0u64; transformation.classes().len()];
+            (0..DRAWS).for_each(|image| counts[class(image) as usize] += 1);
+            let largest = counts.iter().copied().max().unwrap_or(0);
+            for (count, expected) in [(DRAWS - counts[0], changed), (largest, transformation.chance())] {
+                let share = count as f64 / DRAWS as f64;
+                let five_deviations = 5.0 * (expected * (1.0 - expected) / DRAWS as f64).sqrt();
+                assert!((share - expected).abs() < five_deviations, "{transformation:?} {share}");
+            }
         }
     }
 

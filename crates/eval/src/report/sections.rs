@@ -124,7 +124,7 @@ pub(super) fn probe(probe: &Probe) -> String {
         grouped(*step),
         escape(&probe.judged_by()),
     );
-    for ProbeRow { transformation, chance, h, z } in rows {
+    for ProbeRow { transformation, chance, h, z, .. } in rows {
         let paper = transformation.paper();
         let _ = writeln!(
             out,
