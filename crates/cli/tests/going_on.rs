@@ -44,6 +44,41 @@ fn a_configuration_that_is_not_that_of_the_checkpoint() {
     simclr(&resume(&data, &out)).expect(0, &["no checkpoint yet"]);
 }
 
+/// What is evaluated and reported is what the checkpoint was trained with, whatever the file says by now.
+#[test]
+fn an_edited_configuration_is_told_of_and_not_reported() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("run");
+    simclr(&pretrain(&data, &out, &[])).expect(0, &[]);
+    let knn = ["knn", path(&out), "--train", path(&data), "--no-random"];
+    let report = |more: &[&str], words: &[&str]| {
+        let told = simclr(&[&["report", path(&out)][..], more].concat()).expect(0, words).err;
+        (told, fs::read_to_string(out.join("report.html")).unwrap())
+    };
+    assert!(!simclr(&knn).expect(0, &[]).err.contains("config.toml"));
+    let (told, page) = report(&[], &[]);
+    assert!(!told.contains("config.toml") && page.contains("batch = 16\n"), "{told}");
+
+    let file = out.join("config.toml");
+    let edited = fs::read_to_string(&file).unwrap().replace("batch = 16\n", "batch = 8\n");
+    fs::write(&file, edited).unwrap();
+    let words = [
+        "warning: ",
+        "its config.toml is not what ",
+        "was trained with; it should say train.batch = 16, not 8; the checkpoint's configuration is used",
+    ];
+    simclr(&knn).expect(0, &words);
+    for more in [&[][..], &["--train", path(&data), "--device", "cpu"]] {
+        let (told, page) = report(more, &words);
+        assert_eq!(told.matches(words[1]).count(), 1, "{told}");
+        assert!(page.contains("batch = 16\n") && !page.contains("batch = 8\n"), "{page}");
+    }
+    // Without a checkpoint there is only the file.
+    fs::remove_file(checkpoints(&out).pop().unwrap()).unwrap();
+    let (told, page) = report(&[], &[]);
+    assert!(!told.contains(words[1]) && page.contains("batch = 8\n"), "{told}");
+}
+
 /// Resuming does what follows the last checkpoint: it writes the encoder's file and removes the images cached on disk.
 #[test]
 fn a_run_that_was_killed_after_its_last_checkpoint() {

@@ -6,11 +6,11 @@ use anyhow::Result;
 use clap::Args;
 use simclr_eval::embedding::Images;
 use simclr_eval::protocols::{
-    Opened, Pictures, Versus, assemble_report, encode, encode_all, pictures, unlabelled_pictures,
-    write_report,
+    Opened, Pictures, Versus, assemble_report, encode, encode_all, pictures, trained_with,
+    unlabelled_pictures, write_report,
 };
-use simclr_train::TrainError;
 use simclr_train::run_folder::{REPORT, RunFolder};
+use simclr_train::{Config, TrainError};
 
 use super::ablate;
 use crate::encoding::{load_encoder, open_for};
@@ -64,8 +64,8 @@ impl Report {
             found => found?,
         };
         let page = self.page(&run)?;
-        let pictures = match &self.train {
-            None => kept(&run, &page)?,
+        let (pictures, config) = match &self.train {
+            None => (kept(&run, &page)?, trained_with(&run, config)),
             Some(train) => self.pictures(train)?,
         };
         write_report(&assemble_report(&run, &config, pictures)?, &page)?;
@@ -86,8 +86,9 @@ impl Report {
         Ok(page.clone())
     }
 
-    /// Pictures of labelled images if at least two classes are known, else of images without labels.
-    fn pictures(&self, train: &Path) -> Result<Pictures> {
+    /// Pictures of labelled images if at least two classes are known, else of images without labels; and the
+    /// configuration that their encoder was trained with.
+    fn pictures(&self, train: &Path) -> Result<(Pictures, Config)> {
         let device = training::device(self.on.device.unwrap_or_default(), self.threads.count())?;
         let encoder = load_encoder(&self.run, false, &device)?;
         let strict = encoder.config.data.strict;
@@ -102,12 +103,13 @@ impl Report {
         if self.test.is_none() && images.dataset().classes().len() < 2 {
             terminal::say("no classes: neighbours and maps are of all images");
             let embedding = encode_all(&encoder.model, images.dataset(), strict, &mut watch)?;
-            return Ok(unlabelled_pictures(&embedding, images.dataset().as_ref(), &encoder)?);
+            let pictures = unlabelled_pictures(&embedding, images.dataset().as_ref(), &encoder)?;
+            return Ok((pictures, encoder.config));
         }
         let test = self.test.as_deref().map(open).transpose()?;
         let splits = pair(train, test, device.threads())?.strict(strict);
         let encoded = encode(&Versus::alone(encoder.model.clone()), &splits, true, &mut watch)?;
-        Ok(pictures(&encoded.trained, &splits, &encoder)?)
+        Ok((pictures(&encoded.trained, &splits, &encoder)?, encoder.config))
     }
 }
 

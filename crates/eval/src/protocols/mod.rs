@@ -87,5 +87,5 @@ pub use regression::{LogisticOptions, logistic, logistic_z};
 pub use sgd::Sgd;
 pub use shared::SharedPaths;
 pub use splits::Splits;
-pub use trained::{TrainedEncoder, WhichCheckpoint};
+pub use trained::{TrainedEncoder, WhichCheckpoint, trained_with};
 pub use versus::{Progress, Side, Versus};

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use simclr_engine::Device;
+use simclr_train::checkpoint::LoadedCheckpoint;
 use simclr_train::pretrain::Failure;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Model};
@@ -42,13 +43,14 @@ pub struct TrainedEncoder {
 }
 
 impl TrainedEncoder {
-    /// Loads the encoder of the run in `path`; the run may still be training.
+    /// Loads the encoder of the run in `path`; the run may still be training. Its configuration is that of the
+    /// checkpoint; warns if the run's file says another.
     ///
     /// # Errors
     /// [`EvalError::NoCheckpoint`], and through [`EvalError::Train`] a folder that holds no run or one of a newer
     /// version, or checkpoints that are all damaged.
     pub fn load(path: &Path, which: WhichCheckpoint, device: &Device) -> Result<TrainedEncoder, EvalError> {
-        let (run, _) = RunFolder::open(path)?;
+        let (run, written) = RunFolder::open(path)?;
         let checkpoints = run.checkpoints(1);
         let found = match which {
             WhichCheckpoint::Newest => checkpoints.latest_good()?,
@@ -59,6 +61,7 @@ impl TrainedEncoder {
             imported: run.imported().map(str::to_owned),
             failure: Failure::of(&run).map(Box::new),
         })?;
+        warn_if_edited(&run, &written, &found);
         let (model, config) = Model::from_checkpoint(&found.checkpoint, device)?;
         let meta = &found.checkpoint.meta;
         let best =
@@ -100,6 +103,21 @@ impl TrainedEncoder {
     pub fn record_in(&self, folder: &Path, evaluation: &mut Evaluation) -> Result<PathBuf, EvalError> {
         evaluation.step = Some(self.step);
         Ok(self.run.write_result(folder, &evaluation.protocol.to_string(), evaluation)?)
+    }
+}
+
+/// The configuration that the newest intact checkpoint of `run` was trained with; `written`, that of the run's file, if
+/// there is no such checkpoint. Warns if the two differ.
+pub fn trained_with(run: &RunFolder, written: Config) -> Config {
+    let Ok(Some(found)) = run.checkpoints(1).latest_good() else { return written };
+    warn_if_edited(run, &written, &found);
+    Config::from_toml(&found.checkpoint.meta.config, "the checkpoint's configuration").unwrap_or(written)
+}
+
+/// Warns if the configuration `written` in the run's file is not the one that `found` was trained with.
+fn warn_if_edited(run: &RunFolder, written: &Config, found: &LoadedCheckpoint) {
+    if let Ok(Some(problem)) = run.edited(written, found) {
+        tracing::warn!("{}: {problem}; the checkpoint's configuration is used", run.path().display());
     }
 }
 

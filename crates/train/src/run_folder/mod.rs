@@ -209,25 +209,36 @@ impl RunFolder {
     /// # Errors
     /// [`TrainError::CannotResume`] naming every key and its right value; [`TrainError::Damaged`]; [`TrainError::Io`].
     pub fn check_config(&self, config: &Config, found: Option<&LoadedCheckpoint>) -> Result<(), TrainError> {
-        let path = self.path.join(CONFIG);
-        let missing = Config::missing(
-            &read_text(self.files.as_ref(), &path, TEXT_LIMIT)?,
-            &path.display().to_string(),
-        )?;
-        let Some(LoadedCheckpoint { path: checkpoint, checkpoint: saved, .. }) = found else {
-            return match missing.first() {
+        if let Some(found) = found {
+            return match self.edited(config, found)? {
                 None => Ok(()),
-                Some(key) => {
-                    let more = match missing.len() {
-                        1 => String::new(),
-                        count => format!(" and {} more", count - 1),
-                    };
-                    let reason =
-                        format!("it lacks `{key}`{more}; write what is missing, or begin another run");
-                    Err(TrainError::Damaged { path, reason })
-                }
+                Some(problem) => Err(TrainError::CannotResume { path: self.path.clone(), problem }),
             };
+        }
+        let missing = self.missing_keys()?;
+        let Some(key) = missing.first() else { return Ok(()) };
+        let more = match missing.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
         };
+        let reason = format!("it lacks `{key}`{more}; write what is missing, or begin another run");
+        Err(TrainError::Damaged { path: self.path.join(CONFIG), reason })
+    }
+
+    /// The keys that the recorded configuration does not set.
+    fn missing_keys(&self) -> Result<Vec<&'static str>, TrainError> {
+        let path = self.path.join(CONFIG);
+        Config::missing(&read_text(self.files.as_ref(), &path, TEXT_LIMIT)?, &path.display().to_string())
+    }
+
+    /// What of the recorded `config` is not what the checkpoint `found` was trained with, in words, except for keys that
+    /// may differ; `None` if nothing is.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`], and those of [`Config::from_toml`] for the checkpoint's configuration.
+    pub fn edited(&self, config: &Config, found: &LoadedCheckpoint) -> Result<Option<String>, TrainError> {
+        let LoadedCheckpoint { path: checkpoint, checkpoint: saved, .. } = found;
+        let missing = self.missing_keys()?;
         let trained = Config::from_toml(&saved.meta.config, &checkpoint.display().to_string())?;
         let wrong = trained.differences(config).into_iter().filter(|difference| !difference.changes_nothing);
         let wrong: Vec<_> = wrong
@@ -236,17 +247,13 @@ impl RunFolder {
                 false => format!("{key} = {ours}, not {theirs}"),
             })
             .collect();
-        match wrong.is_empty() {
-            true => Ok(()),
-            false => Err(TrainError::CannotResume {
-                path: self.path.clone(),
-                problem: format!(
-                    "its {CONFIG} is not what {} was trained with; it should say {}",
-                    checkpoint.display(),
-                    wrong.join("; ")
-                ),
-            }),
-        }
+        Ok((!wrong.is_empty()).then(|| {
+            format!(
+                "its {CONFIG} is not what {} was trained with; it should say {}",
+                checkpoint.display(),
+                wrong.join("; ")
+            )
+        }))
     }
 
     /// Replaces the recorded configuration, since a resumed run may, for example, have a different number of threads.
