@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use simclr_augment::central_crop_box;
-use simclr_train::config::{Normalize, PoolPadding};
+use simclr_data::Window;
+use simclr_train::config::{DataConfig, Normalize, PoolPadding};
 use simclr_train::{Config, Model, TrainError};
 
 /// The prefix of the names of the head's tensors.
@@ -59,7 +60,8 @@ impl Trained<'_> {
             false => "the whole image",
         };
         let bytes = format!(
-            "{part}, resized to {size} x {size} (bicubic, antialiased); RGB, 8-bit values divided by 255"
+            "{}{part}, resized to {size} x {size} (bicubic, antialiased); RGB, 8-bit values divided by 255",
+            self.decoding()
         );
         match self.config.encoder.normalize.constants() {
             Some([mean, deviation]) if !normalizes => {
@@ -67,6 +69,26 @@ impl Trained<'_> {
             }
             _ => bytes,
         }
+    }
+
+    /// What is done to an image's stored values first, if it is not what every program does, to precede the rest.
+    fn decoding(&self) -> String {
+        let DataConfig { window, background, .. } = &self.config.data;
+        let mut steps = match window {
+            Window::Full => String::new(),
+            Window::Image => {
+                "the range of each image's stored values, without the darkest and the brightest 0.1%, \
+                              mapped to 0 to 255 (data.window); "
+                    .to_owned()
+            }
+            Window::Values { low, high } => {
+                format!("stored values {low} to {high} mapped to 0 to 255 (data.window); ")
+            }
+        };
+        if *background != DataConfig::default().background {
+            steps += &format!("transparent pixels laid over RGB {background:?} (data.background); ");
+        }
+        steps
     }
 }
 

@@ -115,6 +115,32 @@ fn what_is_left_to_do_with_images_is_told() {
     assert_eq!(metadata.metadata().as_ref().unwrap()["preprocessing"], normalized);
 }
 
+/// Of other stored values or another background, the same image would be another input.
+#[test]
+fn what_is_done_to_stored_values_is_told() {
+    let told = |sets: &[&str]| {
+        let config = config(&[&["encoder.width=0.0625", "data.image_size=16"], sets].concat());
+        let model = model(&config);
+        let file = decoded(&OnnxFile::new(&trained(&model, &config), false).unwrap());
+        let graph = file.metadata_props.into_iter().find(|entry| entry.key == "preprocessing").unwrap().value;
+        let mut tensors = Vec::new();
+        StateDict::new(&trained(&model, &config), false).unwrap().write(&mut tensors).unwrap();
+        let (_, metadata) = SafeTensors::read_metadata(&tensors).unwrap();
+        assert_eq!(metadata.metadata().as_ref().unwrap()["preprocessing"], graph);
+        graph.split_once("the whole image, resized to 16 x 16").unwrap().0.to_owned()
+    };
+    assert_eq!(told(&[]), "");
+    assert_eq!(
+        told(&["data.window=[100, 700]"]),
+        "stored values 100 to 700 mapped to 0 to 255 (data.window); "
+    );
+    assert_eq!(
+        told(&["data.window=image", "data.background=[0, 0, 9]"]),
+        "the range of each image's stored values, without the darkest and the brightest 0.1%, mapped to 0 to 255 \
+         (data.window); transparent pixels laid over RGB [0, 0, 9] (data.background); "
+    );
+}
+
 #[test]
 fn a_file_tells_what_it_is() {
     let config = config(&["encoder.width=0.0625", "data.image_size=16", "head.dim=8"]);
