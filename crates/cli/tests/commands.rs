@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{class_folders, metrics, path, pretrain, resume, simclr, small_data};
+use common::{checkpoints, class_folders, metrics, path, pretrain, resume, simclr, small_data};
 use image::{ImageBuffer, Luma};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -411,6 +411,22 @@ fn a_quickstart_in_small() {
     let nowhere =
         ["quickstart", "--out", path(&run), "--images", "110", "--resume", "--set", "train.device=cuda:99"];
     simclr(&nowhere).expect(1, &["train.device", "cuda:99"]);
+}
+
+/// It draws its own images again; training on others may have taken days.
+#[test]
+fn a_quickstart_replaces_no_run_on_data() {
+    let (dir, data) = small_data();
+    let (run, imported) = (dir.path().join("run"), dir.path().join("imported"));
+    simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
+    simclr(&["import", path(&run.join("encoder.safetensors")), "--out", path(&imported)]).expect(0, &[]);
+    for run in [&run, &imported] {
+        let newest = checkpoints(run).pop().unwrap();
+        let before = fs::read(&newest).unwrap();
+        simclr(&["quickstart", "--out", path(run), "--force"])
+            .expect(2, &["--force: ", path(run), "does not replace", "--out takes another folder"]);
+        assert!(fs::read(&newest).unwrap() == before);
+    }
 }
 
 #[test]

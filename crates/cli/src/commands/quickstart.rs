@@ -59,7 +59,7 @@ pub struct Quickstart {
     #[arg(long, value_name = "RUN", default_value = "runs/quickstart")]
     out: PathBuf,
 
-    /// Replace the run in the folder, if there is one
+    /// Replace the run in the folder, if there is one, of an earlier quickstart
     #[arg(long, conflicts_with = "resume")]
     force: bool,
 
@@ -164,6 +164,13 @@ impl Quickstart {
             return Err(usage(format!(
                 "{} already holds a run; --force replaces it, --resume goes on with one that was interrupted, \
                      --out takes another folder",
+                self.out.display()
+            )));
+        }
+        if replaces && RunFolder::has_source(&self.out) {
+            return Err(usage(format!(
+                "--force: {} is a run on data of yours, made by pretrain or import, which quickstart does not replace; \
+                 --out takes another folder",
                 self.out.display()
             )));
         }

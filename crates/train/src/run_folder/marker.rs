@@ -71,6 +71,12 @@ impl Marker {
         self.text(IMPORTED)
     }
 
+    /// Whether it says what the run comes from: data that it is trained on, even if their paths are too long to record,
+    /// or a file that its network was imported from.
+    pub(super) fn has_source(&self) -> bool {
+        [DATA, DATA_PATHS, IMPORTED].into_iter().any(|key| self.0.contains_key(key))
+    }
+
     /// This marker with the paths of the data, or with their number if they take more than 64 KiB. Relative ones start
     /// from `folder`.
     pub(super) fn with_data(&self, data: &[&Path], folder: Option<&Path>) -> Marker {
