@@ -1,5 +1,6 @@
 //! Training that starts from the encoder of another run.
 
+use simclr_data::Window;
 use simclr_engine::Device;
 use simclr_nn::{load_tensor, stored_shape};
 
@@ -70,9 +71,24 @@ impl WarmStart {
             (false, true) => "",
             (false, false) => ", and a new projection head",
         };
+        let theirs = Config::from_toml(&found.meta.config, "the checkpoint's configuration")?;
         let words = format!("begins with the encoder of {}{head}", from.display());
+        let words = words + &other_window(config, &theirs, &run).unwrap_or_default();
         Ok(Some(WarmStart { checkpoint: state.checkpoint(config, identity, 0, 0)?, words }))
     }
+}
+
+/// Says if `run`, trained with `theirs`, took stored values for other colours than a run of `config` will: its encoder
+/// then sees images unlike those that it was trained on. A network of another program does not say how it did.
+fn other_window(config: &Config, theirs: &Config, run: &RunFolder) -> Option<String> {
+    const WINDOW: &str = "data.window";
+    if run.imported().is_some() && theirs.data.window == Window::Full {
+        return None;
+    }
+    let differs = config.differences(theirs).into_iter().find(|difference| difference.key == WINDOW);
+    differs.map(|Difference { ours, theirs, .. }| {
+        format!("; {} read images with {WINDOW} = {theirs}, this run with {ours}", run.path().display())
+    })
 }
 
 #[cfg(test)]
@@ -102,6 +118,16 @@ mod tests {
         run.checkpoints(1).save(&saved).unwrap();
 
         let from = format!("train.from={}", toml::Value::from(first.to_str().unwrap()));
+        // Which stored values are black and white is a matter of the images.
+        let window = "data.window=[100, 700]".to_owned();
+        let begun = WarmStart::of(&config(&[from.clone(), window]), identity).unwrap().unwrap();
+        let told = "first and its projection head; ";
+        assert!(begun.words.contains(told), "{}", begun.words);
+        assert!(
+            begun.words.ends_with("first read images with data.window = \"full\", this run with [100, 700]"),
+            "{}",
+            begun.words
+        );
         let begun = WarmStart::of(&config(&[from, "train.seed=3".to_owned()]), identity).unwrap().unwrap();
         assert!(begun.words.ends_with("first and its projection head"), "{}", begun.words);
         assert_eq!((begun.checkpoint.meta.step, begun.checkpoint.meta.metrics_bytes), (0, 0));
