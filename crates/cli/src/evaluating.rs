@@ -22,6 +22,8 @@ use crate::out;
 use crate::sheet::grid::shortened;
 use crate::terminal::{self, LISTED};
 
+/// The reply to Ctrl-C before there is a result.
+pub const NOTHING_WRITTEN: &str = "stopping: nothing will be written";
 /// The share of each class set apart to test on where there are no test images.
 const SET_APART: f64 = 0.2;
 /// The most letters shown of a class's name. The result's file has the whole name.

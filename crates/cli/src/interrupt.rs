@@ -1,4 +1,5 @@
-//! Signals. The first Ctrl-C lets the command finish cleanly, the second stops it at once.
+//! Signals. The first Ctrl-C lets the command finish cleanly, the second stops it at once; what cannot be asked to stop
+//! says so.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
@@ -12,6 +13,8 @@ const IDLE: u8 = 0;
 const WATCHED: u8 = 1;
 /// Ctrl-C was pressed.
 const REQUESTED: u8 = 2;
+/// Nothing polls [`requested`]: Ctrl-C ends the process, after a reply.
+const ANSWERED: u8 = 3;
 
 /// Signals this soon after a request are part of it: a terminal that is closed hangs up twice, and a launcher forwards
 /// a signal that the program itself received, too.
@@ -23,13 +26,22 @@ static REPLY: Mutex<&str> = Mutex::new("");
 /// When Ctrl-C was pressed.
 static SINCE: Mutex<Option<Instant>> = Mutex::new(None);
 
-/// While it lives, Ctrl-C (or SIGTERM, or SIGHUP) is a request to stop. A request holds for the rest of the process:
+/// While it lives, Ctrl-C (or SIGTERM, or SIGHUP) is a request to stop, or ends the process with a reply. A request holds for the rest of the process:
 /// later watches find it.
 pub struct Watch(());
 
 impl Watch {
     /// Starts watching. `reply` is printed when Ctrl-C is pressed.
     pub fn start(reply: &'static str) -> Watch {
+        Watch::of(WATCHED, reply)
+    }
+
+    /// For work that cannot be asked to stop: while it lives, Ctrl-C ends the process at once, after `reply`.
+    pub fn ending(reply: &'static str) -> Watch {
+        Watch::of(ANSWERED, reply)
+    }
+
+    fn of(state: u8, reply: &'static str) -> Watch {
         static HANDLER: Once = Once::new();
         HANDLER.call_once(|| {
             if let Err(error) = ctrlc::set_handler(on_signal) {
@@ -37,7 +49,7 @@ impl Watch {
             }
         });
         *REPLY.lock().unwrap_or_else(PoisonError::into_inner) = reply;
-        become_unless_requested(WATCHED);
+        become_unless_requested(state);
         Watch(())
     }
 }
@@ -103,6 +115,10 @@ fn on_signal() {
             *since = Some(Instant::now());
             let reply = *REPLY.lock().unwrap_or_else(PoisonError::into_inner);
             terminal::say(&format!("{reply}; Ctrl-C again stops at once"));
+        }
+        Err(ANSWERED) => {
+            terminal::say(*REPLY.lock().unwrap_or_else(PoisonError::into_inner));
+            std::process::exit(exit::INTERRUPTED.into());
         }
         Err(_) if since.is_some_and(|since| since.elapsed() < ONE_REQUEST) => {}
         Err(_) => std::process::exit(exit::INTERRUPTED.into()),

@@ -2,13 +2,14 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
 use common::{
-    assert_same_run, checkpoints, finish, losses, pretrain, resume, simclr, small_data, start, wait_for,
+    assert_same_run, checkpoints, finish, losses, path, pretrain, resume, simclr, small_data, start, wait_for,
 };
 
 /// Ten epochs of three steps, with a checkpoint after every second step: most are in the middle of an epoch.
@@ -79,6 +80,32 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
     assert_same_run(&run, &reference);
     assert!(!run.join("data.cache").exists());
     simclr(&resume(&data, &run)).expect(0, &["is finished"]);
+}
+
+/// An evaluation cannot go on, but it says that it stops, and leaves no half of a result.
+#[test]
+fn an_evaluation_that_is_stopped_says_so() {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
+    let endless = ["--epochs", "1000000", "--no-random"];
+    for (command, more) in [("finetune", ["--labels", "100%"]), ("linear", ["--method", "sgd"])] {
+        let words = [&[command, path(&run), "--train", path(&data)], &endless[..], &more].concat();
+        let mut child = start(&words.into_iter().map(str::to_owned).collect::<Vec<_>>());
+        let mut messages = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        // The plan is told once signals are watched for.
+        while !line.contains("1,000,000 epochs") {
+            line.clear();
+            assert!(messages.read_line(&mut line).unwrap() > 0, "{command} ended");
+        }
+        send(&["-INT", "-TERM"], &child);
+        let mut rest = String::new();
+        messages.read_to_string(&mut rest).unwrap();
+        finish(child).expect(130, &[]);
+        assert!(rest.contains("stopping: nothing will be written\n"), "{command}: {rest}");
+        assert!(!run.join("evaluation").exists(), "{command}");
+    }
 }
 
 /// As with `nohup`, or `&` in a script; the workers that are started ignore them, too.

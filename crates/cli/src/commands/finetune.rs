@@ -14,9 +14,10 @@ use simclr_eval::protocols::{
 use simclr_exchange::{StateDict, Trained};
 
 use crate::encoding::{memory_to_train, prepare_to_train};
-use crate::evaluating::{EvaluationArgs, say_edge, warn_of_chosen};
+use crate::evaluating::{EvaluationArgs, NOTHING_WRITTEN, say_edge, warn_of_chosen};
 use crate::evaluation_progress::EvaluationProgress;
 use crate::exit::{Done, usage};
+use crate::interrupt::Watch;
 use crate::settings::{at_least_one, seed, zero_or_more};
 use crate::terminal;
 
@@ -112,9 +113,10 @@ impl Finetune {
         };
         self.check_unneeded(&encoder, &splits, &options.check(&encoder.model, &splits)?)?;
         let mut progress = EvaluationProgress::default();
+        let signals = Watch::ending(NOTHING_WRITTEN);
         let models = self.args.encoders(&encoder, &splits, &mut progress)?;
         let tuned = protocols::finetune(&models, &splits, &options, &mut |report| progress.see(report))?;
-        drop(progress);
+        drop((progress, signals));
         let (evaluation, steps) = (tuned.evaluation.clone(), tuned.steps);
         let compared = evaluation.random.is_some();
         // The network first, so that a result never lies beside the network of another. Without it, the figures are

@@ -5,9 +5,10 @@ use clap::Args;
 use simclr_eval::protocols;
 use simclr_metrics::Knn as Classifier;
 
-use crate::evaluating::EvaluationArgs;
+use crate::evaluating::{EvaluationArgs, NOTHING_WRITTEN};
 use crate::evaluation_progress::EvaluationProgress;
 use crate::exit::Done;
+use crate::interrupt::Watch;
 use crate::settings::{above_zero, at_least_one};
 
 const EXAMPLES: &str = "\
@@ -35,12 +36,13 @@ impl Knn {
     pub fn run(self) -> Result<Done> {
         let (encoder, splits) = self.args.load()?;
         let mut progress = EvaluationProgress::default();
+        let signals = Watch::ending(NOTHING_WRITTEN);
         let models = self.args.encoders(&encoder, &splits, &mut progress)?;
         let usual = Classifier::among(splits.train().len());
         let options = Classifier { k: self.k.unwrap_or(usual.k), temperature: self.temperature };
         let mut watch = |report| progress.see(report);
         let evaluation = protocols::knn_of_images(&models, &splits, &options, &mut watch)?;
-        drop(progress);
+        drop((progress, signals));
         self.args.write_and_print((&encoder, &splits), evaluation)?;
         Ok(Done::Finished)
     }

@@ -5,9 +5,10 @@ use clap::{Args, ValueEnum};
 use simclr_eval::protocols::{self, Evaluation, LogisticOptions, Sgd, Splits, TrainedEncoder};
 
 use crate::encoding::check_head;
-use crate::evaluating::{EvaluationArgs, warn_of_chosen};
+use crate::evaluating::{EvaluationArgs, NOTHING_WRITTEN, warn_of_chosen};
 use crate::evaluation_progress::{EvaluationProgress, at_rate, training_plan};
 use crate::exit::{Done, usage};
+use crate::interrupt::Watch;
 use crate::settings::{above_zero, at_least_one, seed, zero_or_more};
 use crate::terminal;
 
@@ -74,8 +75,9 @@ impl Linear {
             check_head(&encoder, &self.args.run)?;
         }
         let mut progress = EvaluationProgress::default();
+        let signals = Watch::ending(NOTHING_WRITTEN);
         let evaluation = self.measure(&encoder, &splits, &mut progress)?;
-        drop(progress);
+        drop((progress, signals));
         warn_of_chosen("the weight of L2 was", &evaluation);
         self.args.write_and_print((&encoder, &splits), evaluation)?;
         Ok(Done::Finished)

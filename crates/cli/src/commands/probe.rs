@@ -9,9 +9,10 @@ use simclr_eval::protocols::{self, Probe as Probed, ProbeOptions, ProbeRow, Tran
 use simclr_train::config::HeadKind;
 
 use crate::encoding::{Encoding, open_for};
-use crate::evaluating::{Results, warn_of_few_validation_images};
+use crate::evaluating::{NOTHING_WRITTEN, Results, warn_of_few_validation_images};
 use crate::evaluation_progress::EvaluationProgress;
 use crate::exit::Done;
+use crate::interrupt::Watch;
 use crate::settings::seed;
 use crate::{data, terminal};
 
@@ -57,10 +58,11 @@ impl Probe {
             strict: self.encoding.is_strict(&encoder),
         };
         let mut progress = EvaluationProgress::default();
+        let signals = Watch::ending(NOTHING_WRITTEN);
         let of = (&encoder.model, encoder.step);
         let found = protocols::probe(of, &images, &options, &mut |report| progress.see(report))?;
         let found = found.of(named(&self.data));
-        drop(progress);
+        drop((progress, signals));
         if found.skipped > 0 {
             let images = terminal::counted(found.skipped, "image");
             terminal::warn(&format!("the figures are without {images} that could not be read"));

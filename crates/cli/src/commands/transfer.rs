@@ -17,6 +17,7 @@ use crate::encoding::{Encoding, memory_to_train, opening_for, prepare_to_train};
 use crate::evaluating::{say_edge, warn_of_few_validation_images, warn_of_unlearnt};
 use crate::evaluation_progress::EvaluationProgress;
 use crate::exit::{Done, usage, with_advice};
+use crate::interrupt::Watch;
 use crate::settings::{above_zero, at_least_one, seed, zero_or_more};
 use crate::{out, terminal};
 
@@ -163,8 +164,9 @@ impl Transfer {
         for set in sets {
             for protocol in self.protocols() {
                 let mut progress = EvaluationProgress::of(&format!("{}, {}", set.spec.name, protocol.word()));
+                let signals = Watch::ending("stopping: the same command goes on after what is done");
                 let found = transfer(&encoder, &set, protocol, &options, &mut |report| progress.see(report));
-                drop(progress);
+                drop((progress, signals));
                 match found {
                     Ok(entry) => {
                         warn_of_broken(&entry, &encoder);
