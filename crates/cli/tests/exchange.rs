@@ -179,6 +179,7 @@ fn imports_that_cannot_be() {
     import(&encoder, &["--size", "4"]).expect(2, &["--size", "from 8 to 1,024"]);
     import(&checkpoints(&run)[0], &[]).expect(2, &["optimizer.", "checkpoint of simclr"]);
     import(&dir.path().join("nowhere"), &[]).expect(2, &["nowhere: no such file"]);
+    import(&run, &[]).expect(2, &[path(&run), "this is a run of simclr, which can be used as it is"]);
     import(&data, &[]).expect(2, &["the folder holds no checkpoint of TensorFlow"]);
     let pickle = dir.path().join("net.pth");
     fs::write(&pickle, "PK\x03\x04").unwrap();

@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use simclr_data::not_a_file;
+use simclr_train::run_folder::RunFolder;
 
 use super::table;
 use crate::{ExchangeError, Result};
@@ -71,6 +72,7 @@ fn in_folder(folder: &Path) -> Result<PathBuf> {
     found.sort();
     let problem = match &found[..] {
         [one] => return Ok(one.clone()),
+        [] if RunFolder::exists(folder) => "this is a run of simclr, which can be used as it is".to_owned(),
         [] => "the folder holds no checkpoint of TensorFlow (model.ckpt-N.index, or variables/); give a file of weights".to_owned(),
         [first, .., last] => format!(
             "the folder holds {} checkpoints, from {} to {}: give one of them",
