@@ -61,16 +61,26 @@ pub(super) fn section(history: &History) -> String {
 }
 
 fn chart(history: &History, &(title, note, scale, lines): &Curve) -> Chart {
-    let series = |&(name, kind, key): &Line| {
+    let last = |key| history.series(Epoch, key).last().copied();
+    let mean = |&(_, kind, key): &Line| {
+        let mean = MEANS.iter().find(|(of, _)| kind == Step && *of == key);
+        mean.and_then(|&(_, mean)| last(mean))
+    };
+    // That dot is not on the noisy line.
+    let note = match lines.iter().find(|line| mean(line).is_some()) {
+        Some(("", ..)) => format!("{note}; the last dot is the mean of the last epoch"),
+        Some((name, ..)) => format!("{note}; the last dot of {name} is the mean of the last epoch"),
+        None => note.to_owned(),
+    };
+    let series = |line: &Line| {
+        let &(name, kind, key) = line;
         // What of epochs is drawn is averaged only where there are many.
-        let mean = MEANS.iter().find(|(of, _)| kind == Step && *of == key).map(|(_, mean)| *mean);
-        let told = mean.or((kind == Epoch).then_some(key));
-        let end = told.and_then(|key| history.series(Epoch, key).last().copied());
+        let end = if kind == Epoch { last(key) } else { mean(line) };
         Series { name: name.to_owned(), points: history.series(kind, key), end }
     };
     Chart {
         title: title.to_owned(),
-        note: note.to_owned(),
+        note,
         series: lines.iter().map(series).collect(),
         percent: matches!(scale, Scale::Percent),
         from_zero: matches!(scale, Scale::Percent | Scale::Zero),
@@ -92,6 +102,11 @@ mod tests {
         log += "{\"kind\":\"epoch\",\"epoch\":10,\"train_contrastive_accuracy\":0.261}\n";
         let page = section(&History::parse(log.as_bytes()));
         assert!(page.contains(">26.1%</text>") && page.contains("training, epoch 10: 26.1%"), "{page}");
+        let note = "ranked first; the last dot of training is the mean of the last epoch</span>";
+        assert!(page.contains(note) && page.matches("the last dot").count() == 1, "{page}");
+        // Before an epoch has ended there is no mean.
+        let begun = section(&History::parse(log.lines().next().unwrap().as_bytes()));
+        assert!(begun.contains("ranked first</span>"), "{begun}");
         // Other keys have no means.
         assert!(page.contains("<title>epoch 9.96: 0.5</title>"), "{page}");
     }
