@@ -105,7 +105,7 @@ pub fn look_at(images: &dyn Dataset, window: Window) -> Result<()> {
     if looked_at == 0 {
         check_any_is_readable(images)?;
     }
-    for (kind, values) in dark(&tones, window) {
+    for (kind, values) in dark(&tones, window, ReadBy::Command) {
         terminal::warn(&format!("{kind} (of {looked_at} looked at): {values}"));
     }
     if 2 * superfluous >= looked_at.max(2) {
@@ -121,6 +121,31 @@ pub fn look_at(images: &dyn Dataset, window: Window) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Looks at a few images of each of some data sets, which are read with `window`, and warns of the first of these sets
+/// whose images that leaves dark or flat. `of` precedes the message and names the data.
+pub fn warn_of_dark<'a>(
+    of: &str,
+    sets: impl IntoIterator<Item = &'a Arc<dyn Dataset>>,
+    window: Window,
+    by: ReadBy,
+) {
+    for images in sets {
+        let Glance { images: looked_at, tones, .. } = Glance::at(images.as_ref());
+        let dark: Vec<_> = dark(&tones, window, by).collect();
+        for (kind, values) in &dark {
+            terminal::warn(&format!("{of}{kind} (of {looked_at} looked at): {values}"));
+        }
+        if !dark.is_empty() {
+            return;
+        }
+    }
+}
+
+/// The parts of a data set.
+pub fn parts(source: &Source) -> impl Iterator<Item = &Arc<dyn Dataset>> {
+    [Some(&source.train), source.test.as_ref(), source.unlabelled.as_ref()].into_iter().flatten()
 }
 
 /// # Errors
@@ -143,31 +168,63 @@ pub const DEEP: &str = "16 bits";
 /// The kind of grey images that are stored with 8 bits.
 const GREY: &str = "8 bits, grey";
 
+/// What says how images are read: the window that is advised is set there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadBy {
+    /// The configuration of this command.
+    Command,
+    /// That of a run, as in its training.
+    Run,
+}
+
 /// The kinds of images that `window` leaves dark or flat, each with its range of values and advice.
-pub fn dark(tones: &Tones, window: Window) -> impl Iterator<Item = (&'static str, String)> {
+pub fn dark(tones: &Tones, window: Window, by: ReadBy) -> impl Iterator<Item = (&'static str, String)> {
     let of_only = |Values { images, least, most }| {
         format!("{} of only {least} to {most} out of 255", terminal::counted(images, "image"))
     };
-    let advised = |values: Values| {
-        format!(
-            "{}: set data.window to the stored values that are to become [black, white], or to \"image\"",
-            of_only(values)
-        )
+    let advised = move |values: Values| {
+        let of_only = of_only(values);
+        match by {
+            ReadBy::Command => format!(
+                "{of_only}: set data.window to the stored values that are to become [black, white], or to \"image\""
+            ),
+            ReadBy::Run => format!(
+                "{of_only}, as data.window={} of the run maps them: a network tells little of dark images; give copies \
+                 of 8 bits as bright as those that it was trained on, or pretrain with another data.window",
+                written(window)
+            ),
+        }
     };
     let deep = (tones.deep.are_narrow() && window != Window::Image).then(|| (DEEP, advised(tones.deep)));
     let grey = match window {
-        Window::Values { low, high } if high > u16::from(u8::MAX) && tones.grey.images > 0 => Some((
-            GREY,
-            format!(
-                "{}: data.window=[{low}, {high}] lies beyond the 255 that these store; data.window=\"image\" suits \
-                 images of both kinds",
-                of_only(tones.grey)
-            ),
-        )),
+        Window::Values { high, .. } if high > u16::from(u8::MAX) && tones.grey.images > 0 => {
+            let advice = match by {
+                ReadBy::Command => "data.window=\"image\" suits images of both kinds",
+                ReadBy::Run => "give images that are stored like those that it was trained on",
+            };
+            let of_run = if by == ReadBy::Run { " of the run" } else { "" };
+            Some((
+                GREY,
+                format!(
+                    "{}: data.window={}{of_run} lies beyond the 255 that these store; {advice}",
+                    of_only(tones.grey),
+                    written(window)
+                ),
+            ))
+        }
         Window::Values { .. } if tones.grey.are_narrow() => Some((GREY, advised(tones.grey))),
         _ => None,
     };
     deep.into_iter().chain(grey)
+}
+
+/// A window as configurations have it.
+fn written(window: Window) -> String {
+    match window {
+        Window::Full => "\"full\"".to_owned(),
+        Window::Image => "\"image\"".to_owned(),
+        Window::Values { low, high } => format!("[{low}, {high}]"),
+    }
 }
 
 /// Prints which operators are left out of the views because the images are grey.

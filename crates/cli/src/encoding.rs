@@ -1,10 +1,11 @@
 //! Loading and running a run's encoder, for the commands that put images through it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Error, Result};
 use clap::Args;
-use simclr_data::{Reading, Source};
+use simclr_data::{Dataset, Reading, Source};
 use simclr_engine::{DType, Device};
 use simclr_eval::embedding::Broken;
 use simclr_eval::protocols::{TrainedEncoder, WhichCheckpoint};
@@ -12,7 +13,7 @@ use simclr_exchange::ExchangeError;
 use simclr_train::config::{Auto, HeadKind, Memory};
 use simclr_train::run_folder::RunFolder;
 
-use crate::data::Opening;
+use crate::data::{self, Opening, ReadBy};
 use crate::exit::{is_no_run, usage, with_advice};
 use crate::settings::{OnDevice, Threads};
 use crate::terminal::{self, LISTED};
@@ -139,12 +140,19 @@ pub fn opening_for(encoder: &TrainedEncoder, strict: bool) -> Opening {
     Opening::new(&encoder.config.data, threads).with_index(&encoder.run.index()).strict(strict)
 }
 
-/// Opens images, to be decoded as the encoder's training images were. With `strict`, anything unreadable is an error.
+/// Opens images, to be decoded as the encoder's training images were, and warns if they are dark. With `strict`,
+/// anything unreadable is an error.
 pub fn open_for(encoder: &TrainedEncoder, data: &[PathBuf], strict: bool) -> Result<Source> {
     let mut opening = opening_for(encoder, strict);
     let source = opening.open(data)?;
     opening.save(&encoder.run.index());
+    warn_of_dark(encoder, data::parts(&source));
     Ok(source)
+}
+
+/// Warns if an encoder sees little in the images of some data sets, as its training images were stored in another way.
+pub fn warn_of_dark<'a>(encoder: &TrainedEncoder, sets: impl IntoIterator<Item = &'a Arc<dyn Dataset>>) {
+    data::warn_of_dark("", sets, encoder.config.data.window, ReadBy::Run);
 }
 
 /// Warns of the images that could not be read; `fate` says what became of them.

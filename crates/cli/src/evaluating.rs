@@ -16,7 +16,8 @@ use simclr_train::run_folder::result_file;
 use simclr_words::text::short;
 
 use crate::copies::{self, Comparing};
-use crate::encoding::{Encoding, opening_for};
+use crate::data;
+use crate::encoding::{Encoding, opening_for, warn_of_dark};
 use crate::evaluation_progress::EvaluationProgress;
 use crate::out;
 use crate::sheet::grid::shortened;
@@ -218,6 +219,8 @@ pub fn splits(encoder: &TrainedEncoder, train: &Path, test: Option<&Path>, stric
     };
     let (train, test) = (open(train)?, test.map(open).transpose()?);
     opening.save(&encoder.run.index());
+    let sources = [Some(&train), test.as_ref()].into_iter().flatten();
+    warn_of_dark(encoder, sources.flat_map(|opened| data::parts(&opened.source)));
     let splits = pair(train, test, encoder.model.device.threads())?;
     let set_apart = splits.origin().is_some_and(|origin| origin.set_apart);
     if set_apart && encoder.chosen_by.as_deref() == Some("knn_top1") {

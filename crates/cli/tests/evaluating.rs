@@ -6,7 +6,52 @@ use std::fs;
 use std::path::Path;
 
 use common::{class_folders, command, numbered_folders, path, picture, pretrain, shell, simclr, small_data};
+use image::{ImageBuffer, Luma};
 use serde_json::{Value, json};
+
+/// Folders of 24 images of two classes that store 16 bits, of which they use ten.
+fn deep_data(folder: &Path) {
+    for number in 0..24u32 {
+        let class = folder.join(format!("class {}", number % 2));
+        fs::create_dir_all(&class).unwrap();
+        let picture =
+            ImageBuffer::from_fn(20, 20, |x, y| Luma([(96 + (x * 40 + y * 7 + number) % 816) as u16]));
+        picture.save(class.join(format!("{number}.png"))).unwrap();
+    }
+}
+
+#[test]
+fn images_that_are_dark_as_the_run_reads_them_are_told_of() {
+    let (dir, data) = small_data();
+    let [run, deep, suite, study, features] =
+        ["run", "deep", "suite.toml", "study.toml", "h.parquet"].map(|name| dir.path().join(name));
+    simclr(&pretrain(&data, &run, &["train.epochs=1", "optim.warmup_epochs=0"])).expect(0, &[]);
+    deep_data(&deep);
+    class_folders(&dir.path().join("bright"), 2, 6);
+    fs::write(&suite, "[[set]]\nname = \"Deep\"\ntrain = \"deep\"\ntest = \"bright\"\n").unwrap();
+    fs::write(&study, "[[variant]]\nname = \"a\"\n[[variant]]\nname = \"b\"\nset = [\"head.dim=8\"]\n")
+        .unwrap();
+    let by_run =
+        "16 bits (of 12 looked at): 12 images of only 0 to 4 out of 255, as data.window=\"full\" of the run";
+    let told = |words: &[&str], hint: &str| {
+        let reply = simclr(words).expect(0, &[hint]);
+        assert_eq!(reply.err.matches("16 bits").count(), 1, "{words:?}: {}", reply.err);
+    };
+    let [run, train, set] = [&run, &deep, &data].map(|it| path(it));
+    told(&["knn", run, "--train", train, "--no-random"], by_run);
+    told(&["knn", run, "--train", train, "--test", train, "--no-random"], by_run);
+    told(&["finetune", run, "--train", train, "--labels", "100%", "--epochs", "1", "--no-random"], by_run);
+    told(&["predict", run, train], by_run);
+    told(&["embed", run, train, "--out", path(&features)], by_run);
+    told(&["search", run, train, "--query", path(&deep.join("class 0/0.png"))], by_run);
+    told(&["probe", run, train], by_run);
+    told(&["report", run, "--train", train], by_run);
+    told(&["transfer", run, path(&suite), "--dry-run"], &format!("{train}: {by_run}"));
+    let words = ["ablate", path(&study), train, "--dry-run", "--set", "data.image_size=16", "train.batch=8"];
+    told(&words, "16 bits (of 12 looked at): 12 images of only 0 to 4 out of 255: set data.window");
+    let reply = simclr(&["knn", run, "--train", set, "--no-random"]).expect(0, &[]);
+    assert!(!reply.err.contains("out of 255"), "{}", reply.err);
+}
 
 /// A disk that has filled up does not lose a result; a folder that cannot be written to is an error at once.
 #[test]

@@ -14,7 +14,7 @@ use simclr_data::{
 };
 
 use crate::copies::labelled;
-use crate::data::{DEEP, FORMS, Opening, dark};
+use crate::data::{DEEP, FORMS, Opening, ReadBy, dark};
 use crate::exit::Done;
 use crate::out;
 use crate::settings::{DataSettings, Threads};
@@ -163,7 +163,7 @@ fn size_lines(found: &Survey) -> Vec<String> {
 fn tone_lines(found: &Survey, decoding: DecodeOptions) -> Vec<String> {
     let mut lines = Vec::new();
     let Values { images: deep, least, most } = found.tones.deep;
-    let dark: Vec<_> = dark(&found.tones, decoding.window).collect();
+    let dark: Vec<_> = dark(&found.tones, decoding.window, ReadBy::Command).collect();
     if deep > 0 && !dark.iter().any(|(kind, _)| *kind == DEEP) {
         let images = terminal::counted(deep, "image");
         lines.push(row(DEEP, format!("{images} of {least} to {most} out of 255, as data.window maps them")));

@@ -16,7 +16,7 @@ use simclr_exchange::FineTunedFile;
 use simclr_train::file_system::{AtomicFile, Disk};
 use simclr_train::run_folder::RunFolder;
 
-use crate::data::Opening;
+use crate::data::{Opening, ReadBy};
 use crate::encoding::{perhaps_swapped, warn_of_broken};
 use crate::evaluation_progress::EvaluationProgress;
 use crate::exit::{Done, usage};
@@ -109,6 +109,7 @@ impl Predict {
         let source =
             Opening::new(&network.config.data, device.threads()).strict(self.strict).open(&self.data)?;
         let images = Images::of(&source, self.split)?;
+        data::warn_of_dark("", [images.dataset()], network.config.data.window, ReadBy::Run);
 
         let start = Instant::now();
         let predicted = match self.write(&classifier, &images) {

@@ -13,13 +13,14 @@ use simclr_eval::protocols::{FEW_TO_CHOOSE_BY, TrainedEncoder, kept_in_memory};
 use simclr_eval::report::TransferRow;
 
 use crate::copies::{self, Comparing};
+use crate::data::ReadBy;
 use crate::encoding::{Encoding, memory_to_train, opening_for, prepare_to_train};
 use crate::evaluating::{say_edge, warn_of_few_validation_images, warn_of_unlearnt};
 use crate::evaluation_progress::EvaluationProgress;
 use crate::exit::{Done, usage, with_advice};
 use crate::interrupt::Watch;
 use crate::settings::{above_zero, at_least_one, seed, zero_or_more};
-use crate::{out, terminal};
+use crate::{data, out, terminal};
 
 /// What the table's column `random` shows.
 const RANDOM: &str = "the same network before training; beside fine-tuning, trained from scratch";
@@ -240,8 +241,12 @@ impl Transfer {
     /// Opens all data sets before anything is computed, so that all faults are reported at once.
     fn open(&self, encoder: &TrainedEncoder, suite: &Suite) -> Result<Vec<TransferSet>> {
         let mut opening = opening_for(encoder, self.encoding.is_strict(encoder));
+        let window = encoder.config.data.window;
         let mut open = |path: &Path| {
-            let mut source = opening.open(&[path.to_owned()])?;
+            let paths = [path.to_owned()];
+            let mut source = opening.open(&paths)?;
+            let of = format!("{}: ", data::shown(&paths));
+            data::warn_of_dark(&of, data::parts(&source), window, ReadBy::Run);
             source.train = kept_in_memory(source.train);
             source.test = source.test.map(kept_in_memory);
             Ok(source)

@@ -22,7 +22,7 @@ use simclr_train::pretrain::{Failure, Identity, Worker, held_out, plan};
 use simclr_train::run_folder::{REPORT, RunFolder};
 use simclr_train::{Config, TrainError};
 
-use crate::data::Opening;
+use crate::data::{Opening, ReadBy};
 use crate::evaluating::pair;
 use crate::exit::{Done, Rescued, Stopped, in_a_line, is_usage, usage};
 use crate::settings::{OnDevice, Settings, Threads, from_to, suggesting};
@@ -145,6 +145,7 @@ impl Ablate {
         let source = opening.open(&self.data)?;
         let base = self.settings.resolve(&source, self.threads)?;
         self.settings.say_unsized(&base);
+        data::warn_of_dark("", data::parts(&source), base.data.window, ReadBy::Command);
         let device = training::device_of(&base)?;
         self.leave_out(&mut study, &base, &source)?;
         let planned = self.plan(&study, &base, &source, &device)?;
