@@ -340,6 +340,21 @@ fn grey_images_of_16_bits() {
 }
 
 #[test]
+fn an_image_that_cannot_be_drawn_is_passed_over_unless_strict() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("views.png");
+    fs::write(data.join("class 0/zero.jpg"), "").unwrap();
+    let set = ["--set", "data.image_size=16"];
+    let words =
+        [&["views", path(&data), "--out", path(&out), "--images", "100", "--views", "1"], &set[..]].concat();
+    simclr(&words).expect(0, &["passed over class 0/zero.jpg: the file is empty", "48 images, 1 view of"]);
+    fs::remove_file(&out).unwrap();
+    let hint = ["cannot be read (data.strict)", "class 0/zero.jpg: the file is empty"];
+    simclr(&[&words[..], &["data.strict=true"]].concat()).expect(1, &hint);
+    assert!(!out.exists());
+}
+
+#[test]
 fn views_of_branches_and_the_composition_table() {
     let (dir, data) = small_data();
     let out = dir.path().join("views.png");

@@ -4,7 +4,7 @@ mod matrix;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use clap::Args;
 use simclr_augment::{ImageRef, Scratch, Stream, ViewFamily};
 use simclr_data::{Dataset, DecodeScratch, permutation};
@@ -81,6 +81,11 @@ impl Views {
             match dataset.read(index as usize, &mut scratch) {
                 Ok(image) if self.matrix => table = Some(matrix::draw(image, index, size, seed)?),
                 Ok(image) => rows.push(self.row(dataset, index, image, (&families, alike), seed)?),
+                Err(error) if decoding.strict => {
+                    let data = data::shown(&self.data);
+                    return Err(Error::from(error)
+                        .context(format!("an image of {data} cannot be read (data.strict)")));
+                }
                 Err(error) => terminal::warn(&format!("passed over {error}")),
             }
         }
