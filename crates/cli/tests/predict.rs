@@ -86,6 +86,15 @@ fn from_fine_tuning_to_a_table_of_labels() {
     assert_eq!(rows[1..], [[path(&first), in_folder[1]], [path(&last), in_folder[2]]]);
     let words = ["predict", path(&network), path(&photos), path(&test)];
     assert_eq!(simclr(&words).expect(0, &[]).out.lines().count(), 18);
+    // A network that gives all images one label may tell nothing of them.
+    let same = dir.path().join("same");
+    fs::create_dir(&same).unwrap();
+    (0..20).for_each(|number| picture(30, 1, 1).save(same.join(format!("{number}.png"))).unwrap());
+    let words = ["predict", path(&network), path(&same)];
+    simclr(&words).expect(0, &["all 20 images got the label \"class ", ", one of 3"]);
+    fs::remove_file(same.join("7.png")).unwrap();
+    let reply = simclr(&words).expect(0, &[]);
+    assert!(!reply.err.contains("got the label"), "{}", reply.err);
     let words = ["predict", path(&network), path(&parts), "--split", "test"];
     assert!(simclr(&words).expect(0, &[]).out.contains("class 0/0.png,test,class "));
 

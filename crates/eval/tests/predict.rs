@@ -84,6 +84,7 @@ fn the_same_for_any_threads_and_whatever_is_beside_an_image() {
     let (table, predicted) = predict(&classifier(&tuned, 1), &images, 2).unwrap();
     assert_eq!((predicted.images, predicted.broken.len()), (148, 2));
     assert_eq!(predicted.broken[1].name, "toy 140");
+    assert_eq!((predicted.per_class.iter().sum::<usize>(), predicted.only_label()), (148, None));
     let other = classifier(&tuned, 3);
     assert!(table == predict(&other, &images, 2).unwrap().0);
     for row in [0, 99, 147] {
@@ -113,6 +114,8 @@ fn classes_are_matched_by_name_and_quoted() {
     assert!(train.top1().is_some() && predicted.top1() == test.top1());
     let learnt = Predicted { recognised: vec![train], ..predicted };
     assert_eq!(learnt.top1(), train.top1());
+    let of_one = |per_class| Predicted { images: 5, per_class, ..learnt.clone() }.only_label();
+    assert_eq!((of_one(vec![0, 5, 0]), of_one(vec![0, 4, 1]), of_one(vec![5])), (Some(1), None, None));
     assert_eq!(accuracy(&tuned, &["red", "pink"]).1.top1(), None);
     let unlabelled = Toy { classes: Vec::new(), labels: vec![None; 4], ..Toy::new(&RGB, 4, 2) };
     let images = Images::of(&source(unlabelled, None), None).unwrap();

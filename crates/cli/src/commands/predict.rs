@@ -39,6 +39,9 @@ crops. Where the images have labels, all of classes that the network knows, the 
 separately for training and test images: the network may have learnt from the former. \
 `top1` of --json is that of the test images, where DATA has train/ and test/.";
 
+/// So many images of one label are hardly a matter of chance.
+const MANY: usize = 20;
+
 /// Label images with a network that `finetune` made, as a CSV table
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{}", data::FORMS))]
@@ -121,7 +124,7 @@ impl Predict {
             }
             predicted => predicted?,
         };
-        self.conclude(&predicted, start.elapsed().as_secs_f64())?;
+        self.conclude(&predicted, classifier.classes(), start.elapsed().as_secs_f64())?;
         Ok(Done::Finished)
     }
 
@@ -147,9 +150,20 @@ impl Predict {
         Ok(predicted)
     }
 
-    fn conclude(&self, predicted: &Predicted, seconds: f64) -> Result<()> {
-        let Predicted { images, recognised, broken } = predicted;
+    fn conclude(&self, predicted: &Predicted, classes: &[String], seconds: f64) -> Result<()> {
+        let Predicted { images, recognised, broken, .. } = predicted;
         warn_of_broken(broken, "will have no row");
+        if let Some(only) =
+            predicted.only_label().filter(|_| *images >= MANY && predicted.top1() != Some(1.0))
+        {
+            terminal::warn(&format!(
+                "all {} images got the label {:?}, one of {}: the network may tell nothing of them, if it was made from few \
+                 labels or of other images",
+                terminal::grouped(*images as u64),
+                classes[only],
+                classes.len()
+            ));
+        }
         if let Some(out) = &self.out {
             terminal::say(&format!("{}: {}", out.display(), terminal::counted(*images, "row")));
         }

@@ -29,6 +29,8 @@ pub struct Classifier {
 pub struct Predicted {
     /// Its number of rows.
     pub images: usize,
+    /// For each class, in the order of the network's, how many of the images it is the label of.
+    pub per_class: Vec<usize>,
     /// How many images were recognised, for each split.
     pub recognised: Vec<Recognised>,
     /// The images that could not be read, which have no row.
@@ -54,6 +56,12 @@ impl Recognised {
 }
 
 impl Predicted {
+    /// The class, as its index, that is the label of all images, if the network knows others.
+    pub fn only_label(&self) -> Option<usize> {
+        let only = self.per_class.iter().position(|&images| images > 0)?;
+        (self.per_class.len() > 1 && self.per_class[only] == self.images).then_some(only)
+    }
+
     /// The fraction recognised, of the test split if there is one, else of all images.
     pub fn top1(&self) -> Option<f64> {
         let test = self.recognised.iter().find(|part| part.split == Some(Split::Test)).copied();
@@ -160,17 +168,20 @@ impl Classifier {
         let known = self.numbers_of(images.dataset().classes());
         let part = |split| Recognised { split, labelled: 0, right: 0 };
         let mut recognised: Vec<Recognised> = images.splits().map(part).collect();
+        let mut per_class = vec![0; count];
         let (done, broken) = for_each_batch(&self.model, images, reading, &mut |batch, done| {
             let scores = self.top.scores(&self.model, batch.h)?;
             for (&index, scores) in batch.indices.iter().zip(scores.chunks_exact(count)) {
                 check_finite(scores, || images.image(index).name)?;
                 let ranked = self.likeliest(scores, top);
                 table.row(images, index, &ranked).map_err(EvalError::write_line(name))?;
+                let label = likeliest(scores);
+                per_class[label as usize] += 1;
                 let image = images.image(index);
                 let part = recognised.iter_mut().find(|part| part.split == image.split);
-                if let (Some(known), Some(label), Some(part)) = (&known, image.label, part) {
+                if let (Some(known), Some(class), Some(part)) = (&known, image.label, part) {
                     part.labelled += 1;
-                    part.right += usize::from(likeliest(scores) == known[label as usize]);
+                    part.right += usize::from(label == known[class as usize]);
                 }
             }
             match watch(done) {
@@ -179,7 +190,7 @@ impl Classifier {
             }
         })?;
         table.lines.flush().map_err(EvalError::write(name))?;
-        Ok(Predicted { images: done, recognised, broken })
+        Ok(Predicted { images: done, per_class, recognised, broken })
     }
 
     /// The indices that `classes` have in this network; `None` if it does not know one of them.
