@@ -149,6 +149,8 @@ pub(crate) struct Arranged {
     pub chosen: Vec<u32>,
     /// The classes of these images.
     pub classes: Classes,
+    /// Notes, in sentences, if other classes may be meant.
+    pub notes: Vec<String>,
 }
 
 /// The parts of a data set.
@@ -195,8 +197,11 @@ pub(crate) fn arrange(folders: &[&[u8]], root: Root) -> Arrangement {
     let part = |wanted: Split| -> Vec<u32> {
         all.clone().filter(|&image| splits[image as usize] == Some(wanted)).collect()
     };
-    let whole =
-        || Arrangement { train: classed(all.clone().collect(), inside, root), ..Arrangement::default() };
+    let whole = || {
+        let mut train = classed(all.clone().collect(), inside, root);
+        train.notes.extend(named_like_parts(&train.classes.names));
+        Arrangement { train, ..Arrangement::default() }
+    };
     let train = part(Split::Train);
     if train.is_empty() {
         return whole();
@@ -234,7 +239,23 @@ fn classed<'a>(chosen: Vec<u32>, folder: impl Fn(u32) -> &'a [u8], root: Root) -
     let folders = chosen.iter().map(|&image| folder(image));
     let start = root.len(folders.clone());
     let classes = classes(folders.map(|folder| below(folder, start)));
-    Arranged { chosen, classes }
+    Arranged { chosen, classes, notes: Vec::new() }
+}
+
+/// A note about classes that are called like parts.
+fn named_like_parts(classes: &[String]) -> Option<String> {
+    let is_part = |class: &&String| {
+        let mut names = TRAIN_NAMES.iter().chain(&TEST_NAMES).chain(&UNLABELLED_NAMES);
+        names.any(|name| name.eq_ignore_ascii_case(class))
+    };
+    let named: Vec<&str> = classes.iter().filter(is_part).map(String::as_str).collect();
+    let counts = match named.len() {
+        0 => return None,
+        1 => "counts as a class; if it is none",
+        _ => "count as classes; if they are none",
+    };
+    let named = named.join(", ");
+    Some(format!("{named} {counts}, put all classes into train/, with only test/ and unlabelled/ beside it"))
 }
 
 #[cfg(test)]
@@ -277,6 +298,27 @@ mod tests {
         // No parts: an album.
         let Arrangement { train: all, test: none, .. } = arrange(&folders[6..], Root::Common);
         assert!(all.chosen == [0] && all.classes.names.is_empty() && none.is_none());
+    }
+
+    #[test]
+    fn classes_that_may_be_none_are_noted() {
+        let noted = |folders: &[&str], root: Root| {
+            let folders: Vec<&[u8]> = folders.iter().map(|folder| folder.as_bytes()).collect();
+            arrange(&folders, root).train.notes
+        };
+        let advice = "put all classes into train/, with only test/ and unlabelled/ beside it";
+        let one = noted(&["control", "treated", "treated", "Unlabeled"], Root::Given);
+        assert_eq!(one, [format!("Unlabeled counts as a class; if it is none, {advice}")]);
+        let several = noted(&["set/control", "set/test", "set/test", "set/val"], Root::Common);
+        assert_eq!(several, [format!("test, val count as classes; if they are none, {advice}")]);
+        assert_eq!(noted(&["control", "train", "train"], Root::Given).len(), 1);
+        for folders in [
+            &["control", "treated", "treated"][..],
+            &["unlabelled", "unlabelled"],
+            &["train/a", "train/b", "train/b", "unlabelled", "test/a", "test/b", "test/b"],
+        ] {
+            assert_eq!(noted(folders, Root::Given), [""; 0], "{folders:?}");
+        }
     }
 
     #[test]

@@ -25,7 +25,8 @@ pub(crate) fn by_folders(
     mut left_out: LeftOut,
     options: DecodeOptions,
 ) -> Opened {
-    let Arrangement { train, test, unlabelled } = arrange(folders, root);
+    let Arrangement { mut train, test, unlabelled } = arrange(folders, root);
+    left_out.notes.append(&mut train.notes);
     let mut used = vec![false; folders.len()];
     let parts = [Some(&train), test.as_ref(), unlabelled.as_ref()];
     for &image in parts.into_iter().flatten().flat_map(|part| &part.chosen) {
