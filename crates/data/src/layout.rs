@@ -1,6 +1,6 @@
 //! Deriving classes, and parts to train and to test on, from the folders that images lie in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::error::inert_bytes;
 use crate::loader::NO_LABEL;
@@ -238,8 +238,43 @@ pub(crate) fn arrange(folders: &[&[u8]], root: Root) -> Arrangement {
 fn classed<'a>(chosen: Vec<u32>, folder: impl Fn(u32) -> &'a [u8], root: Root) -> Arranged {
     let folders = chosen.iter().map(|&image| folder(image));
     let start = root.len(folders.clone());
-    let classes = classes(folders.map(|folder| below(folder, start)));
-    Arranged { chosen, classes, notes: Vec::new() }
+    let folders = folders.map(|folder| below(folder, start));
+    let classes = classes(folders.clone());
+    let notes = if classes.names.is_empty() { None } else { classes_below(folders) };
+    Arranged { chosen, classes, notes: notes.into_iter().collect() }
+}
+
+/// The most names in a list of them.
+const NAMED: usize = 4;
+
+/// A note if all class folders hold sub-folders of the same names, several and nothing else, as these may be the
+/// classes; `folders` are those of the images, below the folder of the classes.
+fn classes_below<'a>(folders: impl Iterator<Item = &'a [u8]>) -> Option<String> {
+    let mut held: BTreeMap<&[u8], BTreeSet<&[u8]>> = BTreeMap::new();
+    for folder in folders.filter(|folder| !folder.is_empty()) {
+        let class = first(folder);
+        let inner = first(below(folder, class.len()));
+        if inner.is_empty() {
+            return None;
+        }
+        held.entry(class).or_default().insert(inner);
+    }
+    let shared = held.values().next().filter(|names| names.len() > 1)?;
+    let listed = |names: &mut dyn Iterator<Item = &&[u8]>| {
+        let mut names: Vec<String> = names.take(NAMED + 1).map(|name| inert_bytes(name)).collect();
+        if names.len() > NAMED {
+            names[NAMED] = "...".to_owned();
+        }
+        names.join(", ")
+    };
+    held.values().all(|names| names == shared).then(|| {
+        format!(
+            "the classes are the folders of the first level ({}), all of which hold {}; if those are the classes, list the \
+             images in a .csv",
+            listed(&mut held.keys()),
+            listed(&mut shared.iter())
+        )
+    })
 }
 
 /// A note about classes that are called like parts.
@@ -312,8 +347,23 @@ mod tests {
         let several = noted(&["set/control", "set/test", "set/test", "set/val"], Root::Common);
         assert_eq!(several, [format!("test, val count as classes; if they are none, {advice}")]);
         assert_eq!(noted(&["control", "train", "train"], Root::Given).len(), 1);
+        let plates = ["p1/a", "p1/a/x", "p1/b", "p2/b", "p2/a"];
+        let note = "the classes are the folders of the first level (p1, p2), all of which hold a, b; if those are the \
+                    classes, list the images in a .csv";
+        assert_eq!(noted(&plates, Root::Given), [note]);
+        assert_eq!(
+            noted(&plates.map(|plate| format!("train/{plate}")).each_ref().map(|it| &it[..]), Root::Given),
+            [note]
+        );
+        let many: Vec<String> = (0..36).map(|number| format!("{}/{}", number / 6, number % 6)).collect();
+        let many = noted(&many.iter().map(String::as_str).collect::<Vec<_>>(), Root::Given);
+        assert!(many[0].contains("(0, 1, 2, 3, ...), all of which hold 0, 1, 2, 3, ...;"), "{many:?}");
         for folders in [
             &["control", "treated", "treated"][..],
+            // Another name, images beside the sub-folders, and a single sub-folder in each.
+            &["p1/a", "p1/b", "p2/a", "p2/c"],
+            &["p1/a", "p1/b", "p2/a", "p2/b", "p2"],
+            &["p1/images", "p1/images", "p2/images"],
             &["unlabelled", "unlabelled"],
             &["train/a", "train/b", "train/b", "unlabelled", "test/a", "test/b", "test/b"],
         ] {
