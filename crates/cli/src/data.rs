@@ -182,20 +182,25 @@ pub fn dark(tones: &Tones, window: Window, by: ReadBy) -> impl Iterator<Item = (
     let of_only = |Values { images, least, most }| {
         format!("{} of only {least} to {most} out of 255", terminal::counted(images, "image"))
     };
-    let advised = move |values: Values| {
+    let advised = move |values: Values, stored: Option<[u16; 2]>| {
         let of_only = of_only(values);
+        let example = stored.filter(|[low, high]| low < high).map_or(String::new(), |[low, high]| {
+            format!("; these store {low} to {high}, for example --set data.window=[{low},{high}]")
+        });
         match by {
             ReadBy::Command => format!(
-                "{of_only}: set data.window to the stored values that are to become [black, white], or to \"image\""
+                "{of_only}: set data.window to the stored values that are to become [black, white], or to \
+                 \"image\"{example}"
             ),
             ReadBy::Run => format!(
                 "{of_only}, as data.window={} of the run maps them: a network tells little of dark images; give copies \
-                 of 8 bits as bright as those that it was trained on, or pretrain with another data.window",
+                 of 8 bits as bright as those that it was trained on, or pretrain with another data.window{example}",
                 written(window)
             ),
         }
     };
-    let deep = (tones.deep.are_narrow() && window != Window::Image).then(|| (DEEP, advised(tones.deep)));
+    let deep = (tones.deep.are_narrow() && window != Window::Image)
+        .then(|| (DEEP, advised(tones.deep, tones.deep_stored)));
     let grey = match window {
         Window::Values { high, .. } if high > u16::from(u8::MAX) && tones.grey.images > 0 => {
             let advice = match by {
@@ -212,7 +217,7 @@ pub fn dark(tones: &Tones, window: Window, by: ReadBy) -> impl Iterator<Item = (
                 ),
             ))
         }
-        Window::Values { .. } if tones.grey.are_narrow() => Some((GREY, advised(tones.grey))),
+        Window::Values { .. } if tones.grey.are_narrow() => Some((GREY, advised(tones.grey, None))),
         _ => None,
     };
     deep.into_iter().chain(grey)

@@ -323,6 +323,11 @@ fn grey_images_of_16_bits() {
     assert!(draw("data.window=[0,399]") > 200);
     let told = |window: &str| simclr(&["data", path(data), "--set", window]).expect(0, &[]).out;
     assert!(told("data.window=full").contains("48 images of only 0 to 2 out of 255: set data.window"));
+    let example = "; these store 0 to 399, for example --set data.window=[0,399]";
+    assert!(told("data.window=full").contains(example) && told("data.window=[0,60000]").contains(example));
+    let words = ["data", path(data), "--json", "--set", "data.window=image"];
+    let json = simclr(&words).expect(0, &[]).json();
+    assert_eq!(json["sixteen_bit_stored_values"], serde_json::json!({ "least": 0, "most": 399 }));
     assert!(told("data.window=[0,399]").contains("48 images of 0 to 255 out of 255"));
     let bench = ["bench", "views", path(data), path(data), "--size", "16", "--seconds", "1"];
     simclr(&[&bench[..], &["--set", "data.window=[0,399]"]].concat()).expect(0, &[left_out, "96 images"]);

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use crate::copies::hash_pixels;
 use crate::dataset::Dataset;
+use crate::decode::DecodeScratch;
 use crate::sample::{SAMPLE_SIZE, look};
 use crate::tones::{Tones, Values};
 
@@ -29,6 +30,7 @@ impl Glance {
         look(
             dataset,
             count,
+            DecodeScratch::thorough(),
             |image| (hash_pixels(image), Values::of(image)),
             |(hash, values), stored| {
                 glance.images += 1;
@@ -61,6 +63,7 @@ mod tests {
         let glance = Glance::at(crate::open(folder.path()).unwrap().train.as_ref());
         assert_eq!(glance.superfluous, glance.images - 1);
         assert_eq!(glance.tones.deep, Values { images: glance.images, least: 0, most: 12 });
+        assert_eq!(glance.tones.deep_stored, Some([0, 3208]));
         assert!(glance.tones.deep.are_narrow() && !glance.tones.grey.are_narrow());
     }
 }

@@ -28,7 +28,7 @@ impl Sample {
     pub fn of(dataset: &dyn Dataset) -> Self {
         let (mut widths, mut heights, mut bytes) = (Vec::new(), Vec::new(), 0);
         let size = |image: Decoded<'_>| (image.width, image.height, image.pixels.len() as u64);
-        look(dataset, SAMPLE_SIZE, size, |(width, height, length), _| {
+        look(dataset, SAMPLE_SIZE, DecodeScratch::default(), size, |(width, height, length), _| {
             widths.push(width);
             heights.push(height);
             bytes += length;
@@ -48,7 +48,7 @@ pub fn all_grey(dataset: &dyn Dataset, count: usize) -> bool {
     let mut grey = 0;
     let is_grey =
         |image: Decoded<'_>| image.pixels.as_chunks::<3>().0.iter().all(|[r, g, b]| r == g && g == b);
-    let end = look(dataset, count, is_grey, |is_grey, _| {
+    let end = look(dataset, count, DecodeScratch::default(), is_grey, |is_grey, _| {
         grey += 1;
         is_grey
     });
@@ -58,16 +58,16 @@ pub fn all_grey(dataset: &dyn Dataset, count: usize) -> bool {
 /// The number of images that are tried in place of one that cannot be read.
 const INSTEAD: usize = 3;
 
-/// Looks at up to `count` of the images that can be read. Passes what was `seen` of each, and how it is stored, to
+/// Looks at up to `count` of the images that can be read, with `scratch`. Passes what was `seen` of each, and how it is stored, to
 /// `more`, until that returns false; returns whether it never did.
 pub(crate) fn look<T>(
     dataset: &dyn Dataset,
     count: usize,
+    mut scratch: DecodeScratch,
     seen: impl Fn(Decoded<'_>) -> T,
     mut more: impl FnMut(T, Option<StoredAs>) -> bool,
 ) -> bool {
     let stride = dataset.len().div_ceil(count.max(1)).max(1);
-    let mut scratch = DecodeScratch::default();
     (0..dataset.len()).step_by(stride).all(|start| {
         // At an even distance, all images could be of one kind where kinds alternate: pictures and their masks.
         let end = dataset.len().min(start + stride);
@@ -112,6 +112,7 @@ mod tests {
             look(
                 &images,
                 64,
+                DecodeScratch::default(),
                 |image| image.width,
                 |width, _| {
                     widths.push(width);

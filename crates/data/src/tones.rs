@@ -61,6 +61,9 @@ impl Values {
 pub struct Tones {
     /// Images that are stored with 16 bits a channel.
     pub deep: Values,
+    /// The darkest and the brightest value of these as they are stored, before the window is applied; `None` if there
+    /// are none.
+    pub deep_stored: Option<[u16; 2]>,
     /// Grey images that are stored with 8 bits.
     pub grey: Values,
 }
@@ -69,7 +72,10 @@ impl Tones {
     /// Counts an image with these values, stored as `stored` says.
     pub(crate) fn count(&mut self, values: Values, stored: StoredAs) {
         match (stored.bits > 8, stored.grey) {
-            (true, _) => self.deep.add(values),
+            (true, _) => {
+                self.deep.add(values);
+                self.add_stored(stored.range);
+            }
             (false, true) => self.grey.add(values),
             (false, false) => {}
         }
@@ -78,12 +84,19 @@ impl Tones {
     /// Adds the counts of `other`.
     pub(crate) fn add(&mut self, other: Tones) {
         self.deep.add(other.deep);
+        self.add_stored(other.deep_stored);
         self.grey.add(other.grey);
+    }
+
+    fn add_stored(&mut self, range: Option<[u16; 2]>) {
+        let Some([least, most]) = range else { return };
+        let [so_least, so_most] = self.deep_stored.unwrap_or([least, most]);
+        self.deep_stored = Some([so_least.min(least), so_most.max(most)]);
     }
 }
 
 /// Each how-manieth of some pixels is counted, in rows of `width`.
-fn stride(pixels: usize, width: usize) -> usize {
+pub(crate) fn stride(pixels: usize, width: usize) -> usize {
     // With a divisor in common, only some of the columns would count.
     let least = (pixels / COUNTED).max(1);
     (least..).find(|&stride| common_divisor(stride, width) == 1).unwrap_or(least)

@@ -36,6 +36,7 @@ fn everything_is_counted_for_any_number_of_threads() {
     assert_eq!((expected.transparent, expected.with_pages), (1, 1));
     // Over all channels, grey or not.
     assert_eq!(expected.tones.deep, Values { images: 2, least: 0, most: 9 });
+    assert_eq!(expected.tones.deep_stored, Some([0, 9 * 257]));
     assert_eq!((expected.broken.len(), expected.broken[0].name.as_str()), (1, "a/broken.jpg"));
     assert_eq!(expected.per_class, [3, 7, 0]);
     let formats: Vec<_> = expected.formats.iter().map(|(name, &count)| (name.as_str(), count)).collect();

@@ -322,6 +322,7 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
         "with_several_pages": found.with_pages,
         "sixteen_bit": deep,
         "sixteen_bit_values": (deep > 0).then(|| json!({ "least": least, "most": most })),
+        "sixteen_bit_stored_values": found.tones.deep_stored.map(|[least, most]| json!({ "least": least, "most": most })),
         "width": spread(found.width),
         "height": spread(found.height),
         "duplicates": duplicates,

@@ -84,6 +84,7 @@ fn decode_common(
         grey,
         transparent: false,
         has_pages: false,
+        range: None,
         claim,
     };
     match decoded {
@@ -156,6 +157,7 @@ fn decode_any(
         bits: 8,
         transparent: false,
         has_pages: false,
+        range: None,
         claim,
         grey: frame.is_some_and(|frame| frame.components == 1),
     })

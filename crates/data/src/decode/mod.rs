@@ -73,6 +73,10 @@ pub struct StoredAs {
     /// Whether the file has more pages than the one that is read. Only those of TIFF are known, and smaller copies of
     /// the first are none. Looked for only with [`DecodeScratch::thorough`].
     pub has_pages: bool,
+    /// The darkest and the brightest of its values where they have 16 bits, as stored: before the window, over all
+    /// channels but opacity, without the outliers that [`Values`](crate::Values) leaves out. Looked for only with
+    /// [`DecodeScratch::thorough`].
+    pub range: Option<[u16; 2]>,
 }
 
 impl DecodeScratch {
@@ -276,8 +280,9 @@ fn decode_once(
         }
         Format::Heif => Err(format!("{format} is not read; convert it to {READ}")),
     })?;
-    let Stored { width, height, orientation, bits, grey, transparent, has_pages, claim: _claim } = stored;
-    *stored_as = Some(StoredAs { format, width, height, bits, grey, transparent, has_pages });
+    let Stored { width, height, orientation, bits, grey, transparent, has_pages, range, claim: _claim } =
+        stored;
+    *stored_as = Some(StoredAs { format, width, height, bits, grey, transparent, has_pages, range });
     let mut size = (width, height);
     if let Some(smaller) = options.shrink.and_then(|side| shrink::target(size, side)) {
         shrink::shrink(pixels, size, smaller, turned)?;
@@ -311,6 +316,7 @@ struct Stored {
     grey: bool,
     transparent: bool,
     has_pages: bool,
+    range: Option<[u16; 2]>,
     /// Room for the image, until it is as the caller gets it.
     claim: Claim,
 }

@@ -144,7 +144,7 @@ pub(crate) fn range(counts: &[u32], beyond: u64) -> (u16, u16) {
 }
 
 /// The value from 0 to `most` that was scaled to `value` of `full`.
-fn as_stored(value: u16, full: u16, most: u16) -> u16 {
+pub(super) fn as_stored(value: u16, full: u16, most: u16) -> u16 {
     ((u32::from(value) * u32::from(most) + u32::from(full) / 2) / u32::from(full)) as u16
 }
 

@@ -13,9 +13,10 @@ use tiff::TiffError;
 use tiff::decoder::Decoder;
 use tiff::tags::{ExtraSamples, Tag};
 
-use super::options::DecodeOptions;
+use super::options::{DecodeOptions, as_stored, range, thousandth};
 use super::room::Claim;
 use super::{Format, MAX_PIXELS, Stored, bytes_after, check_size, free_if_huge, gif, resize};
+use crate::tones::stride;
 
 /// Decodes the whole image into `pixels`; `spare` holds pixels as they are stored, of 8 and of 16 bits. Whether the
 /// image is transparent, and has further pages, is looked for only if `thorough`.
@@ -41,9 +42,11 @@ pub(super) fn decode(
     let stored_apart = if color == ColorType::Rgb8 { 0 } else { decoder.total_bytes() };
     let after = bytes_after(options, (width, height), orientation);
     let claim = Claim::of_pixels(bytes_of_rgb as u64 + stored_apart.max(after));
-    let most = most_stored(bytes, format, options, color);
+    let scale_is_wanted = thorough || options.window.is_of_values();
+    let most = most_stored(bytes, format, scale_is_wanted, color);
     let premultiplied = format == Format::Tiff && color.has_alpha() && is_premultiplied(bytes);
 
+    let mut range = None;
     let transparent = match color {
         ColorType::Rgb8 => {
             resize(pixels, bytes_of_rgb)?;
@@ -73,6 +76,7 @@ pub(super) fn decode(
                 divide_by_opacity(stored, color, u16::MAX.into());
             }
             let transparent = thorough && is_transparent(stored, color, u16::MAX);
+            range = thorough.then(|| range_stored(stored, color, width, most));
             resize(pixels, bytes_of_rgb)?;
             deep_to_rgb(stored, (color, most), options, pixels);
             free_if_huge(stored);
@@ -90,6 +94,7 @@ pub(super) fn decode(
         bits: if is_deep(color) { 16 } else { 8 },
         transparent,
         has_pages: thorough && format == Format::Tiff && has_pages(bytes),
+        range,
     })
 }
 
@@ -227,11 +232,11 @@ fn divide_by_opacity<T: Copy + Into<u32> + TryFrom<u32>>(values: &mut [T], color
     }
 }
 
-/// The largest value that an image may store, of which its decoder makes the full range. It is looked up only where the
-/// window acts on stored values.
-fn most_stored(bytes: &[u8], format: Format, options: &DecodeOptions, color: ColorType) -> u16 {
+/// The largest value that an image may store, of which its decoder makes the full range. It is looked up only where that
+/// `is_wanted`.
+fn most_stored(bytes: &[u8], format: Format, is_wanted: bool, color: ColorType) -> u16 {
     let full = if is_deep(color) { u16::MAX } else { u8::MAX.into() };
-    if format != Format::Pnm || !options.window.is_of_values() {
+    if format != Format::Pnm || !is_wanted {
         return full;
     }
     let header = PnmDecoder::new(bytes).map(|decoder| decoder.into_inner().1);
@@ -240,6 +245,22 @@ fn most_stored(bytes: &[u8], format: Format, options: &DecodeOptions, color: Col
         Ok(most @ 2..) => u16::try_from(most).map_or(full, |most| most.min(full)),
         _ => full,
     }
+}
+
+/// The range of values that are scaled from 0 to `most`, as the image of `width` stores them, to 16 bits.
+fn range_stored(values: &[u16], color: ColorType, width: u32, most: u16) -> [u16; 2] {
+    let channels = usize::from(color.channel_count());
+    let colours = channels - usize::from(color.has_alpha());
+    let pixels = values.chunks_exact(channels);
+    let counted = stride(pixels.len(), width as usize);
+    let counted = pixels.step_by(counted);
+    let beyond = colours as u64 * thousandth(counted.len() as u64);
+    let mut counts = vec![0u32; 1 << 16];
+    for pixel in counted {
+        pixel[..colours].iter().for_each(|&value| counts[usize::from(value)] += 1);
+    }
+    let (least, most_used) = range(&counts, beyond);
+    [least, most_used].map(|value| as_stored(value, u16::MAX, most))
 }
 
 fn is_deep(color: ColorType) -> bool {
