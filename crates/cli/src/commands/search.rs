@@ -125,7 +125,7 @@ impl Search {
             Ok(Images::of(&source, self.split)?)
         };
         let Some(file) = &self.features else { return Ok(Base::Images(opened()?)) };
-        let stored = StoredFeatures::open(file, &encoder.model, encoder.step)?;
+        let stored = Box::new(StoredFeatures::open(file, &encoder.model, encoder.step)?);
         let images = (!self.data.is_empty()).then(opened).transpose()?;
         Ok(Base::Features { stored, images })
     }
@@ -207,7 +207,7 @@ enum Base {
     Images(Images),
     /// With the images that the features were computed from, if they are to be drawn.
     Features {
-        stored: StoredFeatures,
+        stored: Box<StoredFeatures>,
         images: Option<Images>,
     },
 }
