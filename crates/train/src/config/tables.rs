@@ -443,7 +443,7 @@ impl OptimConfig {
 
     /// The learning rate before scaling that suits the optimiser and the scaling: the paper's for LARS; for the others,
     /// one whose peak at a batch of 256 is the same with each scaling.
-    pub(super) fn usual_rate(&self) -> f64 {
+    pub fn usual_rate(&self) -> f64 {
         match (self.name, self.scaling) {
             (OptimizerName::Lars, Scaling::None | Scaling::Linear) => 0.3,
             (OptimizerName::Lars, Scaling::Sqrt) => 0.075,
