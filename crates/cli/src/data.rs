@@ -193,8 +193,8 @@ pub fn dark(tones: &Tones, window: Window, by: ReadBy) -> impl Iterator<Item = (
                  \"image\"{example}"
             ),
             ReadBy::Run => format!(
-                "{of_only}, as data.window={} of the run maps them: a network tells little of dark images; give copies \
-                 of 8 bits as bright as those that it was trained on, or pretrain with another data.window{example}",
+                "{of_only}, as data.window={} of the run maps them: if the network was trained on brighter ones, it tells \
+                 little of these; then give copies of 8 bits that are as bright",
                 written(window)
             ),
         }

@@ -26,8 +26,8 @@ static REPLY: Mutex<&str> = Mutex::new("");
 /// When Ctrl-C was pressed.
 static SINCE: Mutex<Option<Instant>> = Mutex::new(None);
 
-/// While it lives, Ctrl-C (or SIGTERM, or SIGHUP) is a request to stop, or ends the process with a reply. A request holds for the rest of the process:
-/// later watches find it.
+/// While it lives, Ctrl-C (or SIGTERM, or SIGHUP) is a request to stop, or ends the process with a reply. A request
+/// holds for the rest of the process: later watches find it.
 pub struct Watch(());
 
 impl Watch {

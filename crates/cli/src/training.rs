@@ -266,15 +266,10 @@ pub fn check_unneeded(out: &Path, config: &Config, data: &[PathBuf]) -> Result<(
 }
 
 /// Removes the run in `out` for a new one of `config` on `dataset`, unless that could not take its first step.
-pub fn remove(
-    out: &Path,
-    config: &Config,
-    dataset: &Arc<dyn Dataset>,
-    rendezvous: &Rendezvous,
-) -> Result<()> {
-    let role = &rendezvous.role;
-    let (device, _) = open(config.train.device, rendezvous.threads(config), role)?;
-    pretrain::plan(dataset, config, &device, role.worker())?;
+pub fn remove(out: &Path, config: &Config, dataset: &Arc<dyn Dataset>) -> Result<()> {
+    let alone = Rendezvous::ALONE;
+    let (device, _) = open(config.train.device, alone.threads(config), &alone.role)?;
+    pretrain::plan(dataset, config, &device, alone.role.worker())?;
     Ok(RunFolder::remove(out)?)
 }
 

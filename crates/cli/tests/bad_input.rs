@@ -468,6 +468,8 @@ fn an_output_folder_that_is_taken() {
     simclr(&words).expect(2, &["evaluation is in the run", "take it elsewhere"]);
     fs::remove_dir_all(inside).unwrap();
     simclr(&[forced(&[]), vec!["--resume".to_owned()]].concat()).expect(2, &["--force", "--resume"]);
+    let workers = ["--workers", "2"].map(str::to_owned);
+    simclr(&[forced(&[]), workers.to_vec()].concat()).expect(2, &["several workers replace no run"]);
     simclr(&[forced(&[]), vec!["--dry-run".to_owned()]].concat()).expect(0, &["would train"]);
     fs::write(out.join("notes.txt"), "words").unwrap();
     simclr(&forced(&[])).expect(2, &["holds notes.txt beside its run"]);

@@ -9,9 +9,9 @@ use common::{class_folders, command, numbered_folders, path, picture, pretrain, 
 use image::{ImageBuffer, Luma};
 use serde_json::{Value, json};
 
-/// Folders of 24 images of two classes that store 16 bits, of which they use ten.
+/// Folders of 32 images of two classes that store 16 bits, of which they use ten.
 fn deep_data(folder: &Path) {
-    for number in 0..24u32 {
+    for number in 0..32u32 {
         let class = folder.join(format!("class {}", number % 2));
         fs::create_dir_all(&class).unwrap();
         let picture =
@@ -28,11 +28,12 @@ fn images_that_are_dark_as_the_run_reads_them_are_told_of() {
     simclr(&pretrain(&data, &run, &["train.epochs=1", "optim.warmup_epochs=0"])).expect(0, &[]);
     deep_data(&deep);
     class_folders(&dir.path().join("bright"), 2, 6);
-    fs::write(&suite, "[[set]]\nname = \"Deep\"\ntrain = \"deep\"\ntest = \"bright\"\n").unwrap();
-    fs::write(&study, "[[variant]]\nname = \"a\"\n[[variant]]\nname = \"b\"\nset = [\"head.dim=8\"]\n")
+    fs::write(&suite, "[[set]]\nname = \"Deep\"\ntrain = \"deep\"\ntest = \"bright\"\nmetric = \"top1\"\n")
         .unwrap();
+    let variants = "[[variant]]\nname = \"a\"\n[[variant]]\nname = \"b\"\nset = [\"head.dim=8\"]\n";
+    fs::write(&study, format!("title = \"t\"\nsource = \"s\"\n{variants}")).unwrap();
     let by_run =
-        "16 bits (of 12 looked at): 12 images of only 0 to 4 out of 255, as data.window=\"full\" of the run";
+        "16 bits (of 16 looked at): 16 images of only 0 to 4 out of 255, as data.window=\"full\" of the run";
     let told = |words: &[&str], hint: &str| {
         let reply = simclr(words).expect(0, &[hint]);
         assert_eq!(reply.err.matches("16 bits").count(), 1, "{words:?}: {}", reply.err);
@@ -48,7 +49,7 @@ fn images_that_are_dark_as_the_run_reads_them_are_told_of() {
     told(&["report", run, "--train", train], by_run);
     told(&["transfer", run, path(&suite), "--dry-run"], &format!("{train}: {by_run}"));
     let words = ["ablate", path(&study), train, "--dry-run", "--set", "data.image_size=16", "train.batch=8"];
-    told(&words, "16 bits (of 12 looked at): 12 images of only 0 to 4 out of 255: set data.window");
+    told(&words, "16 bits (of 16 looked at): 16 images of only 0 to 4 out of 255: set data.window");
     let reply = simclr(&["knn", run, "--train", set, "--no-random"]).expect(0, &[]);
     assert!(!reply.err.contains("out of 255"), "{}", reply.err);
 }

@@ -3,8 +3,9 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 
-use common::{class_folders, path, pretrain, simclr, small_data};
+use common::{class_folders, command, path, pretrain, reply, simclr, small_data};
 
 /// A network of other classes is not replaced; one of the same images is, even if their labels were corrected.
 #[test]
@@ -34,6 +35,21 @@ fn a_network_of_other_data_stays() {
     fs::rename(data.join("class 0/0.png"), data.join("class 1/corrected.png")).unwrap();
     tune(path(&data.join("class 0/..")), &[]).expect(0, &[]);
     assert!(files()[0] != before[0]);
+    // A relative path is one from the folder of then: the same words may name other data, and others the same.
+    let from = |folder: &Path, train: &str| {
+        let out = dir.path().join("relative");
+        let words =
+            ["finetune", path(&run), "--train", train, "--labels", "50%", "--epochs", "1", "--no-random"];
+        let words = [&words[..], &["--out", path(&out)]].concat();
+        reply(command(&words).current_dir(folder).output().unwrap())
+    };
+    let name = data.file_name().unwrap().to_str().unwrap();
+    from(dir.path(), name).expect(0, &[]);
+    from(&data, &format!("../{name}")).expect(0, &[]);
+    let elsewhere = dir.path().join("elsewhere");
+    class_folders(&elsewhere.join(name), 2, 24);
+    from(&elsewhere, name).expect(2, &["was fine-tuned on"]);
+
     // What a network without a record was made from is not known.
     fs::remove_file(&result).unwrap();
     tune(path(&other), &[]).expect(0, &[]);

@@ -94,6 +94,7 @@ fn other_images_have_another_fingerprint_and_so_have_other_classes_and_those_fro
     let origin = |train: &str| Origin {
         train: train.to_owned(),
         test: "test".to_owned(),
+        folder: None,
         set_apart: false,
         shared: 0,
     };

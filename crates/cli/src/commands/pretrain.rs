@@ -148,9 +148,15 @@ impl Pretrain {
         role.worker().batch_size(&config, images - held_out(&config, images)?)?;
         self.advise(&config)?;
         if replaces {
+            // Whether others come, and with the same images, shows only when the old run would be gone.
+            if !matches!(role, WorkerRole::Alone) {
+                return Err(usage(format!(
+                    "--force: several workers replace no run; remove {} first",
+                    out.display()
+                )));
+            }
             training::check_unneeded(out, &config, &self.data)?;
-            let rendezvous = Rendezvous { role: role.clone(), spawn: None };
-            training::remove(out, &config, &source.to_pretrain(), &rendezvous)?;
+            training::remove(out, &config, &source.to_pretrain())?;
         }
         let mut training = training::begin(out, config)?;
         training.record_data(&self.data);

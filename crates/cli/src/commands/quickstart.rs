@@ -177,7 +177,7 @@ impl Quickstart {
         let config = self.config()?;
         if replaces {
             training::check_unneeded(&self.out, &config, &[])?;
-            training::remove(&self.out, &config, &self.source(&config).train, &Rendezvous::ALONE)?;
+            training::remove(&self.out, &config, &self.source(&config).train)?;
         }
         training::begin(&self.out, config)
     }
@@ -211,7 +211,7 @@ impl Quickstart {
         let mut linear = protocols::logistic(&device, &encoded, &LogisticOptions::default(), &mut watch)?;
         drop(progress);
         let made = || "drawn shapes".to_owned();
-        let origin = Origin { train: made(), test: made(), set_apart: false, shared: 0 };
+        let origin = Origin { train: made(), test: made(), folder: None, set_apart: false, shared: 0 };
         knn.data = Some(origin.clone());
         linear.data = Some(origin);
         encoder.record(&mut knn)?;

@@ -1,6 +1,6 @@
 //! The results of protocols.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -60,6 +60,9 @@ pub struct Origin {
     pub train: String,
     /// The data set to test on, which may be the same one.
     pub test: String,
+    /// The folder from which a relative path to train on starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
     /// Whether the test images were set aside from the training images.
     pub set_apart: bool,
     /// Test images that are training images too.

@@ -92,7 +92,8 @@ pub fn pair(
     let names = [train.name(), test.as_ref().unwrap_or(&train).name()];
     let origin = |set_apart, shared| {
         let [train, test] = names;
-        Origin { train, test, set_apart, shared }
+        let folder = Path::new(&train).is_relative().then(|| std::env::current_dir().ok()).flatten();
+        Origin { train, test, folder, set_apart, shared }
     };
     let (train, own) = train.parts();
     let test = match test.map(Opened::parts) {

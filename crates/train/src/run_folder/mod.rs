@@ -187,10 +187,10 @@ impl RunFolder {
     }
 
     /// Whether the run in `path` records data that it is trained on, or a file that it was imported from. A run on
-    /// drawn images has neither; false for a record that cannot be read.
+    /// drawn images has neither; true for a record that cannot be read.
     pub fn has_source(path: &Path) -> bool {
         let text = read_text(&Disk, &path.join(MARKER), TEXT_LIMIT);
-        text.and_then(|text| Marker::parse(&text, path)).is_ok_and(|marker| marker.has_source())
+        text.and_then(|text| Marker::parse(&text, path)).map_or(true, |marker| marker.has_source())
     }
 
     fn read_marker(&mut self) -> Result<(), TrainError> {

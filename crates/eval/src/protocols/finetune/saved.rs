@@ -9,7 +9,7 @@ use simclr_train::TrainError;
 use simclr_train::run_folder::{RunFolder, result_file};
 
 use crate::EvalError;
-use crate::protocols::evaluation::Evaluation;
+use crate::protocols::evaluation::{Evaluation, Origin};
 use crate::protocols::protocol::Protocol;
 
 /// The extension of their files.
@@ -38,9 +38,14 @@ pub fn network_of_other_data(folder: &Path, protocol: &Protocol, train: &str) ->
     if !network_file(folder, protocol).exists() {
         return None;
     }
-    let before = Evaluation::read(folder, protocol)?.data?.train;
-    let place = |name: &str| Path::new(name).canonicalize().ok();
-    let is_same = before == train || place(&before).is_some_and(|path| place(train) == Some(path));
+    let Origin { train: before, folder: from, .. } = Evaluation::read(folder, protocol)?.data?;
+    let start = from.as_deref().unwrap_or(Path::new(""));
+    let now = Path::new(train).canonicalize().ok();
+    let is_same = match start.join(&before).canonicalize() {
+        Ok(place) => now == Some(place),
+        // The data of then are gone, or no place: "2 images".
+        Err(_) => before == train,
+    };
     (!is_same).then_some(before)
 }
 
