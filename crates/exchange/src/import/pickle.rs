@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use pytorch_reader::{DType, PytorchError, PytorchReader, Tensor};
 use zip::ZipArchive;
+use zip::read::ZipReadOptions;
 use zip::result::ZipError;
 
 use super::weights::{Source, TYPES, each};
@@ -126,8 +127,12 @@ fn sizes(archive: &mut Archive) -> std::result::Result<Sizes, ZipError> {
 /// Reads the pickles of an archive.
 fn read_pickles(archive: &mut Archive, out: &mut Vec<u8>) -> std::result::Result<(), ZipError> {
     for number in 0..archive.len() {
-        if archive.by_index_raw(number)?.name_raw().ends_with(PICKLE.as_bytes()) {
-            archive.by_index(number)?.take(PICKLE_LIMIT).read_to_end(out)?;
+        let entry = archive.by_index_raw(number)?;
+        if entry.name_raw().ends_with(PICKLE.as_bytes()) {
+            // PyTorch writes 0 where it is told to compute no checksums.
+            let options = ZipReadOptions::new().ignore_crc32(entry.crc32() == 0);
+            drop(entry);
+            archive.by_index_with_options(number, options)?.take(PICKLE_LIMIT).read_to_end(out)?;
         }
     }
     Ok(())

@@ -56,9 +56,12 @@ impl Cut {
         }
     }
 
-    /// Cuts a batch of images of `height` rows into pieces of `images` images.
-    pub fn whole(batch: usize, height: usize, images: usize) -> Cut {
-        Cut { batch, height, images: images.clamp(1, batch), rows: height }
+    /// Cuts a batch of images of `height` rows into pieces of `images` images, and these by rows if there are fewer than
+    /// `pieces`.
+    pub fn at_least(batch: usize, height: usize, images: usize, pieces: usize) -> Cut {
+        let images = images.clamp(1, batch);
+        let strips = pieces.div_ceil(batch.div_ceil(images)).clamp(1, height);
+        Cut { batch, height, images, rows: height.div_ceil(strips) }
     }
 
     fn strips(&self) -> usize {
@@ -234,22 +237,34 @@ mod tests {
     use super::*;
     use half::bf16;
 
+    /// Checks that the pieces of a cut hold every row of every image once.
+    fn check_covers(cut: &Cut) {
+        let mut seen = vec![0; cut.batch * cut.height];
+        for piece in (0..cut.pieces()).map(|i| cut.piece(i)) {
+            for image in piece.image..piece.image + piece.images {
+                for row in piece.row..piece.row + piece.rows {
+                    seen[image * cut.height + row] += 1;
+                }
+            }
+        }
+        assert!(seen.iter().all(|&times| times == 1), "{cut:?}");
+    }
+
     #[test]
     fn pieces_cover_every_row_of_every_image_once() {
         for (batch, height, width, pixels) in
             [(3, 32, 32, 200), (7, 4, 4, 40), (1, 1, 500, 96), (5, 9, 9, 1), (2, 7, 7, 1000)]
         {
             let cut = Cut::new(batch, height, width, pixels);
-            let mut seen = vec![0; batch * height];
-            for piece in (0..cut.pieces()).map(|i| cut.piece(i)) {
-                for image in piece.image..piece.image + piece.images {
-                    for row in piece.row..piece.row + piece.rows {
-                        seen[image * height + row] += 1;
-                    }
-                }
-                assert!(piece.images == 1 || piece.rows == height);
-            }
-            assert!(seen.iter().all(|&times| times == 1));
+            check_covers(&cut);
+            assert!(cut.images == 1 || cut.rows == height);
+        }
+        for (batch, height, images, pieces) in
+            [(256, 4, 32, 8), (16, 7, 16, 8), (33, 5, 16, 8), (1, 3, 16, 8), (9, 4, 16, 2)]
+        {
+            let cut = Cut::at_least(batch, height, images, pieces);
+            check_covers(&cut);
+            assert!(cut.pieces() >= pieces.min(height), "{cut:?}");
         }
     }
 

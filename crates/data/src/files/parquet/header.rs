@@ -15,8 +15,10 @@ const MAX_HEADER_BYTES: u64 = 64 << 20;
 /// that are decompressed by the crate less.
 const MAX_GROWTH: u64 = 1100;
 const SLACK: u64 = 1 << 10;
+/// So many times may a page that is larger than the most: one of large images, which do not compress.
+const LARGE_GROWTH: u64 = 8;
 
-/// A file of pages, whose headers may declare at most `most` bytes each.
+/// A file of pages, whose headers may declare at most `most` bytes each, or little more than the file has.
 pub(super) struct Headers<R> {
     pub file: R,
     /// `None` where the crate does not decompress the pages.
@@ -106,7 +108,10 @@ fn header(file: &mut impl Read, most: Option<u64>) -> io::Result<Vec<u8>> {
     parser.fields(Of::Page, 0)?;
     let [whole, packed] = parser.sizes.map(|size| u64::try_from(size).unwrap_or(0));
     match most {
-        Some(most) if whole > most || whole.saturating_sub(SLACK) / MAX_GROWTH > packed => {
+        Some(most)
+            if (whole > most && whole / LARGE_GROWTH > packed)
+                || whole.saturating_sub(SLACK) / MAX_GROWTH > packed =>
+        {
             Err(Error::other(format!("a page declares {whole} bytes in {packed} bytes of file; refused")))
         }
         _ => Ok(parser.bytes),

@@ -1,12 +1,13 @@
 //! The pages of a column, decompressed, with counts that the `parquet` crate can allocate memory for.
 //!
-//! The crate decompresses Zstandard with a library written in C. Here such a column is declared to be uncompressed, so
-//! that its pages come as they are stored, and `ruzstd` decompresses them.
+//! The crate decompresses Zstandard with a library written in C, and gzip to whatever it holds. Here such a column is
+//! declared to be uncompressed, so that its pages come as they are stored, and `ruzstd` or `flate2` decompresses them.
 
 use std::io::Read;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
 use parquet::basic::{Compression, Encoding, Type as Physical};
 use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::errors::{ParquetError, Result};
@@ -40,29 +41,40 @@ pub(super) fn open<R: ChunkReader + 'static>(
     rows: usize,
     most: u64,
 ) -> Result<Box<dyn PageReader>> {
-    let is_zstd = matches!(chunk.compression(), Compression::ZSTD(_));
-    let is_stored = is_zstd || chunk.compression() == Compression::UNCOMPRESSED;
+    let packing = match chunk.compression() {
+        Compression::ZSTD(_) => Some(Packing::Zstandard),
+        Compression::GZIP(_) => Some(Packing::Gzip),
+        _ => None,
+    };
+    let is_stored = packing.is_some() || chunk.compression() == Compression::UNCOMPRESSED;
     let file = Arc::new(Headers { file, most: (!is_stored).then_some(MAX_PAGE_BYTES as u64) });
     let mut as_stored = chunk.clone().into_builder();
-    if is_zstd {
+    if packing.is_some() {
         as_stored = as_stored.set_compression(Compression::UNCOMPRESSED);
     }
     let stored = SerializedPageReader::new(file, &as_stored.build()?, rows, None)?;
     let descriptor = chunk.column_descr_ptr();
-    Ok(Box::new(Pages { stored, is_zstd, most, rows, descriptor }))
+    Ok(Box::new(Pages { stored, packing, most, rows, descriptor }))
+}
+
+/// What pages are decompressed from here.
+#[derive(Clone, Copy)]
+enum Packing {
+    Zstandard,
+    Gzip,
 }
 
 struct Pages<R: ChunkReader> {
     stored: SerializedPageReader<Headers<R>>,
-    /// Whether the pages are still compressed, by Zstandard.
-    is_zstd: bool,
+    /// How the pages are still compressed, if they are.
+    packing: Option<Packing>,
     most: u64,
     rows: usize,
     descriptor: ColumnDescPtr,
 }
 
 impl<R: ChunkReader> Pages<R> {
-    fn decompressed(&self, mut page: Page) -> Result<Page> {
+    fn decompressed(&self, mut page: Page, packing: Packing) -> Result<Page> {
         let (bytes, plain) = match &mut page {
             Page::DataPage { buf, .. } | Page::DictionaryPage { buf, .. } => (buf, 0),
             Page::DataPageV2 { is_compressed: false, .. } => return Ok(page),
@@ -75,8 +87,15 @@ impl<R: ChunkReader> Pages<R> {
         let plain = plain.ok_or_else(|| general("a page is shorter than its levels"))?;
         let (levels, packed) = bytes.split_at(plain);
         let mut whole = levels.to_vec();
-        let read = ZstdFrames::new(packed).take(self.most + 1).read_to_end(&mut whole);
-        if read.map_err(|error| general(&format!("damaged Zstandard: {error}")))? as u64 > self.most {
+        let (read, name) = match packing {
+            Packing::Zstandard => {
+                (ZstdFrames::new(packed).take(self.most + 1).read_to_end(&mut whole), "Zstandard")
+            }
+            Packing::Gzip => {
+                (MultiGzDecoder::new(packed).take(self.most + 1).read_to_end(&mut whole), "gzip")
+            }
+        };
+        if read.map_err(|error| general(&format!("damaged {name}: {error}")))? as u64 > self.most {
             return Err(general(&format!("a page decompresses to more than {} bytes; refused", self.most)));
         }
         *bytes = Bytes::from(whole);
@@ -137,9 +156,10 @@ impl<R: ChunkReader> Pages<R> {
 
 impl<R: ChunkReader> PageReader for Pages<R> {
     fn get_next_page(&mut self) -> Result<Option<Page>> {
-        let page = self.stored.get_next_page()?;
-        let page =
-            page.map(|page| if self.is_zstd { self.decompressed(page) } else { Ok(page) }).transpose()?;
+        let page = match (self.stored.get_next_page()?, self.packing) {
+            (Some(page), Some(packing)) => Some(self.decompressed(page, packing)?),
+            (page, _) => page,
+        };
         page.iter().try_for_each(|page| self.check(page))?;
         Ok(page)
     }

@@ -29,6 +29,9 @@ const DEPTH: usize = 2 * SIDE;
 /// About the most values of a piece's copy: it stays in the second-level cache beside the weights.
 const COPY: usize = 512 << 10;
 
+/// Pieces to aim for.
+const PIECES: usize = 8;
+
 /// Whether this form is the faster for a class, which depends on the shape of its images and taps alone.
 pub fn pays(class: &Class) -> bool {
     let from = &class.from;
@@ -74,8 +77,8 @@ pub fn run<E: Element>(
 ) {
     let weights = &Weights::new(cpu, amx, class, weights, Order::Rows { taps: class.taps_in_row() });
     // Many images make streaming the weights past them cheap, but a small batch must leave work for all threads.
-    let images = (COPY / class.from.len()).min(class.batch / 8).min(4 * SIDE) / SIDE * SIDE;
-    let cut = Cut::whole(class.batch, class.rows, images.max(SIDE));
+    let images = (COPY / class.from.len()).min(class.batch / PIECES).min(4 * SIDE) / SIDE * SIDE;
+    let cut = Cut::at_least(class.batch, class.rows, images.max(SIDE), PIECES);
     let src = bytemuck::cast_slice(src);
     let dst = SharedMut::new(bytemuck::cast_slice_mut(dst));
     epilogue::over(cpu, cut.pieces(), epilogue.cast::<bf16>(), |index, epilogue| {
@@ -138,9 +141,9 @@ impl PieceKernel<'_> {
     fn places(&self) -> Scratch<usize> {
         let (class, piece) = (self.class, &self.piece);
         let in_row = class.columns.div_ceil(PIXELS) * PLACES;
-        let mut places = scratch::take(piece.images.div_ceil(SIDE) * class.rows * in_row);
+        let mut places = scratch::take(piece.images.div_ceil(SIDE) * piece.rows * in_row);
         for (index, line) in places.chunks_exact_mut(in_row).enumerate() {
-            let (first, row) = (index / class.rows * SIDE, index % class.rows);
+            let (first, row) = (index / piece.rows * SIDE, piece.row + index % piece.rows);
             for (column, pixel) in line.chunks_exact_mut(SIDE).enumerate() {
                 let at = (class.first.0 + row * class.to_step) * class.to.width;
                 let at = (at + class.first.1 + column * class.to_step) * class.to.channels;
@@ -167,8 +170,9 @@ impl PieceKernel<'_> {
         assert_eq!(weights.block_len(), class.taps.len() / TAPS * taps_len, "weights of all taps");
         for first in (0..weights.blocks()).step_by(CHANNELS / SIDE) {
             let mut place = 0;
+            let rows = self.piece.row..self.piece.row + self.piece.rows;
             for (stack, row) in
-                copy.chunks_exact(stack_len).flat_map(|stack| (0..class.rows).map(move |row| (stack, row)))
+                copy.chunks_exact(stack_len).flat_map(|stack| rows.clone().map(move |row| (stack, row)))
             {
                 for column in blocks(class) {
                     let inside = inside(class, column);

@@ -301,13 +301,13 @@ impl Unit<'_> {
                 for (dys, xs) in dys.chunks_exact(dy.len()).zip(xs.chunks_exact(x.len())) {
                     let dys = &dys[out_tile * dy.tile_len()..][..2 * dy.tile_len()];
                     let xs = &xs[in_tile * x.tile_len()..][..x.tile_len()];
-                    let outputs = dys[..dy.tile_len()].chunks_exact(dy.from.width * TILE);
-                    for (row, outputs) in outputs.enumerate() {
+                    for row in 0..dy.from.height {
+                        let outputs = &dys[row * dy.from.width * TILE..];
                         let source = (row * STEP + r).wrapping_sub(g.padding);
                         let inputs = xs.chunks_exact(x.from.width * TILE).nth(source);
                         let Some(inputs) = inputs else { continue };
-                        // SAFETY: `outputs` and, the length of a tile of channels further on, the row of the other tile
-                        // have a tile for each output pixel, `inputs` one for each source pixel.
+                        // SAFETY: `outputs` begins with a tile for each output pixel, as does what lies a tile of channels
+                        // further on in it; `inputs` has one for each source pixel.
                         unsafe {
                             tiles.correlate_rows::<STEP, TAPS>(
                                 outputs.as_ptr().cast(),
