@@ -437,7 +437,14 @@ fn an_output_folder_that_is_taken() {
     other.extend(["--set", "train.batch=8"].map(str::to_owned));
     simclr(&other).expect(2, &["train.batch", "16", "8"]);
 
-    // What replaces a run is checked before that is removed.
+    let forced = ["quickstart", "--force", "--out", path(&out)];
+    simclr(&forced).expect(2, &["on data of yours", "which quickstart does not replace"]);
+    // What replaces a run is checked before that is removed; here one without data, as quickstart's own.
+    let marker = out.join("run.toml");
+    let record = fs::read_to_string(&marker).unwrap();
+    let lines =
+        record.lines().filter(|line| !line.starts_with("data") && !line.starts_with("working_folder"));
+    fs::write(&marker, lines.collect::<Vec<_>>().join("\n")).unwrap();
     for (set, told) in [
         ("train.epohcs=20", "train.epochs"),
         ("train.batch=100000", "train.batch is 100,000"),
@@ -448,6 +455,7 @@ fn an_output_folder_that_is_taken() {
         assert!(reply.code != Some(0) && reply.err.contains(told), "{}", reply.err);
         assert_eq!(fs::read(&checkpoints(&out)[0]).unwrap(), before);
     }
+    fs::write(&marker, record).unwrap();
 
     let forced = |sets: &[&str]| [pretrain(&data, &out, sets), vec!["--force".to_owned()]].concat();
     for (set, told) in [
